@@ -1,0 +1,69 @@
+# Two commands matter: `make demo` and `make test`. Every target sets up what it needs, and does nothing when that is done.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+UV_VERSION := 0.13.9
+UV := .tools/bin/uv
+LOCK := requirements.lock
+
+export FINANCE_ASSETS_HOME ?= $(CURDIR)/.finance_assets
+export DAGSTER_HOME ?= $(FINANCE_ASSETS_HOME)/dagster
+# One process must not read the byte code of another's half-written file, so the cache is always allowed.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help setup demo dev test lint types imports dbt unit browser bench lock clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## Create .venv from the lock, and install the package into it
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Set PYTHON=")'
+	@echo "setting up uv $(UV_VERSION)"
+	@$(PYTHON) -m venv .tools
+	@.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(STAMP): $(LOCK) pyproject.toml | $(UV)
+	@echo "setting up $(VENV) from $(LOCK)"
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode $(LOCK)
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+lock: | $(UV)  ## Resolve the dependencies anew and write the lock
+	@$(UV) pip compile pyproject.toml --all-extras --upgrade --quiet --generate-hashes --no-emit-index-url \
+		--no-header --only-binary :all: --python-version 3.11 --output-file $(LOCK)
+
+demo: $(STAMP)  ## Run every asset once on the sample, and show what was made
+	@$(BIN)/finance-assets demo
+
+dev: $(STAMP)  ## Dagster at http://localhost:3000, sensors and schedules on
+	@$(BIN)/finance-assets home
+	@$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+
+test: lint types imports unit  ## Everything that CI runs
+
+lint: $(STAMP)  ## Format and lint
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: $(STAMP)  ## Types, strict
+	@$(BIN)/mypy
+
+imports: $(STAMP)  ## Who may import whom
+	@$(BIN)/lint-imports --no-cache
+
+unit: $(STAMP)  ## Every test, in parallel, with its closing line
+	@$(BIN)/python -m pytest -n auto --dist loadgroup
+
+bench: $(STAMP)  ## The tables of docs/performance.md
+	@$(BIN)/python benchmarks/run.py
+
+clean:  ## Remove what was made, but not the environment
+	rm -rf .finance_assets .pytest_cache .mypy_cache .ruff_cache dbt_project/target dbt_project/logs
