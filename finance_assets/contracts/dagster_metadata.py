@@ -1,0 +1,120 @@
+"""Contracts as Dagster shows and enforces them: column metadata with units, and one blocking check per table.
+
+What belongs here: the only part of the contracts that imports Dagster.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import dagster as dg
+
+from finance_assets.contracts.model import Contract, Partitioning, Store
+
+CHECK_NAME = "honours_contract"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+PARTITION_TAG = "dagster/partition"
+#: Broken rules that a check's description spells out.
+SHOWN = 10
+
+
+def column_schema(contract: Contract) -> dg.TableSchema:
+    """Return the columns as Dagster's table schema; the unit opens each description."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=column.name,
+                type=column.sql_type,
+                description=f"[{column.unit}] {column.description}",
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+                tags={"unit": _tag(column.unit)},
+            )
+            for column in contract.columns
+        ]
+    )
+
+
+def _tag(unit: str) -> str:
+    """Return a unit as a tag value, which takes only letters, digits and ``_ . -``, 63 at the most."""
+    return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in unit).strip("_.-")[
+        :63
+    ]
+
+
+def asset_attributes(contract: Contract) -> dict[str, Any]:
+    """Return what the contract says of an asset: key, group, owner, metadata; for ``dg.asset(**…)``.
+
+    The description is the asset's own docstring; the contract's grain and source are metadata.
+    """
+    return {
+        "key": dg.AssetKey(contract.asset_key),
+        "group_name": contract.group,
+        "owners": [contract.owner],
+        "metadata": contract_metadata(contract),
+        "kinds": {"parquet"} if contract.store is Store.LAKE else {"json"},
+    }
+
+
+def contract_metadata(contract: Contract) -> dict[str, Any]:
+    """Return the metadata that a contract puts on its asset."""
+    return {
+        "dagster/column_schema": column_schema(contract),
+        "grain": contract.grain,
+        "key": ", ".join(contract.key),
+        "source": contract.source,
+    }
+
+
+def run_partitions(context: dg.AssetCheckExecutionContext) -> dict[str, str]:
+    """Return the first and last partition that the run is about, or nothing where it is about the whole table."""
+    tags = context.run.tags
+    if RANGE_START_TAG in tags and RANGE_END_TAG in tags:
+        return {"first": tags[RANGE_START_TAG], "last": tags[RANGE_END_TAG]}
+    if PARTITION_TAG in tags:
+        return {"first": tags[PARTITION_TAG], "last": tags[PARTITION_TAG]}
+    return {}
+
+
+def check_result(contract: Contract, table: Any) -> dg.AssetCheckResult:
+    """Hold rows against the contract and say what breaks it."""
+    from finance_assets.contracts.validation import rule_expressions, violations
+
+    found = violations(contract, table)
+    lines = [f"{v.rule}: {v.rows} rows, the first {v.example}" for v in found[:SHOWN]]
+    return dg.AssetCheckResult(
+        passed=not found,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description="; ".join(lines) if lines else f"{table.num_rows} rows honour the contract",
+        metadata={
+            "rows": table.num_rows,
+            "rules": len(rule_expressions(contract)) + 2,
+            "broken": [v.rule for v in found],
+        },
+    )
+
+
+def contract_check(contract: Contract) -> dg.AssetChecksDefinition:
+    """Return the blocking check of one lake table.
+
+    It reads the partitions that the run wrote (the whole table where the run names none), and fails on every
+    promise that a row breaks; what is downstream then does not run.
+    """
+
+    @dg.asset_check(
+        asset=dg.AssetKey(contract.asset_key),
+        name=CHECK_NAME,
+        blocking=True,
+        description=f"Every row of {contract.path} keeps the promises of its contract.",
+        required_resource_keys={"lake"},
+    )
+    def honours_contract(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        partitioned = contract.partitioning is not Partitioning.NONE
+        span = run_partitions(context) if partitioned else {}
+        return check_result(contract, context.resources.lake.read(contract, **span).table)
+
+    return honours_contract
+
+
+def contract_checks(contracts: Iterable[Contract]) -> list[dg.AssetChecksDefinition]:
+    """Return the blocking check of every lake table; dbt's generated tests guard the warehouse's."""
+    return [contract_check(contract) for contract in contracts if contract.store is Store.LAKE]

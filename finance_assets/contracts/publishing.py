@@ -1,0 +1,72 @@
+"""Contracts of what readers outside the pipeline use: marts exported to the lake, and one document per ticker.
+
+What belongs here: tables of the ``published`` layer. An export repeats its mart, so its columns are the mart's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from finance_assets.contracts.model import Column, Contract, Layer, Store
+from finance_assets.contracts.sectors import MART_SECTOR_PERFORMANCE
+
+GROUP = "publishing"
+VOLUME_SIGNALS = ("high", "normal", "low")
+
+
+def _published(contract: Contract, name: str) -> Contract:
+    """The contract of an export: the same rows and columns, as one file in the lake."""
+    return replace(
+        contract,
+        layer=Layer.PUBLISHED,
+        name=name,
+        group=GROUP,
+        store=Store.LAKE,
+        inputs=(contract.path,),
+        source=f"{contract.path}.",
+        description=f"{contract.description} Exported for dashboards, the API and notebooks.",
+    )
+
+
+SECTOR_PERFORMANCE = _published(MART_SECTOR_PERFORMANCE, "sector_performance")
+
+TICKER_DOCUMENTS = Contract(
+    layer=Layer.PUBLISHED,
+    name="ticker_documents",
+    group=GROUP,
+    store=Store.DOCUMENTS,
+    grain="One ticker, as of its newest session.",
+    description="One JSON document per ticker; the KPIs stand in the object calculated_kpis.",
+    source="core/ticker_kpis, raw/instruments.",
+    columns=(
+        Column("symbol", "string", "ticker symbol", "Ticker as the exchange writes it."),
+        Column("company_name", "string", "text", "Name of the company or index.", True),
+        Column(
+            "pe_ratio", "float64", "ratio", "Price to earnings as the provider's overview states it.", True
+        ),
+        Column("eps", "price", "currency per share", "Earnings per share as the overview states them.", True),
+        Column("processed_at", "timestamp", "UTC", "When the document was made, by the platform's clock."),
+        Column("rsi_14_day", "float64", "index points 0..100", "Relative strength index.", True, 0, 100),
+        Column(
+            "historical_volatility_30day_percent",
+            "float64",
+            "percent per year",
+            "Historical volatility of 30 returns, times 100.",
+            True,
+            0,
+        ),
+        Column("sma_50_day", "float64", "currency", "Mean of the last 50 split-adjusted closes.", True, 0),
+        Column("dividend_payout_ratio", "float64", "fraction", "Dividends paid over net income.", True),
+        Column(
+            "volume_anomaly_signal",
+            "string",
+            "enumeration",
+            "high: modified z-score above 3.5; low: z-score of -3 or less; null where both are undefined.",
+            True,
+            allowed=VOLUME_SIGNALS,
+        ),
+    ),
+    key=("symbol",),
+)
+
+CONTRACTS = (SECTOR_PERFORMANCE, TICKER_DOCUMENTS)

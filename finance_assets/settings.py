@@ -1,0 +1,224 @@
+"""Typed settings: one place, read from the environment, complete for each profile.
+
+What belongs here: what differs between a laptop and the cloud, or between two users. Nothing here opens a file, a
+socket or a secret store at import; secrets are fetched when they are used, and never printed.
+
+Every variable is prefixed ``FINANCE_ASSETS_``. A profile without a value it needs is refused with
+a message that names the variable; there is no silent fallback from one profile to another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AwareDatetime, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Clock = Callable[[], datetime]
+Profile = Literal["local", "aws"]
+ProviderName = Literal["sample", "alpha_vantage", "yahoo"]
+
+#: First and last session that both data sets of the sample have.
+SAMPLE_START = date(2000, 3, 1)
+SAMPLE_END = date(2013, 3, 1)
+#: The sample's clock stands half an hour after the close of its last session.
+SAMPLE_NOW = datetime(2013, 3, 1, 21, 30, tzinfo=UTC)
+DEFAULT_LIVE_START = date(2016, 1, 4)
+
+
+class SettingsError(ValueError):
+    """The settings contradict each other or lack a value; the message names the variable."""
+
+
+class Settings(BaseSettings):
+    """All settings of one deployment.
+
+    Attributes
+    ----------
+    profile
+        ``local``: folder and DuckDB file. ``aws``: S3 lake.
+    home
+        Folder for everything that is written locally: lake, warehouse, ledger, scratch.
+    lake_uri
+        Where the lake is: a folder or ``s3://bucket/prefix``. Local default: ``<home>/lake``.
+    warehouse_path
+        The DuckDB file. Default: ``<home>/warehouse.duckdb``.
+    ledger_url
+        SQLAlchemy address of the ledger of files, quotas and the like. Local default: SQLite in ``<home>``.
+    market_providers
+        Quote providers in order of preference, separated by commas. ``sample`` stands alone.
+    symbols
+        Tickers to fetch, separated by commas. Empty: every instrument of the shipped universe.
+    market_start
+        First session of the daily partitions.
+    now
+        A fixed clock, ISO 8601 with zone. Default: the real time, and the sample's own with the sample.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="FINANCE_ASSETS_", extra="ignore", frozen=True, hide_input_in_errors=True, validate_default=True
+    )
+
+    profile: Profile = "local"
+    home: Path = Path(".finance_assets")
+    lake_uri: str = ""
+    warehouse_backend: Literal["duckdb"] = "duckdb"
+    warehouse_path: Path | None = None
+    ledger_url: SecretStr | None = None
+
+    calendar: str = "XNYS"
+    market_providers: Annotated[tuple[ProviderName, ...], NoDecode] = ("sample",)
+    symbols: Annotated[tuple[str, ...], NoDecode] = ()
+    market_start: date | None = None
+    now: AwareDatetime | None = None
+    heal_sessions: int = Field(default=30, ge=0, le=2600)
+
+    alpha_vantage_url: str = "https://www.alphavantage.co"
+    alpha_vantage_api_key: SecretStr | None = None
+    alpha_vantage_adjusted: bool = False
+    alpha_vantage_daily_limit: int | None = Field(default=25, ge=1)
+    yahoo_url: str | None = None
+    provider_timeout_seconds: float = Field(default=20.0, gt=0)
+    provider_attempts: int = Field(default=4, ge=1, le=10)
+
+    aws_region: str = "us-east-1"
+    s3_endpoint_url: str | None = None
+    secrets_manager_id: str | None = None
+
+    alert_webhook_url: SecretStr | None = None
+
+    @field_validator("market_providers", "symbols", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("home", "warehouse_path")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        # Fixed once: a library that changes the working directory must not move the data.
+        return None if value is None else value.absolute()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.market_providers:
+            raise SettingsError("FINANCE_ASSETS_MARKET_PROVIDERS is empty; name at least one provider")
+        if "sample" in self.market_providers and len(self.market_providers) > 1:
+            raise SettingsError(
+                "FINANCE_ASSETS_MARKET_PROVIDERS: 'sample' stands alone; its clock and prices end on "
+                f"{SAMPLE_END} and cannot be mixed with a live provider"
+            )
+        if self.profile == "aws":
+            if not self.lake_uri.startswith("s3://"):
+                raise SettingsError("profile aws needs FINANCE_ASSETS_LAKE_URI=s3://bucket/prefix")
+            if self.ledger_url is None:
+                raise SettingsError(
+                    "profile aws needs FINANCE_ASSETS_LEDGER_URL, a database that all workers share, "
+                    "such as postgresql+psycopg://user@host/db"
+                )
+        elif self.lake_uri.startswith("s3://"):
+            raise SettingsError("FINANCE_ASSETS_LAKE_URI is on S3: set FINANCE_ASSETS_PROFILE=aws to use it")
+        if self.start > self.clock().date():
+            raise SettingsError(f"FINANCE_ASSETS_MARKET_START={self.start} is in the future")
+        return self
+
+    @classmethod
+    def from_env(cls) -> Settings:
+        """Read the settings of this process from its environment."""
+        return cls()
+
+    @property
+    def uses_sample(self) -> bool:
+        """Whether quotes come from the data that ships inside packages."""
+        return "sample" in self.market_providers
+
+    @property
+    def home_dir(self) -> Path:
+        """``home`` as an absolute path."""
+        return self.home
+
+    @property
+    def lake(self) -> str:
+        """Address of the lake: an absolute folder or ``s3://…``."""
+        if self.lake_uri.startswith("s3://"):
+            return self.lake_uri.rstrip("/")
+        return str(Path(self.lake_uri).absolute() if self.lake_uri else self.home_dir / "lake")
+
+    @property
+    def warehouse_file(self) -> Path:
+        """The DuckDB file."""
+        return self.warehouse_path or self.home_dir / "warehouse.duckdb"
+
+    @property
+    def ledger(self) -> str:
+        """SQLAlchemy address of the ledger; may hold a password, so it is never logged."""
+        if self.ledger_url is not None:
+            return self.ledger_url.get_secret_value()
+        return f"sqlite:///{self.home_dir / 'ledger.sqlite'}"
+
+    @property
+    def start(self) -> date:
+        """First day from which sessions are partitions."""
+        return self.market_start or (SAMPLE_START if self.uses_sample else DEFAULT_LIVE_START)
+
+    @property
+    def fixed_now(self) -> datetime | None:
+        """The instant at which the clock stands still, or None where it runs."""
+        if self.now is not None:
+            return self.now.astimezone(UTC)
+        return SAMPLE_NOW if self.uses_sample else None
+
+    @property
+    def clock(self) -> Clock:
+        """The injected clock: aware, in UTC. Code takes this and never asks the system."""
+        fixed = self.fixed_now
+        return (lambda: fixed) if fixed is not None else _system_clock
+
+    @property
+    def last_day(self) -> date | None:
+        """Last day on which a session may lie, where the clock stands still."""
+        fixed = self.fixed_now
+        return fixed.date() if fixed is not None else None
+
+    def secret(self, name: str) -> str | None:
+        """Return a secret: from the environment, else from AWS Secrets Manager where one is configured.
+
+        Parameters
+        ----------
+        name
+            Name of a secret field, such as ``alpha_vantage_api_key``. In Secrets Manager the secret
+            ``secrets_manager_id`` holds a JSON object with that name as a key.
+
+        Returns
+        -------
+        str or None
+            The value; None where no source has it. The value is never logged.
+        """
+        value = getattr(self, name)
+        if value is not None:
+            return str(value.get_secret_value())
+        if self.secrets_manager_id is None:
+            return None
+        import json
+
+        import boto3
+
+        client = boto3.client("secretsmanager", region_name=self.aws_region)
+        held = json.loads(client.get_secret_value(SecretId=self.secrets_manager_id)["SecretString"])
+        found = held.get(name)
+        return None if found is None else str(found)
+
+
+def _system_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+def midnight_utc(day: date) -> datetime:
+    """Return the first instant of ``day`` in UTC."""
+    return datetime.combine(day, time(), tzinfo=UTC)

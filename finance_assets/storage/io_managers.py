@@ -1,0 +1,115 @@
+"""Dagster's IO managers: assets hand over tables, these put them where the profile says.
+
+What belongs here: the bridge between Dagster's contexts and the lake or the warehouse. Assets return and take Arrow tables
+and know neither.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from finance_assets.contracts import contract_of
+from finance_assets.contracts.model import Contract
+from finance_assets.storage.lake import Lake, LakeError
+from finance_assets.storage.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: How many missing partitions a message lists by name.
+LISTED = 10
+
+
+def _contract(context: dg.OutputContext | dg.InputContext) -> Contract:
+    return contract_of("/".join(context.asset_key.path))
+
+
+def _as_arrow(value: Any, path: str) -> pa.Table:
+    """Return what an asset handed over as an Arrow table."""
+    import pyarrow as pa
+
+    if isinstance(value, pa.Table):
+        return value
+    if isinstance(value, pa.RecordBatch):
+        return pa.Table.from_batches([value])
+    if type(value).__module__.split(".")[0] == "pandas":
+        return pa.Table.from_pandas(value, preserve_index=False)
+    raise TypeError(
+        f"{path}: an asset returns a pyarrow.Table or a pandas.DataFrame, not {type(value).__name__}"
+    )
+
+
+class LakeIOManager(dg.IOManager):
+    """Tables as files of the lake, one per partition.
+
+    A run may write one partition, a whole range (``BackfillPolicy.single_run()``) or an unpartitioned table: the rows are
+    split by the contract's partition column, and every partition of the run is replaced, also by no rows.
+    """
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Write what an asset returned; None means that it wrote by itself."""
+        if obj is None:
+            return
+        contract = _contract(context)
+        table = _as_arrow(obj, contract.path)
+        if context.has_asset_partitions:
+            counts = self._lake.write_partitions(contract, table, list(context.asset_partition_keys))
+            context.add_output_metadata(
+                {
+                    "dagster/row_count": table.num_rows,
+                    "partitions_written": len(counts),
+                    "uri": self._lake.scan_address(contract),
+                }
+            )
+        else:
+            size = self._lake.write(contract, table)
+            context.add_output_metadata(
+                {
+                    "dagster/row_count": table.num_rows,
+                    "bytes": size,
+                    "uri": self._lake.scan_address(contract),
+                }
+            )
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Read the partitions that the run needs, in one scan; say which of them were never made."""
+        contract = _contract(context)
+        columns = (context.definition_metadata or {}).get("columns")
+        if context.has_asset_partitions:
+            read = self._lake.read(contract, keys=context.asset_partition_keys, columns=columns)
+            if read.missing:
+                shown = ", ".join(read.missing[:LISTED]) + (", …" if len(read.missing) > LISTED else "")
+                context.log.warning(
+                    f"{contract.path}: {len(read.missing)} of the partitions asked for were never made: {shown}"
+                )
+            return read.table
+        if not self._lake.partitions(contract) and not contract.sparse:
+            raise LakeError(
+                f"{contract.path} has no file at {self._lake.scan_address(contract)}; materialise it first"
+            )
+        return self._lake.read(contract, columns=columns).table
+
+
+class WarehouseIOManager(dg.IOManager):
+    """Tables as relations of the warehouse."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        self._warehouse = warehouse
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Replace the relation's rows; None means that dbt wrote it."""
+        if obj is None:
+            return
+        contract = _contract(context)
+        rows = self._warehouse.replace(contract, _as_arrow(obj, contract.path))
+        context.add_output_metadata({"dagster/row_count": rows})
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Read the whole relation."""
+        columns = (context.definition_metadata or {}).get("columns")
+        return self._warehouse.read(_contract(context), columns)

@@ -1,0 +1,251 @@
+"""The ledger: what was seen and what was done with it, and what was spent of a quota.
+
+What belongs here: small facts that must survive a crash and be shared by every worker, in one SQL database: SQLite on a
+laptop, PostgreSQL where several machines work. A row is written after the durable write it tells of, never before;
+sensors plan by comparing a listing with the ledger, assets commit to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from finance_assets.settings import Clock
+
+BUSY_TIMEOUT_SECONDS = 30
+
+
+class FileStatus(StrEnum):
+    """What became of a landed file."""
+
+    PROCESSED = "processed"
+    QUARANTINED = "quarantined"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """What makes a file the same file: where it is, how long it is, and what it holds.
+
+    Attributes
+    ----------
+    key
+        Path below the landing folder, or the object's key.
+    size
+        Bytes.
+    fingerprint
+        ``sha256:…`` of the content, or ``etag:…`` as the object store gives it.
+    """
+
+    key: str
+    size: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """What the ledger knows of a file."""
+
+    identity: FileIdentity
+    status: FileStatus
+    attempts: int
+    reason: str | None
+    run_id: str | None
+    recorded_ts_utc: datetime
+
+
+class Ledger:
+    """The ledger in one SQL database.
+
+    Parameters
+    ----------
+    url
+        SQLAlchemy address; SQLite and PostgreSQL are supported.
+    clock
+        Gives the time written into the rows.
+
+    Notes
+    -----
+    Every change is one statement that the database makes atomic, so workers need no lock among themselves.
+    """
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self._url = url
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        """Name the ledger without the password that its address may hold."""
+        return f"Ledger({self._engine.url.render_as_string(hide_password=True)!r})"
+
+    @cached_property
+    def _engine(self) -> sa.Engine:
+        import sqlalchemy as sa
+
+        url = sa.make_url(self._url)
+        backend = url.get_backend_name()
+        if backend not in ("sqlite", "postgresql"):
+            raise ValueError(f"the ledger runs on sqlite or postgresql, not on {backend}")
+        if backend == "sqlite":
+            if url.database and url.database != ":memory:":
+                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+            with closing(engine.raw_connection()) as connection:
+                # Readers and a writer side by side; and what is committed is on the disk.
+                connection.cursor().execute("pragma journal_mode=wal")
+        else:
+            engine = sa.create_engine(url, pool_pre_ping=True)
+        self._tables.create_all(engine)
+        return engine
+
+    @cached_property
+    def _tables(self) -> sa.MetaData:
+        import sqlalchemy as sa
+
+        metadata = sa.MetaData()
+        sa.Table(
+            "ledger_files",
+            metadata,
+            sa.Column("key", sa.String, primary_key=True),
+            sa.Column("size", sa.BigInteger, primary_key=True),
+            sa.Column("fingerprint", sa.String, primary_key=True),
+            sa.Column("status", sa.String, nullable=False),
+            sa.Column("attempts", sa.Integer, nullable=False),
+            sa.Column("reason", sa.String),
+            sa.Column("run_id", sa.String),
+            sa.Column("recorded_ts_utc", sa.String, nullable=False),
+        )
+        sa.Table(
+            "ledger_quotas",
+            metadata,
+            sa.Column("provider", sa.String, primary_key=True),
+            sa.Column("day", sa.String, primary_key=True),
+            sa.Column("used", sa.Integer, nullable=False),
+        )
+        return metadata
+
+    def _upsert(self, table: str, values: dict[str, Any]) -> Any:
+        """Return the dialect's ``insert … on conflict``, not yet told what to do on conflict."""
+        from sqlalchemy.dialects import postgresql, sqlite
+
+        dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
+        return dialect.insert(self._tables.tables[table]).values(values)
+
+    # -- files -------------------------------------------------------------------------------------------
+
+    def record(
+        self,
+        identity: FileIdentity,
+        status: FileStatus,
+        *,
+        reason: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        """Say what became of a file; call it after the durable write.
+
+        Saying it again counts another attempt and replaces status, reason and run.
+        """
+        table = self._tables.tables["ledger_files"]
+        statement = self._upsert(
+            "ledger_files",
+            {
+                "key": identity.key,
+                "size": identity.size,
+                "fingerprint": identity.fingerprint,
+                "status": str(status),
+                "attempts": 1,
+                "reason": reason,
+                "run_id": run_id,
+                "recorded_ts_utc": self._clock().astimezone(UTC).isoformat(),
+            },
+        )
+        new = statement.excluded
+        statement = statement.on_conflict_do_update(
+            index_elements=[table.c.key, table.c.size, table.c.fingerprint],
+            set_={
+                "status": new.status,
+                "attempts": table.c.attempts + 1,
+                "reason": new.reason,
+                "run_id": new.run_id,
+                "recorded_ts_utc": new.recorded_ts_utc,
+            },
+        )
+        with self._engine.begin() as connection:
+            connection.execute(statement)
+
+    def files(self, status: FileStatus | None = None) -> list[FileRecord]:
+        """Return what is known of every file, or of those with ``status``, by key."""
+        import sqlalchemy as sa
+
+        table = self._tables.tables["ledger_files"]
+        query = sa.select(table).order_by(table.c.key, table.c.recorded_ts_utc)
+        if status is not None:
+            query = query.where(table.c.status == str(status))
+        with self._engine.connect() as connection:
+            return [
+                FileRecord(
+                    identity=FileIdentity(row.key, row.size, row.fingerprint),
+                    status=FileStatus(row.status),
+                    attempts=row.attempts,
+                    reason=row.reason,
+                    run_id=row.run_id,
+                    recorded_ts_utc=datetime.fromisoformat(row.recorded_ts_utc),
+                )
+                for row in connection.execute(query)
+            ]
+
+    def unseen(self, listing: Iterable[FileIdentity], *, max_attempts: int = 3) -> Sequence[FileIdentity]:
+        """Return the files of a listing that are still to be processed, in the listing's order.
+
+        A file is done when it was processed or quarantined; a failed one is tried again until
+        ``max_attempts`` is reached. A changed file (other size or fingerprint) is another file.
+        """
+        known = {record.identity: record for record in self.files()}
+        return [
+            identity
+            for identity in listing
+            if (record := known.get(identity)) is None
+            or (record.status is FileStatus.FAILED and record.attempts < max_attempts)
+        ]
+
+    # -- quotas ------------------------------------------------------------------------------------------
+
+    def try_acquire(self, provider: str, day: date, limit: int | None) -> bool:
+        """Take one request out of a provider's quota of ``day``; False where nothing is left.
+
+        The count is durable before the request is sent: a crash may waste a request, never overspend. A limit of
+        None counts without refusing.
+        """
+        if limit is not None and limit < 1:
+            return False
+        table = self._tables.tables["ledger_quotas"]
+        statement = self._upsert("ledger_quotas", {"provider": provider, "day": day.isoformat(), "used": 1})
+        statement = statement.on_conflict_do_update(
+            index_elements=[table.c.provider, table.c.day],
+            set_={"used": table.c.used + 1},
+            where=None if limit is None else table.c.used < limit,
+        )
+        with self._engine.begin() as connection:
+            return bool(connection.execute(statement).rowcount)
+
+    def used(self, provider: str, day: date) -> int:
+        """Return how many requests were taken out of a provider's quota of ``day``."""
+        import sqlalchemy as sa
+
+        table = self._tables.tables["ledger_quotas"]
+        query = sa.select(table.c.used).where(table.c.provider == provider, table.c.day == day.isoformat())
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "_engine" in self.__dict__:
+            self._engine.dispose()

@@ -1,0 +1,230 @@
+"""The warehouse: where SQL lives. DuckDB here; PostgreSQL and Redshift take the same interface.
+
+What belongs here: connections, the views over the lake, reading and replacing relations. dbt owns the relations it
+builds. DuckDB's file lock is exclusive, so everything that opens the file runs in the Dagster pool
+``warehouse``, which has one slot; readers outside the pipeline use the published layer of the lake instead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from finance_assets.contracts.model import Contract, Store
+from finance_assets.storage.lake import Lake, S3Options
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+POOL = "warehouse"
+LOCK_ATTEMPTS = 5
+LOCK_PAUSE_SECONDS = 0.5
+
+
+class WarehouseError(RuntimeError):
+    """The warehouse refused; the message says what to do."""
+
+
+class Warehouse(Protocol):
+    """What the pipeline asks of any warehouse."""
+
+    def refresh_lake_views(self) -> list[str]:
+        """Make every lake table readable as ``layer.name``; return the names."""
+
+    def read(self, contract: Contract, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return a relation as an Arrow table in the contract's types."""
+
+    def replace(self, contract: Contract, table: pa.Table) -> int:
+        """Replace a relation's rows in one transaction; return how many there are."""
+
+    def dbt_environment(self) -> dict[str, str]:
+        """Return the environment that dbt needs to reach the warehouse."""
+
+
+def configure_connection(connection: duckdb.DuckDBPyConnection, *, s3: S3Options | None) -> None:
+    """Prepare a DuckDB connection: UTC, and S3 where the lake is there.
+
+    The extension comes out of its wheel, so nothing is downloaded. The same function serves our own
+    connections and, through ``finance_assets.storage.dbt_plugin``, those of dbt.
+    """
+    connection.execute("set autoinstall_known_extensions = false")
+    if s3 is None:
+        return
+    connection.execute(f"load {_quoted(str(_httpfs()))}")
+    import boto3
+
+    credentials = boto3.Session().get_credentials()
+    if credentials is None:
+        raise WarehouseError(
+            "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role"
+        )
+    frozen = credentials.get_frozen_credentials()
+    options = {
+        "type": "s3",
+        "key_id": frozen.access_key,
+        "secret": frozen.secret_key,
+        "region": s3.region,
+    }
+    if frozen.token:
+        options["session_token"] = frozen.token
+    if s3.endpoint_url:
+        scheme, _, host = s3.endpoint_url.partition("://")
+        options |= {
+            "endpoint": host.rstrip("/"),
+            "url_style": "path",
+            "use_ssl": str(scheme == "https").lower(),
+        }
+    settings = ", ".join(f"{name} {_quoted(str(value))}" for name, value in options.items())
+    connection.execute(f"create or replace temporary secret lake ({settings})")
+
+
+def _httpfs() -> Path:
+    """Return the S3 extension as the file in its wheel."""
+    from importlib.util import find_spec
+
+    spec = find_spec("duckdb_extension_httpfs")
+    if spec is None or spec.origin is None:
+        raise WarehouseError("the package duckdb-extension-httpfs is missing; run make setup")
+    found = sorted(Path(spec.origin).parent.glob("extensions/*/httpfs.duckdb_extension"))
+    if not found:
+        raise WarehouseError("the package duckdb-extension-httpfs holds no extension for this DuckDB")
+    return found[-1]
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _relation(contract: Contract) -> str:
+    return f'"{contract.layer}"."{contract.name}"'
+
+
+@dataclass
+class DuckDBWarehouse:
+    """The warehouse as one DuckDB file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    lake
+        The lake whose tables are views here.
+    contracts
+        Every contract; lake tables become views, warehouse relations are dbt's.
+    scratch_dir
+        Folder for dbt's targets and logs.
+    sleep
+        How to wait between two attempts to open a locked file.
+    """
+
+    path: Path
+    lake: Lake
+    contracts: Sequence[Contract]
+    scratch_dir: Path
+    sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
+
+    @property
+    def _s3(self) -> S3Options | None:
+        return self.lake.s3 if self.lake.is_s3 else None
+
+    @contextmanager
+    def connect(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file; it is locked against every other process until the block ends.
+
+        Raises
+        ------
+        WarehouseError
+            Another process holds the file.
+        """
+        import duckdb
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, LOCK_ATTEMPTS + 1):
+            try:
+                connection = duckdb.connect(str(self.path), read_only=read_only and self.path.exists())
+                break
+            except duckdb.IOException as error:
+                if "lock" not in str(error).lower():
+                    raise
+                if attempt == LOCK_ATTEMPTS:
+                    raise WarehouseError(
+                        f"{self.path} is open in another process ({error}). Close it, or read the published "
+                        "layer of the lake, which is never locked."
+                    ) from error
+                self.sleep(LOCK_PAUSE_SECONDS * attempt)
+        try:
+            configure_connection(connection, s3=self._s3)
+            yield connection
+        finally:
+            connection.close()
+
+    def refresh_lake_views(self) -> list[str]:
+        """Make every lake table a view ``layer.name``: typed, and empty while there are no files."""
+        names: list[str] = []
+        with self.connect() as connection:
+            for contract in self.contracts:
+                if contract.store is not Store.LAKE:
+                    continue
+                connection.execute(f'create schema if not exists "{contract.layer}"')
+                columns = ", ".join(
+                    f'cast("{column.name}" as {column.sql_type}) as "{column.name}"'
+                    for column in contract.columns
+                )
+                if self.lake.partitions(contract):
+                    source = f"read_parquet({_quoted(self.lake.scan_address(contract))})"
+                    view = f"select {columns} from {source}"
+                else:
+                    nulls = ", ".join(
+                        f'cast(null as {column.sql_type}) as "{column.name}"' for column in contract.columns
+                    )
+                    view = f"select {nulls} where false"
+                connection.execute(f"create or replace view {_relation(contract)} as {view}")
+                names.append(f"{contract.layer}.{contract.name}")
+        return names
+
+    def read(self, contract: Contract, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return a relation as an Arrow table in the contract's types, sorted by its key."""
+        from finance_assets.contracts.arrow import storage_schema
+
+        schema = storage_schema(contract)
+        names = list(columns) if columns is not None else contract.column_names
+        listed = ", ".join(f'"{name}"' for name in names)
+        order = ", ".join(f'"{name}"' for name in contract.order if name in names) or "1"
+        with self.connect(read_only=True) as connection:
+            table = connection.execute(
+                f"select {listed} from {_relation(contract)} order by {order}"
+            ).to_arrow_table()
+        import pyarrow as pa
+
+        return table.cast(pa.schema([schema.field(name) for name in names]))
+
+    def replace(self, contract: Contract, table: pa.Table) -> int:
+        """Replace a relation that is not dbt's with ``table``, in one transaction."""
+        from finance_assets.contracts.arrow import conform
+
+        rows = conform(contract, table)
+        columns = ", ".join(f'"{column.name}" {column.sql_type}' for column in contract.columns)
+        with self.connect() as connection:
+            connection.register("incoming", rows)
+            connection.execute("begin")
+            connection.execute(f'create schema if not exists "{contract.layer}"')
+            connection.execute(f"create or replace table {_relation(contract)} ({columns})")
+            connection.execute(f"insert into {_relation(contract)} select * from incoming")
+            connection.execute("commit")
+        return int(rows.num_rows)
+
+    def dbt_environment(self) -> dict[str, str]:
+        """Return what the dbt profile and its plugin read from the environment."""
+        environment = {
+            "FINANCE_ASSETS_DBT_WAREHOUSE_PATH": str(self.path),
+            "FINANCE_ASSETS_DBT_SCRATCH": str(self.scratch_dir),
+        }
+        if self._s3 is not None:
+            environment["FINANCE_ASSETS_DBT_S3_REGION"] = self._s3.region
+            environment["FINANCE_ASSETS_DBT_S3_ENDPOINT"] = self._s3.endpoint_url or ""
+        return environment
