@@ -1,0 +1,1 @@
+"""Equity market: quotes, corporate actions, indicators."""

@@ -1,0 +1,72 @@
+"""Quote providers: the network side of the market branch.
+
+``base`` holds what every provider promises and may raise, ``http`` the client with time-outs and retries,
+``alpha_vantage``, ``yahoo`` and ``sample`` one provider each, ``fallback`` several as one, ``instruments``
+the hand-made universe. Nothing here knows Dagster, storage or settings, and importing it opens no socket and
+no file.
+"""
+
+from __future__ import annotations
+
+from finance_assets.market.sources.alpha_vantage import AlphaVantageProvider
+from finance_assets.market.sources.base import (
+    AllProvidersFailed,
+    AuthenticationFailed,
+    InMemoryQuotaLedger,
+    Overview,
+    PremiumRequired,
+    ProviderError,
+    ProviderNotInstalled,
+    ProviderUnavailable,
+    QuotaExhausted,
+    QuotaLedger,
+    QuoteBatch,
+    QuoteProvider,
+    RateLimited,
+    SymbolNotFound,
+    UnexpectedResponse,
+    quote_schema,
+)
+from finance_assets.market.sources.fallback import FallbackProvider
+from finance_assets.market.sources.http import RetryPolicy, Timeouts
+from finance_assets.market.sources.instruments import instrument_as_of, instrument_schema, load_instruments
+from finance_assets.market.sources.sample import (
+    SAMPLE_CLOCK,
+    SAMPLE_END,
+    SAMPLE_START,
+    SAMPLE_SYMBOLS,
+    SampleProvider,
+)
+from finance_assets.market.sources.yahoo import YahooProvider
+
+__all__ = [
+    "SAMPLE_CLOCK",
+    "SAMPLE_END",
+    "SAMPLE_START",
+    "SAMPLE_SYMBOLS",
+    "AllProvidersFailed",
+    "AlphaVantageProvider",
+    "AuthenticationFailed",
+    "FallbackProvider",
+    "InMemoryQuotaLedger",
+    "Overview",
+    "PremiumRequired",
+    "ProviderError",
+    "ProviderNotInstalled",
+    "ProviderUnavailable",
+    "QuotaExhausted",
+    "QuotaLedger",
+    "QuoteBatch",
+    "QuoteProvider",
+    "RateLimited",
+    "RetryPolicy",
+    "SampleProvider",
+    "SymbolNotFound",
+    "Timeouts",
+    "UnexpectedResponse",
+    "YahooProvider",
+    "instrument_as_of",
+    "instrument_schema",
+    "load_instruments",
+    "quote_schema",
+]
