@@ -1,0 +1,1 @@
+"""Sector performance and risk."""
