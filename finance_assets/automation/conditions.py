@@ -1,0 +1,27 @@
+"""Automation conditions that assets share.
+
+What belongs here: when an asset starts by itself. Rooms take these and define none.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+_CHECKS_PASSED = dg.AutomationCondition.all_deps_blocking_checks_passed()
+
+#: For a partition: start when its inputs are new, and only if every blocking check on them passed. ``eager()`` alone
+#: ignores checks.
+WHEN_INPUTS_ARE_GOOD = (dg.AutomationCondition.eager() & _CHECKS_PASSED).with_label("when inputs are good")
+
+#: For a table over all partitions: the same, but a partition that was never made does not hold it up for ever. What
+#: is missing is seen by the checks.
+WHEN_HISTORY_IS_NEW = (
+    dg.AutomationCondition.eager().without(~dg.AutomationCondition.any_deps_missing()) & _CHECKS_PASSED
+).with_label("when history is new")
+
+
+def when_missing_or_on(cron: str, timezone: str) -> dg.AutomationCondition:
+    """Return a condition for a table without inputs: when it was never made, and at each tick of ``cron``."""
+    return (dg.AutomationCondition.on_missing() | dg.AutomationCondition.on_cron(cron, timezone)).with_label(
+        f"when missing, and at {cron}"
+    )

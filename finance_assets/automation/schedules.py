@@ -1,0 +1,86 @@
+"""Schedules: what runs by the clock.
+
+What belongs here: jobs and the hours they start. Which sessions a run fills is decided by ``finance_assets.market.planning`` from
+what the lake holds, so a missed session heals at the next run, whatever made it miss.
+"""
+
+import dagster as dg
+
+from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
+from finance_assets.contracts import market
+from finance_assets.contracts.market import QUOTES_RAW
+from finance_assets.contracts.model import Partitioning
+from finance_assets.market.planning import (
+    absent_symbols,
+    SessionRange,
+    contiguous_ranges,
+    sessions_to_fill,
+)
+from finance_assets.market.resources import MarketData, held_symbols
+from finance_assets.partitions import EXCHANGE_ZONE, SessionCalendar, partition_days
+from finance_assets.settings import Settings
+from finance_assets.storage.lake import Lake
+
+#: Everything that is cut into sessions. Tables over all sessions follow by their automation conditions.
+market_sessions_job = dg.define_asset_job(
+    "market_sessions",
+    selection=dg.AssetSelection.assets(
+        *(
+            dg.AssetKey(contract.asset_key)
+            for contract in market.CONTRACTS
+            if contract.partitioning is Partitioning.SESSION
+        )
+    ),
+    description="Quotes of a range of sessions, validated, to ticker KPIs.",
+)
+
+
+def ranges_to_run(
+    settings: Settings, lake: Lake, market_data: MarketData, *, everything: bool = False
+) -> list[SessionRange]:
+    """Return the ranges of sessions that a run should fill now, oldest first.
+
+    Parameters
+    ----------
+    settings, lake, market_data
+        The deployment.
+    everything
+        Look at every session of the deployment, not only at the newest ``heal_sessions``.
+    """
+    calendar = SessionCalendar.of(settings)
+    closed = calendar.closed_sessions(settings.clock())
+    lookback = len(closed) if everything else settings.heal_sessions
+    considered = closed[max(len(closed) - lookback, 0) :]
+    present = set(partition_days(lake.partitions(QUOTES_RAW)))
+    missing = sessions_to_fill(considered, present)
+    kept = sorted(present.intersection(considered))
+    incomplete = absent_symbols(market_data.symbols_of, held_symbols(lake, kept))
+    return contiguous_ranges([*missing, *incomplete], closed)
+
+
+@dg.schedule(
+    name="market_sessions_daily",
+    job=market_sessions_job,
+    cron_schedule="30 18 * * 1-5",
+    execution_timezone=EXCHANGE_ZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="After the close: every session that is missing or incomplete, not only the newest.",
+)
+def market_sessions_daily(
+    context: dg.ScheduleEvaluationContext,
+    lake: dg.ResourceParam[Lake],
+    market_data: dg.ResourceParam[MarketData],
+    settings: dg.ResourceParam[Settings],
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """Plan one run per range of consecutive sessions."""
+    ranges = ranges_to_run(settings, lake, market_data)
+    if not ranges:
+        return dg.SkipReason(f"the newest {settings.heal_sessions} closed sessions are all complete")
+    stamp = context.scheduled_execution_time.isoformat()
+    return [
+        dg.RunRequest(
+            run_key=f"market:{first}:{last}:{stamp}",
+            tags={RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()},
+        )
+        for first, last in ranges
+    ]

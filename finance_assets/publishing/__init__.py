@@ -1,0 +1,1 @@
+"""What leaves the pipeline: exports, one document per ticker, alerts."""

@@ -1,0 +1,71 @@
+"""Assets of the published layer: what dashboards, the API and people read.
+
+What belongs here: copies of marts in the lake. Readers use these and never the warehouse, so none waits for a writer.
+"""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
+from finance_assets.contracts.dagster_metadata import asset_attributes, check_result
+from finance_assets.contracts.market import INSTRUMENTS, TICKER_KPIS
+from finance_assets.contracts.publishing import SECTOR_PERFORMANCE, TICKER_DOCUMENTS
+from finance_assets.contracts.sectors import MART_SECTOR_PERFORMANCE
+from finance_assets.publishing.documents import document_bytes, document_name, ticker_documents
+from finance_assets.settings import Settings
+from finance_assets.storage.lake import Lake
+from finance_assets.storage.warehouse import POOL as WAREHOUSE_POOL
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: A ticker without a quote in so many sessions is no longer current and gets no new document.
+CURRENT_SESSIONS = 30
+
+
+@dg.asset(
+    **asset_attributes(SECTOR_PERFORMANCE),
+    ins={
+        "mart": dg.AssetIn(
+            key=dg.AssetKey(MART_SECTOR_PERFORMANCE.asset_key), input_manager_key="warehouse_io_manager"
+        )
+    },
+    io_manager_key="lake_io_manager",
+    pool=WAREHOUSE_POOL,
+    automation_condition=WHEN_HISTORY_IS_NEW,
+)
+def sector_performance(mart) -> dg.MaterializeResult:  # type: ignore[no-untyped-def]
+    """The sector performance mart as one Parquet file: a row per sector and session, returns as fractions."""
+    table: "pa.Table" = mart
+    return dg.MaterializeResult(value=table)
+
+
+@dg.asset(
+    **asset_attributes(TICKER_DOCUMENTS),
+    deps=[dg.AssetKey(TICKER_KPIS.asset_key), dg.AssetKey(INSTRUMENTS.asset_key)],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "honours_contract",
+            asset=dg.AssetKey(TICKER_DOCUMENTS.asset_key),
+            blocking=True,
+            description="Every document keeps the promises of the contract; checked before one is written.",
+        )
+    ],
+    automation_condition=WHEN_HISTORY_IS_NEW,
+)
+def ticker_documents_asset(
+    lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult:
+    """One JSON document per ticker with its newest KPIs; volatility in percent, everything else in its own unit."""
+    recent = lake.partitions(TICKER_KPIS)[-CURRENT_SESSIONS:]
+    kpis = lake.read(TICKER_KPIS, keys=recent).table
+    documents = ticker_documents(kpis, lake.read(INSTRUMENTS).table, settings.clock())
+    check = check_result(TICKER_DOCUMENTS, documents)
+    folder = lake.folder(TICKER_DOCUMENTS)
+    if check.passed:
+        for row in documents.to_pylist():
+            lake.put(f"{folder}/{document_name(row['symbol'])}", document_bytes(row))
+    return dg.MaterializeResult(
+        metadata={"dagster/row_count": documents.num_rows, "uri": f"{folder}/*.json"}, check_results=[check]
+    )
