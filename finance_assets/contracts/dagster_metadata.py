@@ -3,19 +3,28 @@
 What belongs here: the only part of the contracts that imports Dagster.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from finance_assets.contracts.model import Contract, Partitioning, Store
+from finance_assets.contracts.validation import SCHEMA_RULE, Violation, rule_expressions, violations
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from finance_assets.storage.lake import LakeRead
 
 CHECK_NAME = "honours_contract"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 PARTITION_TAG = "dagster/partition"
+#: Name of the rule that what the run wrote is there.
+FILES_RULE = "every partition has a file"
 #: Broken rules that a check's description spells out.
 SHOWN = 10
+_KINDS = {Store.LAKE: "parquet", Store.WAREHOUSE: "sql", Store.DOCUMENTS: "json"}
 
 
 def column_schema(contract: Contract) -> dg.TableSchema:
@@ -36,9 +45,8 @@ def column_schema(contract: Contract) -> dg.TableSchema:
 
 def _tag(unit: str) -> str:
     """Return a unit as a tag value, which takes only letters, digits and ``_ . -``, 63 at the most."""
-    return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in unit).strip("_.-")[
-        :63
-    ]
+    plain = (letter if (letter.isascii() and letter.isalnum()) or letter in "_.-" else "_" for letter in unit)
+    return "".join(plain).strip("_.-")[:63].rstrip("_.-")
 
 
 def asset_attributes(contract: Contract) -> dict[str, Any]:
@@ -51,7 +59,7 @@ def asset_attributes(contract: Contract) -> dict[str, Any]:
         "group_name": contract.group,
         "owners": [contract.owner],
         "metadata": contract_metadata(contract),
-        "kinds": {"parquet"} if contract.store is Store.LAKE else {"json"},
+        "kinds": {_KINDS[contract.store]},
     }
 
 
@@ -75,22 +83,60 @@ def run_partitions(context: dg.AssetCheckExecutionContext) -> dict[str, str]:
     return {}
 
 
-def check_result(contract: Contract, table: Any) -> dg.AssetCheckResult:
-    """Hold rows against the contract and say what breaks it."""
-    from finance_assets.contracts.validation import rule_expressions, violations
+def check_result(
+    contract: Contract, table: "pa.Table", found: Sequence[Violation] = ()
+) -> dg.AssetCheckResult:
+    """Hold rows against the contract and say what breaks it.
 
-    found = violations(contract, table)
-    lines = [f"{v.rule}: {v.rows} rows, the first {v.example}" for v in found[:SHOWN]]
+    Parameters
+    ----------
+    contract
+        The promise.
+    table
+        The rows.
+    found
+        What is already known to be wrong, such as a file that is missing.
+    """
+    broken = [*found, *violations(contract, table)]
+    lines = [f"{v.rule}: broken {v.rows} times, first by {v.example}" for v in broken[:SHOWN]]
+    if len(broken) > SHOWN:
+        lines.append(f"and {len(broken) - SHOWN} more rules")
     return dg.AssetCheckResult(
-        passed=not found,
+        passed=not broken,
         severity=dg.AssetCheckSeverity.ERROR,
         description="; ".join(lines) if lines else f"{table.num_rows} rows honour the contract",
         metadata={
             "rows": table.num_rows,
+            # Beyond the rules on a row: the schema and the key.
             "rules": len(rule_expressions(contract)) + 2,
-            "broken": [v.rule for v in found],
+            "broken": [v.rule for v in broken],
         },
     )
+
+
+def file_violations(contract: Contract, read: "LakeRead", span: dict[str, str]) -> list[Violation]:
+    """Return what is wrong with the files themselves: not there, or written by another contract.
+
+    Parameters
+    ----------
+    contract
+        The promise.
+    read
+        What was read of the table.
+    span
+        ``first`` and ``last`` partition of the run; empty where the whole table was read.
+    """
+    found = []
+    if not contract.sparse:
+        absent = [key for key in sorted(set(span.values())) if key not in read.keys]
+        if not span and not read.keys:
+            absent = ["the table itself, which was never made"]
+        if absent:
+            found.append(Violation(FILES_RULE, len(absent), absent[0]))
+    if read.outdated:
+        key, difference = next(iter(read.outdated.items()))
+        found.append(Violation(SCHEMA_RULE, len(read.outdated), f"{key}: {difference}"))
+    return found
 
 
 def contract_check(contract: Contract) -> dg.AssetChecksDefinition:
@@ -110,7 +156,8 @@ def contract_check(contract: Contract) -> dg.AssetChecksDefinition:
     def honours_contract(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         partitioned = contract.partitioning is not Partitioning.NONE
         span = run_partitions(context) if partitioned else {}
-        return check_result(contract, context.resources.lake.read(contract, **span).table)
+        read = context.resources.lake.read(contract, **span)
+        return check_result(contract, read.table, file_violations(contract, read, span))
 
     return honours_contract
 

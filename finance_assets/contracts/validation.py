@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+#: Name of the rule that columns and types are those of the contract.
+SCHEMA_RULE = "schema equals the contract"
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """A promise that rows break: which, on how many rows, and the key of the first of them."""
@@ -62,6 +66,34 @@ def rule_expressions(contract: Contract) -> dict[str, str]:
     return expressions
 
 
+def key_rule(contract: Contract) -> str:
+    """Return the name of the rule that the key is unique."""
+    return f"one row per {', '.join(contract.key)}"
+
+
+def schema_difference(contract: Contract, schema: pa.Schema) -> str:
+    """Return how ``schema`` differs from the contract's, in words; an empty text where it does not.
+
+    Names, types and order count; what a schema says of nulls does not, since the rows are asked.
+    """
+    from finance_assets.contracts.arrow import storage_schema
+
+    wanted = storage_schema(contract)
+    if schema.equals(wanted):
+        return ""
+    have = [f"{field.name}: {field.type}" for field in schema]
+    promised = [f"{field.name}: {field.type}" for field in wanted]
+    if have == promised:
+        return ""
+    absent = [column for column in promised if column not in have]
+    strange = [column for column in have if column not in promised]
+    parts = [
+        f"without {', '.join(absent)}" if absent else "",
+        f"with {', '.join(strange)}" if strange else "",
+    ]
+    return "; ".join(part for part in parts if part) or "columns in another order or twice"
+
+
 def violations(contract: Contract, table: pa.Table) -> list[Violation]:
     """Return every promise of ``contract`` that ``table`` breaks; an empty list where all hold.
 
@@ -77,42 +109,41 @@ def violations(contract: Contract, table: pa.Table) -> list[Violation]:
     list of Violation
         In the order of the contract: schema, then rules on rows, then the key.
     """
-    from finance_assets.contracts.arrow import storage_schema
+    from finance_assets.contracts.arrow import is_strictly_sorted
 
-    found: list[Violation] = []
-    expected = storage_schema(contract)
-    if not table.schema.remove_metadata().equals(expected):
-        differing = sorted(
-            {f"{f.name}: {f.type}" for f in table.schema} ^ {f"{f.name}: {f.type}" for f in expected}
-        )
-        found.append(
-            Violation("schema equals the contract", table.num_rows, ", ".join(differing) or "column order")
-        )
-        return found
+    differing = schema_difference(contract, table.schema)
+    if differing:
+        return [Violation(SCHEMA_RULE, table.num_rows, differing)]
     if table.num_rows == 0:
-        return found
+        return []
 
     import duckdb
 
+    found: list[Violation] = []
+    key = ", ".join(_quoted(name) for name in contract.key)
+    example = f"concat_ws(', ', {key})"
     with duckdb.connect() as connection:
+        # A rule on a timestamp gives the same answer on a machine in any zone.
+        connection.execute("set timezone = 'UTC'")
         connection.register("t", table)
-        expressions = rule_expressions(contract)
-        key = ", ".join(f"{_quoted(name)}" for name in contract.key)
-        example = f"concat_ws(', ', {key})"
-        broken = {rule: f"not coalesce(({expression}), true)" for rule, expression in expressions.items()}
+        # Null counts as kept: "not null" is null, which counts and filters as false.
+        broken = {rule: f"not ({expression})" for rule, expression in rule_expressions(contract).items()}
         if broken:
-            sums = ", ".join(f"count(*) filter (where {condition})" for condition in broken.values())
-            counts = connection.execute(f"select {sums} from t").fetchone() or ()
+            tallies = ", ".join(f"count(case when {condition} then 1 end)" for condition in broken.values())
+            counts = connection.execute(f"select {tallies} from t").fetchone() or ()
             for (rule, condition), count in zip(broken.items(), counts, strict=True):
                 if count:
-                    first = connection.execute(
-                        f"select {example} from t where {condition} order by 1 limit 1"
-                    ).fetchone()
+                    first = connection.execute(f"select min({example}) from t where {condition}").fetchone()
                     found.append(Violation(rule, int(count), str(first[0]) if first else ""))
-        duplicates = connection.execute(
-            f"select {example}, count(*) n from t group by {key}, 1 having count(*) > 1 order by 1"
-        ).fetchall()
-        if duplicates:
-            surplus = sum(int(row[1]) - 1 for row in duplicates)
-            found.append(Violation(f"one row per {', '.join(contract.key)}", surplus, str(duplicates[0][0])))
+        # Rows as the lake holds them ascend by partition and key; only others need to be counted out.
+        ascending = sorted(contract.key, key=lambda name: name != contract.partition_column)
+        if not (is_strictly_sorted(table, contract.key) or is_strictly_sorted(table, ascending)):
+            surplus, first_key = connection.execute(
+                f"""
+                select sum(n - 1), min({example})
+                from (select {key}, count(*) as n from t group by {key} having count(*) > 1)
+                """
+            ).fetchone() or (None, None)
+            if surplus:
+                found.append(Violation(key_rule(contract), int(surplus), str(first_key)))
     return found

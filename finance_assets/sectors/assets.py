@@ -6,8 +6,7 @@ What belongs here: the definitions of the branch. SQL stands in ``dbt_project/mo
 
 from __future__ import annotations
 
-import dagster as dg
-
+from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
 from finance_assets.contracts import sectors
 from finance_assets.transform.dbt_assets import build_dbt_assets
 
@@ -15,5 +14,5 @@ from finance_assets.transform.dbt_assets import build_dbt_assets
 sector_models = build_dbt_assets(
     "sector_models",
     sectors.CONTRACTS,
-    automation_condition=dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
+    automation_condition=WHEN_HISTORY_IS_NEW,
 )

@@ -353,10 +353,14 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
     as well as in the one it starts. Steps that need it run one at a time, in the pool ``warehouse``.
     """
     before = {name: os.environ.get(name) for name in values}
+    # dagster-dbt reads column metadata in threads that each change the working directory and change it back, so it
+    # may end in the wrong one; what follows in this process must not notice.
+    folder = os.getcwd()
     os.environ.update(values)
     try:
         yield
     finally:
+        os.chdir(folder)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
 from finance_assets.contracts import market, sectors
 from finance_assets.contracts.dbt import dbt_test_names
 from finance_assets.contracts.model import ContractError
@@ -52,8 +53,7 @@ def test_models_run_one_at_a_time_and_can_be_chosen() -> None:
 
 
 def test_models_wait_for_the_blocking_checks_of_their_inputs() -> None:
-    wanted = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
-    assert all(spec.automation_condition == wanted for spec in sector_models.specs)
+    assert all(spec.automation_condition == WHEN_HISTORY_IS_NEW for spec in sector_models.specs)
 
 
 def test_loading_the_definitions_imports_no_dbt() -> None:
@@ -71,12 +71,15 @@ def test_a_lake_table_is_no_dbt_model() -> None:
         dbt_assets.dbt_asset_specs([market.QUOTES])
 
 
-def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = Path.cwd()
     monkeypatch.setenv("HELD", "before")
     monkeypatch.delenv("FREE", raising=False)
     with pytest.raises(RuntimeError), dbt_assets.environment({"HELD": "within", "FREE": "within"}):
         assert (os.environ["HELD"], os.environ["FREE"]) == ("within", "within")
+        os.chdir(tmp_path)
         raise RuntimeError
+    assert Path.cwd() == folder
     assert os.environ["HELD"] == "before"
     assert "FREE" not in os.environ
 
