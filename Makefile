@@ -63,7 +63,7 @@ unit: $(STAMP)  ## Every test, in parallel, with its closing line
 	@$(BIN)/python -m pytest -n auto --dist loadgroup
 
 bench: $(STAMP)  ## The tables of docs/performance.md
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python benchmarks/kpis.py
 
 clean:  ## Remove what was made, but not the environment
 	rm -rf .finance_assets .pytest_cache .mypy_cache .ruff_cache dbt_project/target dbt_project/logs

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
@@ -72,16 +73,20 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
                 yield connection
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store asset events of one run in a transaction per file; anything else one by one."""
-        plain = all(
-            event.is_dagster_event
-            and event.dagster_event_type in ASSET_EVENTS
-            and event.dagster_event_type not in ASSET_CHECK_EVENTS
-            for event in events
-        )
-        if not plain or len({event.run_id for event in events}) != 1:
-            super().store_event_batch(events)
-            return
+        """Store the asset events of a batch in a transaction per file, and any others one by one.
+
+        A batch is of one run. Planned events of assets come mixed with those of their checks, which Dagster
+        also keeps in a table of their own.
+        """
+        of_assets = [event for event in events if _is_plain_asset_event(event)]
+        for event in events:
+            if not _is_plain_asset_event(event):
+                self.store_event(event)
+        for _, batch in groupby(of_assets, key=lambda event: event.run_id):
+            self._store_asset_events(list(batch))
+
+    def _store_asset_events(self, events: Sequence[EventLogEntry]) -> None:
+        """Write events of one run into the run's file and the index, each in one transaction."""
         rows = [self._event_to_row(event) for event in events]
         with self._connect(events[0].run_id) as connection:
             connection.execute(SqlEventLogStorageTable.insert(), rows)
@@ -102,3 +107,9 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             engine.dispose()
         self._engines.clear()
         super().dispose()
+
+
+def _is_plain_asset_event(event: EventLogEntry) -> bool:
+    """Whether an event goes into the run's file and the index, and nowhere else."""
+    kind = event.dagster_event_type if event.is_dagster_event else None
+    return kind in ASSET_EVENTS and kind not in ASSET_CHECK_EVENTS

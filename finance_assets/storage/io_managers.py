@@ -18,6 +18,8 @@ from finance_assets.storage.warehouse import Warehouse
 if TYPE_CHECKING:
     import pyarrow as pa
 
+#: Metadata of a materialisation: rows that the whole run wrote into the table.
+RUN_ROW_COUNT = "run_row_count"
 #: How many missing partitions a message lists by name.
 LISTED = 10
 
@@ -59,13 +61,15 @@ class LakeIOManager(dg.IOManager):
         table = _as_arrow(obj, contract.path)
         if context.has_asset_partitions:
             counts = self._lake.write_partitions(contract, table, list(context.asset_partition_keys))
-            context.add_output_metadata(
-                {
-                    "dagster/row_count": table.num_rows,
-                    "partitions_written": len(counts),
-                    "uri": self._lake.scan_address(contract),
-                }
-            )
+            metadata: dict[str, Any] = {
+                RUN_ROW_COUNT: table.num_rows,
+                "partitions_written": len(counts),
+                "uri": self._lake.scan_address(contract),
+            }
+            if len(counts) == 1:
+                # Dagster puts the same metadata on every partition of a range, where it would be no partition's count.
+                metadata["dagster/row_count"] = table.num_rows
+            context.add_output_metadata(metadata)
         else:
             size = self._lake.write(contract, table)
             context.add_output_metadata(

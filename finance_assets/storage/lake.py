@@ -1,28 +1,32 @@
 """The lake: immutable Parquet files at one address, a local folder or an S3 prefix.
 
-What belongs here: putting whole files in place atomically, listing them, and reading many of them in one scan. A
+What belongs here: putting whole files in place atomically, listing them, and reading many of them at once. A
 partition (or one landed file, or one micro-batch: any key) is one file, ``<layer>/<table>/<key>.parquet``; a
 table without partitions is ``<layer>/<table>/data.parquet``. Landed bytes lie under ``landing/`` by their sha256.
 
-Local files are written to ``_tmp/`` and renamed, on S3 they are one upload that becomes visible when it
-is complete: a reader sees the old file or the new one. A crash leaves at most a file in ``_tmp/``, which the next
-writer sweeps.
+Local files are written to ``_tmp/``, synced and renamed; on S3 they are one upload that becomes visible when it is
+complete: a reader sees the old file or the new one. A crash leaves at most a file in ``_tmp/``, which the next writer
+sweeps: a writer holds a lock on its temporary file for as long as it lives, so what is not locked is nobody's.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import re
-import socket
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from finance_assets.contracts.model import Contract
+from finance_assets.contracts.model import Contract, ContractError, Partitioning
+from finance_assets.contracts.validation import schema_difference
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,11 +39,24 @@ TEMPORARY_FOLDER = "_tmp"
 LANDING_FOLDER = "landing"
 #: Rows of one row group; a session's file holds one, a large table several, so that scans can prune.
 ROW_GROUP_ROWS = 131_072
+#: A file with fewer rows is written without dictionaries and with snappy: as small, and read and written in a third of
+#: the time, of which a small zstd file spends most on setting up.
+SMALL_FILE_ROWS = 1_000
+#: A file of at most so many bytes is read whole, by one request; a larger one is scanned, and its row groups pruned.
+WHOLE_FILE_BYTES = 8 * 1024 * 1024
+#: Files whose rows are joined (and filtered) at a time, so that a table of many small files has few chunks.
+FILES_AT_ONCE = 256
 WRITERS = 8
-READERS = 16
+#: Requests to S3 under way at a time. A local disk is kept busy by fewer.
+S3_READERS = 16
+LOCAL_READERS = 4
 READ_ATTEMPTS = 5
+#: How every whole Parquet file ends.
+PARQUET_MAGIC = b"PAR1"
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SAFE_SUFFIX = re.compile(r"(\.[A-Za-z0-9]+)*")
 
 
 class LakeError(RuntimeError):
@@ -56,10 +73,25 @@ class S3Options:
 
 @dataclass(frozen=True, slots=True)
 class LakeRead:
-    """Rows read, and the requested partitions that have no file."""
+    """Rows read, and what was and was not there.
+
+    Attributes
+    ----------
+    table
+        The rows.
+    missing
+        Requested partitions that have no file.
+    keys
+        Files that were read.
+    outdated
+        Files written by an earlier contract, with how they differ from today's. Their rows are in ``table`` all the
+        same, in today's types, with null for a column that they do not have.
+    """
 
     table: pa.Table
     missing: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    outdated: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -95,13 +127,18 @@ class Lake:
 
         if not self.is_s3:
             return pafs.LocalFileSystem()
-        if pa.io_thread_count() < READERS:
-            pa.set_io_thread_count(READERS)
-        scheme, _, host = (self.s3.endpoint_url or "").partition("://")
+        if pa.io_thread_count() < S3_READERS:
+            pa.set_io_thread_count(S3_READERS)
+        scheme, _, host = (self.s3.endpoint_url or "https://").partition("://")
+        if scheme not in ("http", "https"):
+            raise LakeError(
+                f"FINANCE_ASSETS_S3_ENDPOINT_URL={self.s3.endpoint_url!r} is no address; "
+                "write http://host:port or https://host"
+            )
         return pafs.S3FileSystem(
             region=self.s3.region,
             endpoint_override=host.rstrip("/") or None,
-            scheme=scheme or "https",
+            scheme=scheme,
             # A small file is one PUT; a large one is a multipart upload that appears when it is complete.
             allow_delayed_open=True,
             connect_timeout=10,
@@ -138,9 +175,16 @@ class Lake:
 
         The rows are brought to the contract and sorted, so that the same rows always give the same bytes. A sparse
         table has no file for no rows.
+
+        Raises
+        ------
+        LakeError
+            The table is cut into partitions (see :meth:`write_partitions`), or the key cannot name a file.
         """
         from finance_assets.contracts.arrow import conform
 
+        if contract.partitioning is not Partitioning.NONE:
+            raise LakeError(f"{contract.path} is partitioned by {contract.partition_column}; use write_partitions")
         path = self.file(contract, key)
         conformed = conform(contract, table)
         if contract.sparse and conformed.num_rows == 0 and not self.exists(path):
@@ -152,6 +196,8 @@ class Lake:
     def write_partitions(self, contract: Contract, table: pa.Table, keys: Sequence[str]) -> dict[str, int]:
         """Replace one file for each of ``keys`` with its rows of ``table``; return rows by key.
 
+        Each file is replaced whole, one after the other; all of them are durable when the call returns.
+
         Parameters
         ----------
         contract
@@ -159,80 +205,80 @@ class Lake:
         table
             Rows of all the partitions, in any order.
         keys
-            Every partition to replace; one without rows becomes an empty file (or none, where the table is sparse).
+            Every partition to replace; one without rows becomes an empty file (or none, where the table is sparse
+            and had none).
 
         Raises
         ------
         LakeError
-            A row belongs to none of ``keys``. Nothing is written.
+            A row belongs to none of ``keys``, or a key cannot name a file. Nothing is written.
         """
-        import numpy as np
-        import pyarrow as pa
-
         from finance_assets.contracts.arrow import conform, storage_schema
 
         column = contract.partition_column
         if column is None:
-            raise LakeError(f"{contract.path} is not partitioned")
-        schema = storage_schema(contract)
+            raise LakeError(f"{contract.path} is not partitioned; use write")
+        paths = {key: self.file(contract, key) for key in keys}
         # Sorted by partition first: each partition is then a slice, and no row is copied twice.
-        conformed = conform(contract, table)
-        conformed = conformed.sort_by(
-            [(column, "ascending"), *((name, "ascending") for name in contract.order if name != column)]
-        )
-        slices: dict[str, pa.Table] = {}
-        if conformed.num_rows:
-            encoded = conformed.column(column).cast(pa.string()).combine_chunks().dictionary_encode()
-            codes = encoded.indices.to_numpy()
-            starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
-            ends = np.r_[starts[1:], len(codes)]
-            names = encoded.dictionary.to_pylist()
-            for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-                slices[names[codes[start]]] = conformed.slice(start, end - start)
-        strangers = sorted(set(slices) - set(keys))
+        conformed = conform(contract, table, order=(column, *(n for n in contract.order if n != column)))
+        slices = _slices(contract, column, conformed)
+        strangers = sorted(set(slices) - set(paths))
         if strangers:
             raise LakeError(
                 f"{contract.path}: rows for {len(strangers)} partitions that this run does not write, "
                 f"the first {strangers[0]!r}; nothing was written"
             )
-        empty = schema.empty_table()
+        empty = storage_schema(contract).empty_table()
         existing = set(self.partitions(contract)) if contract.sparse else set()
-
-        def write_one(key: str) -> None:
-            rows = slices.get(key, empty)
-            if contract.sparse and rows.num_rows == 0 and key not in existing:
-                return
-            self.put(self.file(contract, key), parquet_bytes(rows))
-
-        _run_all(write_one, keys, WRITERS)
-        return {key: slices[key].num_rows if key in slices else 0 for key in keys}
+        replaced = [key for key in paths if not contract.sparse or key in slices or key in existing]
+        self._put_all((paths[key] for key in replaced), lambda n: parquet_bytes(slices.get(replaced[n], empty)))
+        return {key: slices[key].num_rows if key in slices else 0 for key in paths}
 
     def put(self, path: str, data: bytes) -> None:
         """Put ``data`` at ``path`` whole: it is all there, durably, or not at all."""
-        if self.is_s3:
-            # Arrow would compress what is called .gz, though it is already.
-            with self.filesystem.open_output_stream(path, compression=None) as stream:
-                stream.write(data)
-            return
-        folder = os.path.dirname(path)
-        temporary = os.path.join(self._temporary_folder, _temporary_name())
-        os.makedirs(folder, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
+        self._put_all([path], lambda _: data)
+
+    def _put_all(self, paths: Iterable[str], data: Callable[[int], bytes]) -> None:
+        """Put what ``data`` gives for each place in ``paths``; what follows an error is not begun."""
+        listed = list(paths)
+        folders = sorted({os.path.dirname(path) for path in listed})
+        if not self.is_s3:
+            for folder in folders:
+                _make_folder(folder)
+
+        def put(place: int) -> None:
+            if self.is_s3:
+                self._upload(listed[place], data(place))
+            else:
+                self._replace(listed[place], data(place))
+
+        # In threads even for one: an interrupt reaches the main thread only, and so never falls between the opening
+        # and the writing of an upload, which would leave an empty object.
+        _run_all(put, range(len(listed)), WRITERS)
+        if not self.is_s3:
+            for folder in folders:
+                _sync_folder(folder)
+
+    def _upload(self, path: str, data: bytes) -> None:
+        # Arrow would compress what is called .gz, though it is already.
+        with (
+            self._explained("writing", path),
+            self.filesystem.open_output_stream(path, compression=None) as stream,
+        ):
+            stream.write(data)
+
+    def _replace(self, path: str, data: bytes) -> None:
+        """Put a local file in place; the caller syncs the folder, once for all that it holds."""
+        with _temporary_file(self._temporary_folder) as (descriptor, temporary):
+            with open(descriptor, "wb", closefd=False) as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            os.fsync(descriptor)
             os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
-        _sync_folder(folder)
 
     @cached_property
     def _temporary_folder(self) -> str:
         folder = os.path.join(self.root, TEMPORARY_FOLDER)
-        os.makedirs(folder, exist_ok=True)
+        _make_folder(folder)
         _sweep(folder)
         return folder
 
@@ -261,6 +307,8 @@ class Lake:
         for part in parts:
             if not _SAFE_KEY.fullmatch(part):
                 raise LakeError(f"{part!r} cannot name a landing folder")
+        if not _DIGEST.fullmatch(digest) or not _SAFE_SUFFIX.fullmatch(suffix):
+            raise LakeError(f"{digest + suffix!r} cannot name landed bytes; they are called by their sha256")
         return "/".join((self.root, LANDING_FOLDER, *parts, digest + suffix))
 
     # -- reading -----------------------------------------------------------------------------------------
@@ -269,28 +317,53 @@ class Lake:
         """Return whether there is a file at ``path``."""
         import pyarrow.fs as pafs
 
-        return bool(self.filesystem.get_file_info(path).type == pafs.FileType.File)
+        with self._explained("looking for", path):
+            return bool(self.filesystem.get_file_info(path).type == pafs.FileType.File)
 
     def get(self, path: str) -> bytes:
         """Return the bytes at ``path``; FileNotFoundError where there are none."""
-        with self.filesystem.open_input_file(path) as file:
+        with self._explained("reading", path), self.filesystem.open_input_file(path) as file:
             return bytes(file.readall())
 
     def list(self, folder: str, suffix: str = "") -> list[str]:
         """Return the paths of the files right below ``folder``, sorted; a failed listing raises."""
+        return [info.path for info in self._listing(folder, suffix)]
+
+    def _listing(self, folder: str, suffix: str) -> list[pafs.FileInfo]:
         import pyarrow.fs as pafs
 
         selector = pafs.FileSelector(folder, allow_not_found=True)
-        infos = self.filesystem.get_file_info(selector)
-        bucket = self.root.split("/")[0]
-        # Arrow lists a bucket that is not there as if it were empty.
-        if self.is_s3 and not infos and self.filesystem.get_file_info(bucket).type == pafs.FileType.NotFound:
-            raise LakeError(f"listing s3://{folder}: there is no such bucket; check FINANCE_ASSETS_LAKE_URI")
-        return sorted(info.path for info in infos if info.type == pafs.FileType.File and info.path.endswith(suffix))
+        with self._explained("listing", folder):
+            infos = self.filesystem.get_file_info(selector)
+            # Arrow lists a bucket that is not there like a folder without files.
+            if not infos and self.is_s3 and self._bucket_is_missing():
+                raise OSError("there is no such bucket")
+        found = (info for info in infos if info.type == pafs.FileType.File and info.path.endswith(suffix))
+        return sorted(found, key=lambda info: info.path)
+
+    def _bucket_is_missing(self) -> bool:
+        import pyarrow.fs as pafs
+
+        return bool(self.filesystem.get_file_info(self.root.split("/")[0]).type == pafs.FileType.NotFound)
+
+    @contextmanager
+    def _explained(self, doing: str, path: str) -> Iterator[None]:
+        """Say what failed, where, and what to do, where S3 does not answer as it should."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if not self.is_s3:
+                raise
+            raise LakeError(
+                f"{doing} s3://{path} at {self.s3.endpoint_url or 'AWS'}, region {self.s3.region}, failed: {error}. "
+                "Check FINANCE_ASSETS_LAKE_URI, FINANCE_ASSETS_S3_ENDPOINT_URL, the credentials and what they allow."
+            ) from error
 
     def partitions(self, contract: Contract) -> list[str]:
         """Return the keys of the files of a table, sorted."""
-        return [path.rsplit("/", 1)[-1].removesuffix(SUFFIX) for path in self.list(self.folder(contract), SUFFIX)]
+        return [_key(path) for path in self.list(self.folder(contract), SUFFIX)]
 
     def read(
         self,
@@ -302,7 +375,7 @@ class Lake:
         columns: Sequence[str] | None = None,
         where: pc.Expression | None = None,
     ) -> LakeRead:
-        """Read a table in one scan.
+        """Read a table.
 
         Parameters
         ----------
@@ -314,77 +387,176 @@ class Lake:
         first, last
             Only partitions from and to these keys, both included.
         columns, where
-            Columns to read, and a filter that row groups are pruned by.
+            Columns to read, and a filter, by which the row groups of large files are pruned.
 
         Returns
         -------
         LakeRead
             Rows in the order of the partitions; an empty table of the contract where there are none.
+
+        Raises
+        ------
+        LakeError
+            A file is broken, or holds values that today's contract has no room for. The message names it.
         """
-        for attempt in range(READ_ATTEMPTS):
-            present = self.partitions(contract)
-            wanted = None if keys is None else set(keys)
-            chosen = [
-                key
-                for key in present
-                if (wanted is None or key in wanted)
+        import pyarrow as pa
+
+        wanted = None if keys is None else set(keys)
+        unknown = [name for name in columns or () if name not in contract.column_names]
+        if unknown:
+            raise LakeError(f"{contract.path} has no column {', '.join(unknown)}")
+
+        def is_chosen(info: pafs.FileInfo) -> bool:
+            key = _key(info.path)
+            return (
+                (wanted is None or key in wanted)
                 and (first is None or key >= first)
                 and (last is None or key <= last)
-            ]
-            missing = () if wanted is None or contract.sparse else tuple(sorted(wanted - set(chosen)))
-            try:
-                return LakeRead(self._scan(contract, chosen, columns, where), missing)
-            except FileNotFoundError:
-                # A writer removed a file between our listing and our reading: list again.
-                if attempt == READ_ATTEMPTS - 1:
-                    raise
-        raise AssertionError("unreachable")
+            )
 
-    def _scan(
+        for attempt in range(1, READ_ATTEMPTS + 1):
+            chosen = [info for info in self._listing(self.folder(contract), SUFFIX) if is_chosen(info)]
+            present = tuple(_key(info.path) for info in chosen)
+            missing = () if wanted is None or contract.sparse else tuple(sorted(wanted - set(present)))
+            try:
+                table, outdated = self._read_files(contract, chosen, columns, where)
+            except (pa.ArrowException, LakeError, OSError):
+                # A writer may have removed or replaced a file between our listing and our reading: list again.
+                if attempt == READ_ATTEMPTS or not self._have_changed(chosen):
+                    raise
+            else:
+                # A small file is read by one request, and an open local file stays as it was. Only the requests for a
+                # large object could be answered by two versions of it.
+                large = [info for info in chosen if self.is_s3 and info.size > WHOLE_FILE_BYTES]
+                if not self._have_changed(large):
+                    return LakeRead(table, missing, present, outdated)
+        raise LakeError(f"{contract.path} was rewritten {READ_ATTEMPTS} times while it was read; read it again")
+
+    def _have_changed(self, files: Sequence[pafs.FileInfo]) -> bool:
+        """Return whether one of the files was removed or replaced since it was listed."""
+        if not files:
+            return False
+        listed = {info.path: info for info in self._listing(os.path.dirname(files[0].path), SUFFIX)}
+        return any(
+            (now := listed.get(info.path)) is None or (now.size, now.mtime_ns) != (info.size, info.mtime_ns)
+            for info in files
+        )
+
+    def _read_files(
         self,
         contract: Contract,
-        keys: Sequence[str],
+        files: Sequence[pafs.FileInfo],
         columns: Sequence[str] | None,
         where: pc.Expression | None,
-    ) -> pa.Table:
+    ) -> tuple[pa.Table, dict[str, str]]:
+        """Return the rows of some files in today's types, and which files were written by an earlier contract."""
+        import pyarrow as pa
+
+        from finance_assets.contracts.arrow import storage_schema
+
+        names = list(columns) if columns is not None else contract.column_names
+        # A filter may ask for any column, so a file that is read whole keeps them all until it is filtered.
+        asked = names if where is None else contract.column_names
+        outdated: dict[str, str] = {}
+
+        def note(info: pafs.FileInfo, difference: str) -> None:
+            if difference:
+                outdated[_key(info.path)] = difference
+
+        def whole(info: pafs.FileInfo) -> pa.Table:
+            table, difference = self._read_whole(contract, info.path, asked)
+            note(info, difference)
+            return table
+
+        groups: list[pa.Table] = []
+        with ThreadPoolExecutor(S3_READERS if self.is_s3 else LOCAL_READERS) as pool:
+            for is_small, run in groupby(files, key=lambda info: info.size <= WHOLE_FILE_BYTES):
+                infos = list(run)
+                if not is_small:
+                    for info in infos:
+                        table, difference = self._scan(contract, info.path, names, where)
+                        note(info, difference)
+                        groups.append(table)
+                    continue
+                for start in range(0, len(infos), FILES_AT_ONCE):
+                    table = pa.concat_tables(list(pool.map(whole, infos[start : start + FILES_AT_ONCE])))
+                    if where is not None:
+                        table = table.filter(where).select(names)
+                    # Small files make small chunks, over which every later step would stumble.
+                    groups.append(table.combine_chunks())
+        schema = storage_schema(contract)
+        empty = pa.schema([schema.field(name) for name in names]).empty_table()
+        return pa.concat_tables([empty, *groups]), outdated
+
+    def _read_whole(self, contract: Contract, path: str, names: Sequence[str]) -> tuple[pa.Table, str]:
+        """Return a file's rows by one request, and how its schema differs from today's."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(pa.BufferReader(self._one_version(path))) as file:
+                own = file.schema_arrow
+                table = file.read(columns=[name for name in names if name in own.names], use_threads=False)
+        except pa.ArrowInvalid as error:
+            raise _unreadable(path, error) from error
+        difference = schema_difference(contract, own)
+        return (_as_today(contract, path, table, names) if difference else table), difference
+
+    def _one_version(self, path: str) -> bytes:
+        """Return the bytes of one version of a Parquet file.
+
+        S3 is asked for the length before the bytes: where a longer version comes between, its end is cut off.
+        """
+        for _ in range(READ_ATTEMPTS):
+            data = self.get(path)
+            if data.endswith(PARQUET_MAGIC):
+                return data
+        raise _unreadable(path, "it does not end like one")
+
+    def _scan(
+        self, contract: Contract, path: str, names: Sequence[str], where: pc.Expression | None
+    ) -> tuple[pa.Table, str]:
+        """Return a large file's rows that pass the filter, and how its schema differs from today's."""
         import pyarrow as pa
         import pyarrow.dataset as ds
 
         from finance_assets.contracts.arrow import storage_schema
 
-        schema = storage_schema(contract)
-        if columns is not None:
-            schema_read = pa.schema([schema.field(name) for name in columns])
-        else:
-            schema_read = schema
-        if not keys:
-            return schema_read.empty_table()
-        dataset = ds.dataset(
-            [self.file(contract, key) for key in keys],
-            schema=schema,
-            format="parquet",
-            filesystem=self.filesystem,
-        )
-        options = ds.ParquetFragmentScanOptions(pre_buffer=self.is_s3)
-        table: pa.Table = dataset.to_table(
-            columns=list(columns) if columns is not None else None,
-            filter=where,
-            fragment_scan_options=options,
-            fragment_readahead=READERS,
-        )
-        return table
+        try:
+            dataset = ds.dataset(path, format="parquet", filesystem=self.filesystem)
+            own = dataset.schema
+            # The filter may name a column that the file does not have yet: there it is null.
+            absent = [field for field in storage_schema(contract) if field.name not in own.names]
+            table = dataset.replace_schema(pa.schema([*own, *absent])).to_table(
+                columns=list(names),
+                filter=where,
+                fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=self.is_s3),
+            )
+        except pa.ArrowInvalid as error:
+            raise _unreadable(path, error) from error
+        difference = schema_difference(contract, own)
+        return (_as_today(contract, path, table, names) if difference else table), difference
 
     def row_counts(self, contract: Contract) -> dict[str, int]:
         """Return the rows of each file of a table, from the files' footers."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        keys = self.partitions(contract)
+        def count(info: pafs.FileInfo) -> int | None:
+            try:
+                if self.is_s3 and info.size <= WHOLE_FILE_BYTES:
+                    return int(pq.read_metadata(pa.BufferReader(self._one_version(info.path))).num_rows)
+                return int(pq.read_metadata(info.path, filesystem=self.filesystem).num_rows)
+            except FileNotFoundError:
+                # Removed since it was listed.
+                return None
+            except pa.ArrowInvalid as error:
+                raise _unreadable(info.path, error) from error
 
-        def count(key: str) -> int:
-            return int(pq.read_metadata(self.file(contract, key), filesystem=self.filesystem).num_rows)
-
-        with ThreadPoolExecutor(READERS) as pool:
-            return dict(zip(keys, pool.map(count, keys), strict=True))
+        files = self._listing(self.folder(contract), SUFFIX)
+        with ThreadPoolExecutor(S3_READERS if self.is_s3 else LOCAL_READERS) as pool:
+            counts = list(pool.map(count, files))
+        return {_key(info.path): rows for info, rows in zip(files, counts, strict=True) if rows is not None}
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -392,12 +564,14 @@ def parquet_bytes(table: pa.Table) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    is_small = table.num_rows < SMALL_FILE_ROWS
     sink = pa.BufferOutputStream()
     pq.write_table(
         table.combine_chunks(),
         sink,
-        compression="zstd",
-        compression_level=1,
+        compression="snappy" if is_small else "zstd",
+        compression_level=None if is_small else 1,
+        use_dictionary=not is_small,
         row_group_size=ROW_GROUP_ROWS,
         write_statistics=True,
         # DECIMAL(18, …) as a plain integer: half the size, and four times as fast to read.
@@ -408,38 +582,130 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _run_all(work: Callable[[str], None], items: Sequence[str], workers: int) -> None:
-    """Call ``work`` on each item in threads; the first error is raised after those under way have ended."""
-    with ThreadPoolExecutor(workers) as pool:
+def _key(path: str) -> str:
+    return path.rsplit("/", 1)[-1].removesuffix(SUFFIX)
+
+
+def _unreadable(path: str, why: object) -> LakeError:
+    return LakeError(f"{path} is not a whole Parquet file ({why}); make its partition again")
+
+
+def _as_today(contract: Contract, path: str, table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Return rows that an earlier contract wrote as today's would hold them."""
+    import pyarrow as pa
+
+    from finance_assets.contracts.arrow import fit, storage_schema
+
+    schema = storage_schema(contract)
+    columns = []
+    for name in names:
+        wanted = schema.field(name).type
+        if name not in table.column_names:
+            columns.append(pa.chunked_array([pa.nulls(table.num_rows, wanted)]))
+            continue
+        try:
+            columns.append(fit(table.column(name), wanted, f"{contract.path}.{name}"))
+        except ContractError as error:
+            raise LakeError(f"{path} was written by an earlier contract: {error}; make its partition again") from error
+    return pa.Table.from_arrays(columns, schema=pa.schema([schema.field(name) for name in names]))
+
+
+def _slices(contract: Contract, column: str, table: pa.Table) -> dict[str, pa.Table]:
+    """Return the rows of each partition of a table that is sorted by its partition column."""
+    import numpy as np
+    import pyarrow as pa
+
+    if table.num_rows == 0:
+        return {}
+    if table.column(column).null_count:
+        raise LakeError(
+            f"{contract.path}: {table.column(column).null_count} rows have no {column}, so they belong to no "
+            "partition; nothing was written"
+        )
+    encoded = table.column(column).cast(pa.string()).combine_chunks().dictionary_encode()
+    codes = encoded.indices.to_numpy()
+    starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
+    ends = np.r_[starts[1:], len(codes)]
+    names = encoded.dictionary.to_pylist()
+    return {
+        names[codes[start]]: table.slice(start, end - start)
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+    }
+
+
+def _run_all(work: Callable[[int], None], items: Iterable[int], workers: int) -> None:
+    """Call ``work`` on each item in threads; at the first error those under way end, and no other begins."""
+    pool = ThreadPoolExecutor(workers)
+    try:
         for future in [pool.submit(work, item) for item in items]:
             future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _temporary_name() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+@contextmanager
+def _temporary_file(folder: str) -> Iterator[tuple[int, str]]:
+    """Make a file that is locked for as long as it is being written; remove what is left of it."""
+    while True:
+        path = os.path.join(folder, uuid.uuid4().hex)
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileNotFoundError:
+            # Somebody tidied the whole folder away.
+            _make_folder(folder)
+            continue
+        # A sweeper may have taken the file between its making and its locking: then make another.
+        if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)
+    try:
+        yield descriptor, path
+    finally:
+        if os.path.exists(path):
+            os.unlink(path)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Lock a file without waiting: False where another process has it, None where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+            return None
+        raise
+    return True
 
 
 def _sweep(folder: str) -> None:
-    """Remove what dead processes of this machine left half written."""
-    host = socket.gethostname()
+    """Remove what dead writers left half written: files that nobody has locked."""
     for name in os.listdir(folder):
-        owner, _, _ = name.rpartition("-")
-        owner_host, _, pid = owner.rpartition("-")
-        if owner_host == host and pid.isdigit() and not _is_alive(int(pid)):
-            try:
-                os.unlink(os.path.join(folder, name))
-            except FileNotFoundError:
-                continue
+        path = os.path.join(folder, name)
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            if _lock(descriptor):
+                os.unlink(path)
+        except FileNotFoundError:
+            # Its writer has put it in place meanwhile.
+            continue
+        finally:
+            os.close(descriptor)
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _make_folder(folder: str) -> None:
+    """Make a folder and those above it, durably: a new folder is an entry of the one above."""
+    made = []
+    while not os.path.isdir(folder):
+        made.append(folder)
+        folder = os.path.dirname(folder)
+    for path in reversed(made):
+        os.makedirs(path, exist_ok=True)
+        _sync_folder(os.path.dirname(path))
 
 
 def _sync_folder(folder: str) -> None:
