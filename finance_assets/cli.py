@@ -1,45 +1,64 @@
 """The `finance-assets` command: what people type.
 
-What belongs here: reading arguments, showing progress and results. Everything is done by the rooms it calls; heavy modules are
-imported inside the commands, so that ``--help`` answers at once.
+What belongs here: reading arguments, showing progress and results. Everything is done by the rooms it calls; heavy
+modules are imported inside the commands, so that ``--help`` answers at once.
 """
 
+import difflib
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from finance_assets.settings import Settings
+
+PREFIX = "FINANCE_ASSETS_"
+PIPED_WIDTH = 120
+#: Variables with the prefix that are no settings: dbt's profile reads them, and our own code sets them.
+_NOT_SETTINGS = (f"{PREFIX}DBT_",)
 
 app = typer.Typer(
     name="finance-assets",
     help=(
         "A financial data platform on Dagster: quotes to KPIs and sector marts, every number explained.\n\n"
         "Start with [bold]demo[/bold]: it runs the whole platform once on data that is already on your disk. "
-        "Settings are environment variables that begin with FINANCE_ASSETS_; docs/operations.md lists them."
+        "[bold]status[/bold] shows what there is, [bold]materialize[/bold] makes what is missing.\n\n"
+        "Settings are environment variables that begin with FINANCE_ASSETS_, such as FINANCE_ASSETS_HOME for the "
+        "folder of everything that is written; docs/operations.md lists them. Exit status: 0 all is well, 1 "
+        "something failed or is missing, 2 the command or a setting is wrong."
     ),
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 contracts_app = typer.Typer(
-    help="Look at table contracts, and write what is generated from them.", no_args_is_help=True
+    help="Look at what each table promises, and write what is generated from the promises.", no_args_is_help=True
 )
 app.add_typer(contracts_app, name="contracts")
 
-Day = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", show_default=False)]
+
+def _console(*, stderr: bool = False) -> Console:
+    # Where nobody looks at a terminal, lines are long enough for every table.
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    return Console(stderr=stderr, highlight=False, width=width)
 
 
-def _console() -> Console:
-    return Console(stderr=False, highlight=False)
-
-
-def _fail(message: str) -> typer.Exit:
-    """Say what is wrong on standard error, in one line, and end with status 2."""
-    Console(stderr=True, highlight=False).print(f"[red]error:[/red] {message}", soft_wrap=True)
-    return typer.Exit(2)
+def _fail(message: str, status: int = 2) -> typer.Exit:
+    """Say what is wrong on standard error, in one line, and end with a status."""
+    line = " ".join(message.split())
+    _console(stderr=True).print(f"[red]error:[/red] {escape(line)}", soft_wrap=True)
+    return typer.Exit(status)
 
 
 def _day(text: str | None, option: str) -> date | None:
@@ -51,29 +70,93 @@ def _day(text: str | None, option: str) -> date | None:
         raise _fail(f"{option} takes a date such as 2013-03-01, not {text!r}") from None
 
 
+def _settings() -> "Settings":
+    """Read the settings; a wrong one ends the command with one line, and an unknown one is named."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError as UnreadableError
+
+    from finance_assets.settings import Settings
+
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name.upper() not in known and not name.startswith(_NOT_SETTINGS):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            _console(stderr=True).print(f"[yellow]warning:[/yellow] {name} is no setting{hint}", soft_wrap=True)
+    try:
+        return Settings.from_env()
+    except ValidationError as error:
+        raise _fail("settings: " + "; ".join(_said(entry) for entry in error.errors(include_input=False))) from None
+    except UnreadableError as error:
+        raise _fail(f"settings: {error}") from None
+
+
+def _said(entry: object) -> str:
+    """Return one problem of the settings with the name of the variable; never its value."""
+    details = entry if isinstance(entry, dict) else {}
+    message = str(details.get("msg", "")).removeprefix("Value error, ")
+    name = "_".join(str(part) for part in details.get("loc", ())[:1]).upper()
+    return f"{PREFIX}{name}: {message}" if name and PREFIX not in message else message
+
+
+@contextmanager
+def _told_in_one_line() -> Iterator[None]:
+    """Turn what a person can mend into one line: a run that cannot start, a folder or a database out of reach."""
+    from sqlalchemy.exc import OperationalError
+
+    from finance_assets.running import RunRefusedError
+    from finance_assets.storage.lake import LakeError
+    from finance_assets.storage.warehouse import WarehouseError
+
+    try:
+        yield
+    except (RunRefusedError, LakeError, WarehouseError) as error:
+        raise _fail(str(error)) from None
+    except OSError as error:
+        raise _fail(f"{type(error).__name__}: {error}") from None
+    except OperationalError as error:
+        raise _fail(f"the database of the ledger or of Dagster cannot be reached: {error.orig}") from None
+    except KeyboardInterrupt:
+        raise _fail("interrupted; finance-assets materialize goes on with what is missing", status=130) from None
+
+
+_FROM = "First session. A day without a session stands for the next one."
+_TO = "Last session. A day without a session stands for the one before."
+
+
 @app.command()
 def demo(
     first: Annotated[
         str | None,
-        typer.Option("--from", metavar="YYYY-MM-DD", help="First session; default: the sample's first."),
+        typer.Option("--from", metavar="YYYY-MM-DD", help=f"{_FROM} Default: the sample's first, 2000-03-01."),
     ] = None,
     last: Annotated[
         str | None,
-        typer.Option("--to", metavar="YYYY-MM-DD", help="Last session; default: the sample's last."),
+        typer.Option("--to", metavar="YYYY-MM-DD", help=f"{_TO} Default: the sample's last, 2013-03-01."),
     ] = None,
 ) -> None:
     """Run every asset once on the sample: real prices of 2000 to 2013, offline, no key.
 
     Ends with a table of what was made and where it lies. Exit status 0 means that every asset was made and every
-    check passed.
+    check passed. Running it again changes nothing.
     """
-    from finance_assets.running import run_assets
-    from finance_assets.settings import Settings
-
-    settings = Settings.from_env()
+    days = _day(first, "--from"), _day(last, "--to")
+    settings = _settings()
     if not settings.uses_sample:
-        raise _fail("the demo runs on the sample; unset FINANCE_ASSETS_MARKET_PROVIDERS, or use materialize")
-    outcome = run_assets(settings, first=_day(first, "--from"), last=_day(last, "--to"), console=_console())
+        raise _fail(
+            f"the demo runs on the sample, but FINANCE_ASSETS_MARKET_PROVIDERS is "
+            f"{','.join(settings.market_providers)}; unset it, or use finance-assets materialize"
+        )
+    from finance_assets.running import live_sessions_in, run_assets
+
+    with _told_in_one_line():
+        live = live_sessions_in(settings)
+        if live is not None:
+            raise _fail(
+                f"the lake {settings.lake} holds quotes up to {live}, which the sample does not have; set "
+                "FINANCE_ASSETS_HOME to another folder for the demo"
+            )
+        outcome = run_assets(settings, first=days[0], last=days[1], console=_console())
     outcome.show(_console(), next_steps=True)
     raise typer.Exit(0 if outcome.success else 1)
 
@@ -85,50 +168,79 @@ def materialize(
         typer.Option(
             "--select",
             "-s",
-            help="Assets to make, in Dagster's selection syntax, such as 'group:\"market\"' or 'key:\"core/ticker_kpis\"+'.",
+            metavar="SELECTION",
+            show_default="everything",
+            help="Assets to make, in Dagster's selection syntax: 'key:\"core/quotes\"', 'group:\"market\"', or "
+            "'key:\"core/ticker_kpis\"+' for an asset with all that follows from it.",
         ),
     ] = "*",
-    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First session.")] = None,
-    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last session.")] = None,
+    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help=_FROM)] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help=_TO)] = None,
 ) -> None:
     """Make assets now, in this process, and wait for them.
 
-    Without dates: every session that is missing or incomplete, oldest first, so a gap heals. With dates: those
-    sessions again, whatever is there.
+    Without dates: every session that is missing or incomplete, oldest first, so a gap heals; then the tables over all
+    sessions. With dates: those sessions again, whatever is there; rows that have not changed stay as they are.
     """
-    from finance_assets.running import run_assets, run_missing
-    from finance_assets.settings import Settings
-
-    settings = Settings.from_env()
     days = _day(first, "--from"), _day(last, "--to")
-    if days == (None, None):
-        outcome = run_missing(settings, select=select, console=_console())
-        if outcome is None:
-            _console().print(
-                "Every closed session is complete; nothing to do. --from and --to make sessions again."
-            )
-            return
-    else:
-        outcome = run_assets(settings, select=select, first=days[0], last=days[1], console=_console())
+    settings = _settings()
+    from finance_assets.running import run_assets, run_missing
+
+    with _told_in_one_line():
+        if days == (None, None):
+            outcome = run_missing(settings, select=select, console=_console())
+        else:
+            outcome = run_assets(settings, select=select, first=days[0], last=days[1], console=_console())
+    if outcome is None:
+        _console().print("Everything is there; nothing to do. --from and --to make sessions again.")
+        return
     outcome.show(_console())
     raise typer.Exit(0 if outcome.success else 1)
 
 
 @app.command()
 def status() -> None:
-    """Show every table: partitions, rows, newest session, and what is missing."""
-    from finance_assets.running import show_status
-    from finance_assets.settings import Settings
+    """Show every table: sessions, rows, the newest session, what is missing, and what to do about it.
 
-    show_status(Settings.from_env(), _console())
+    Exit status 1 means that something is missing.
+    """
+    settings = _settings()
+    from finance_assets.running import show_status
+
+    with _told_in_one_line():
+        complete = show_status(settings, _console())
+    raise typer.Exit(0 if complete else 1)
+
+
+@app.command()
+def home() -> None:
+    """Make the folder of the Dagster instance ready, and print its path.
+
+    The folder is DAGSTER_HOME where that is set, else "dagster" in FINANCE_ASSETS_HOME. For scripts:
+    export DAGSTER_HOME=$(finance-assets home).
+    """
+    settings = _settings()
+    from finance_assets.running import dagster_home
+
+    with _told_in_one_line():
+        typer.echo(dagster_home(settings))
 
 
 @contracts_app.command("show")
-def contracts_show(table: Annotated[str, typer.Argument(help="Table, such as core/quotes.")]) -> None:
-    """Print one table's contract: grain, key, columns with units, rules."""
-    from finance_assets.contracts import ContractError, contract_of
+def contracts_show(
+    table: Annotated[
+        str | None, typer.Argument(metavar="TABLE", help="Such as core/quotes. Without one, all are listed.")
+    ] = None,
+) -> None:
+    """Print one table's contract: what a row is, its key, its columns with their units, its rules."""
+    from finance_assets.contracts import CONTRACTS, ContractError, contract_of
     from finance_assets.contracts.dictionary import data_dictionary
 
+    if table is None:
+        width = max(map(len, CONTRACTS))
+        for contract in CONTRACTS.values():
+            _console().print(f"{contract.path:{width}}  {escape(contract.grain)}")
+        return
     try:
         contract = contract_of(table)
     except ContractError as error:
@@ -140,39 +252,30 @@ def contracts_show(table: Annotated[str, typer.Argument(help="Table, such as cor
 
 @contracts_app.command("write")
 def contracts_write(
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail where a file is out of date.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a file is out of date.")] = False,
 ) -> None:
     """Write dbt's YAML and docs/data_dictionary.md from the contracts."""
     from finance_assets.contracts.generated import stale_files, write_files
 
     root = Path(__file__).resolve().parents[1]
-    if check:
-        stale = stale_files(root)
-        if stale:
-            raise _fail(
-                f"out of date: {', '.join(str(path.relative_to(root)) for path in stale)}; "
-                "run finance-assets contracts write"
-            )
-        _console().print("everything generated from the contracts is up to date")
-        return
-    for path in write_files(root):
-        _console().print(f"wrote {path.relative_to(root)}")
+    with _told_in_one_line():
+        if check:
+            stale = stale_files(root)
+            if stale:
+                raise _fail(
+                    f"out of date: {', '.join(str(path.relative_to(root)) for path in stale)}; "
+                    "run finance-assets contracts write",
+                    status=1,
+                )
+            _console().print("Everything generated from the contracts is up to date.")
+            return
+        for path in write_files(root):
+            _console().print(f"wrote {path.relative_to(root)}")
 
 
 def main() -> None:
-    """Run the command; a wrong setting is told in one line, not in a traceback."""
-    from pydantic import ValidationError
-
-    try:
-        app()
-    except ValidationError as error:
-        lines = "; ".join(
-            str(entry["msg"]).removeprefix("Value error, ") for entry in error.errors(include_input=False)
-        )
-        Console(stderr=True, highlight=False).print(f"[red]error:[/red] settings: {lines}", soft_wrap=True)
-        sys.exit(2)
+    """Run the command."""
+    app()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from finance_assets.settings import EXCHANGE_ZONE as EXCHANGE_ZONE
 from finance_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,13 +26,21 @@ if TYPE_CHECKING:
 
 #: How far ahead of the clock the calendar is known, so that a long-lived process meets next year's holidays.
 CALENDAR_AHEAD = timedelta(days=400)
-#: The regular close, from which a session's partition can be filled. A half day's appears at the same hour.
-CLOSE_CRON = "0 16 * * 1-5"
-EXCHANGE_ZONE = "America/New_York"
+#: A partition is a day in a zone whose midnight is 21:00 UTC: the close in New York in winter, and one hour after it in
+#: summer. So a session's partition appears on the evening of that very day and never before the close. (Windows from
+#: one close to the next with an ``end_offset`` of 1 would be exact to the hour, but on a holiday Dagster would then
+#: make the partition of the session to come; two ticks a day would be exact, and twelve times as slow to list.)
+PARTITION_ZONE = "Etc/GMT-3"
+DAILY_CRON = "0 0 * * *"
+WEEKEND_CRON = "0 0 * * 0,6"
 
 #: Placeholder on asset definitions: replaced by :func:`daily_sessions` of the settings.
 SESSIONS = dg.TimeWindowPartitionsDefinition(
-    cron_schedule=CLOSE_CRON, start="2000-01-03", fmt="%Y-%m-%d", timezone=EXCHANGE_ZONE, end_offset=1
+    cron_schedule=DAILY_CRON,
+    start="2000-01-03",
+    fmt="%Y-%m-%d",
+    timezone=PARTITION_ZONE,
+    exclusions=[WEEKEND_CRON],
 )
 
 
@@ -68,26 +77,22 @@ class SessionCalendar:
         return cls(settings.calendar, settings.start, end)
 
     @property
+    def _calendar(self) -> xcals.ExchangeCalendar:
+        # The library refuses a span without a session, so it is asked for more than one closed week.
+        return _calendar(self.name, self.start, self.end + timedelta(days=14))
+
+    @property
     def _days(self) -> list[date]:
-        calendar = _calendar(self.name, self.start, self.end)
-        return [session.date() for session in calendar.sessions]
+        days = (session.date() for session in self._calendar.sessions)
+        return [day for day in days if day <= self.end]
 
     def sessions(self, first: date | None = None, last: date | None = None) -> list[date]:
         """Return the sessions from ``first`` to ``last``, both included, in order."""
-        return [
-            day for day in self._days if (first is None or day >= first) and (last is None or day <= last)
-        ]
+        return [day for day in self._days if (first is None or day >= first) and (last is None or day <= last)]
 
     def closed_sessions(self, now: datetime) -> list[date]:
-        """Return the sessions whose regular hours have ended at ``now``."""
-        calendar = _calendar(self.name, self.start, self.end)
-        closes = calendar.closes
-        return [session.date() for session, close in closes.items() if close.to_pydatetime() <= now]
-
-    def session_after(self, day: date) -> date:
-        """Return the first session after ``day``."""
-        calendar = _calendar(self.name, day, day + timedelta(days=30))
-        return next(session.date() for session in calendar.sessions if session.date() > day)
+        """Return the sessions that have closed and whose partition therefore exists at ``now``."""
+        return [day for day in self._days if available_from(day) <= now]
 
     def holidays(self) -> list[date]:
         """Return the weekdays without a session."""
@@ -99,8 +104,8 @@ class SessionCalendar:
         """Return the calendar as rows of ``raw/trading_sessions``."""
         import pyarrow as pa
 
-        calendar = _calendar(self.name, self.start, self.end)
-        schedule = calendar.schedule
+        calendar = self._calendar
+        schedule = calendar.schedule.iloc[: len(self._days)]
         early = set(calendar.early_closes)
         return pa.table(
             {
@@ -113,28 +118,30 @@ class SessionCalendar:
         )
 
 
+def available_from(day: date) -> datetime:
+    """Return the instant at which the partition of the session on ``day`` appears."""
+    return _midnight(day + timedelta(days=1))
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(PARTITION_ZONE))
+
+
 def daily_sessions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
     """Return one partition per exchange session, keyed by its date.
 
-    A partition appears at the regular close (16:00 New York), so Friday's is there on Friday evening. Where the
-    clock stands still, sessions after it do not exist.
+    A partition appears when the session has closed, so Friday's is there on Friday evening (see
+    :data:`PARTITION_ZONE`). Where the clock stands still, sessions that close after it do not exist.
     """
-    calendar = SessionCalendar.of(settings)
-    zone = ZoneInfo(EXCHANGE_ZONE)
-
-    def at_close(day: date) -> datetime:
-        return datetime(day.year, day.month, day.day, 16, tzinfo=zone)
-
-    fixed = settings.last_day
+    fixed = settings.fixed_now
     return dg.TimeWindowPartitionsDefinition(
-        cron_schedule=CLOSE_CRON,
-        start=at_close(settings.start),
-        # The window of a session ends at the next session's close, so the end lies there.
-        end=at_close(calendar.session_after(fixed)) if fixed is not None else None,
+        cron_schedule=DAILY_CRON,
+        start=_midnight(settings.start),
+        # Dagster takes the digits of a time and forgets its zone.
+        end=fixed.astimezone(ZoneInfo(PARTITION_ZONE)) if fixed is not None else None,
         fmt="%Y-%m-%d",
-        timezone=EXCHANGE_ZONE,
-        end_offset=0 if fixed is not None else 1,
-        exclusions=[at_close(day) for day in calendar.holidays()],
+        timezone=PARTITION_ZONE,
+        exclusions=[WEEKEND_CRON, *(_midnight(day) for day in SessionCalendar.of(settings).holidays())],
     )
 
 

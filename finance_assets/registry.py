@@ -87,9 +87,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     ]
 
 
-def build_definitions(
-    settings: Settings, *, resource_overrides: Mapping[str, Any] | None = None
-) -> dg.Definitions:
+def build_definitions(settings: Settings, *, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """Return the Definitions of a deployment.
 
     Parameters
@@ -110,9 +108,7 @@ def build_definitions(
     resources = build_resources(settings)
     unknown = sorted(set(resource_overrides or {}) - set(resources))
     if unknown:
-        raise KeyError(
-            f"no resource is called {', '.join(unknown)}; there are {', '.join(sorted(resources))}"
-        )
+        raise KeyError(f"no resource is called {', '.join(unknown)}; there are {', '.join(sorted(resources))}")
     return dg.Definitions(
         assets=build_assets(settings),
         asset_checks=[

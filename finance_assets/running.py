@@ -1,39 +1,56 @@
 """Runs started by a person in a terminal: progress while they go, a table when they end.
 
-What belongs here: what ``finance-assets demo``, ``materialize`` and ``status`` do. The runs are ordinary Dagster runs in the
-instance of ``DAGSTER_HOME``, so the UI shows them too.
+What belongs here: what ``finance-assets demo``, ``materialize`` and ``status`` do. The runs are ordinary Dagster runs
+in the instance of ``DAGSTER_HOME``, so the UI shows them too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
+import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import dagster as dg
 
+from finance_assets.automation.run_failures import failure_message
 from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
-from finance_assets.contracts.model import Partitioning, Store
+from finance_assets.contracts.market import QUOTES_RAW
+from finance_assets.contracts.model import Contract, Partitioning, Store
 from finance_assets.market.planning import SessionRange
-from finance_assets.partitions import SessionCalendar
-from finance_assets.registry import build_definitions, build_resources, lake_of
-from finance_assets.settings import Settings
+from finance_assets.partitions import SessionCalendar, partition_days
+from finance_assets.registry import build_definitions, build_resources, lake_of, warehouse_of
+from finance_assets.settings import SAMPLE_END, Settings
+from finance_assets.storage.lake import Lake
+from finance_assets.storage.warehouse import WarehouseError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 POLL_SECONDS = 0.4
 INSTANCE_TEMPLATE = Path(__file__).resolve().parents[1] / "deploy" / "local" / "dagster.yaml"
+#: Metadata of a materialization: rows of its partition, and rows of the whole run where the asset says so.
+ROW_COUNT = "dagster/row_count"
+RUN_ROW_COUNT = "run_row_count"
+#: Ranges and tables that a sentence lists.
+LISTED = 4
+
+
+class RunRefusedError(ValueError):
+    """What was asked for cannot be run; the message says why and what to ask for instead."""
 
 
 @dataclass
@@ -68,23 +85,26 @@ class RunOutcome:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, result: dg.ExecuteInProcessResult) -> None:
-        """Read the events of a finished run."""
+        """Read the events of a finished run.
+
+        Rows of an asset cut into sessions are those of all runs together: of each run what it says of itself in
+        ``run_row_count``, else the sum over its partitions.
+        """
         self.runs.append(result.run_id)
+        made: dict[str, _Made] = {}
         for event in result.all_events:
             if event.is_step_materialization:
-                made = event.step_materialization_data.materialization
-                path = "/".join(made.asset_key.path)
-                count = made.metadata.get("dagster/row_count")
-                self.rows.setdefault(path, None)
-                if made.partition is not None:
-                    self.partitions[path] = self.partitions.get(path, 0) + 1
-                if count is not None and isinstance(count.value, int):
-                    self.rows[path] = count.value
+                entry = event.step_materialization_data.materialization
+                made.setdefault("/".join(entry.asset_key.path), _Made()).add(entry)
             elif event.is_step_failure:
-                error = event.step_failure_data.error
-                cause = error.cause if error is not None and error.cause is not None else error
-                message = cause.message.strip() if cause is not None else event.message or ""
+                message = failure_message(event)
                 self.failures.append((event.step_key or "", message.splitlines()[0] if message else ""))
+        for path, counts in made.items():
+            rows = counts.rows
+            before = self.rows.get(path) if counts.partitions else None
+            self.rows[path] = rows if before is None else before + (rows or 0)
+            if counts.partitions:
+                self.partitions[path] = self.partitions.get(path, 0) + len(counts.partitions)
         checks = [
             (
                 "/".join(check.asset_key.path),
@@ -101,14 +121,9 @@ class RunOutcome:
 
     def show(self, console: Console, *, next_steps: bool = False) -> None:
         """Print the table of results, what failed, and where everything lies."""
-        from rich import box
-        from rich.table import Table
+        from rich.markup import escape
 
-        table = Table(box=box.SIMPLE_HEAD, title=None, pad_edge=False)
-        table.add_column("asset")
-        table.add_column("sessions", justify="right")
-        table.add_column("rows", justify="right")
-        table.add_column("checks passed", justify="right")
+        table = _table(("asset", "left"), ("sessions", "right"), ("rows", "right"), ("checks passed", "right"))
         for asset in sorted(self.rows, key=_layer_order):
             own = [check for check in self.checks if check[0] == asset]
             passed = sum(check[2] for check in own)
@@ -126,31 +141,82 @@ class RunOutcome:
         passed = sum(check[2] for check in self.checks)
         word = "[green]succeeded[/green]" if self.success else "[red]failed[/red]"
         console.print(
-            f"{len(self.runs)} runs {word} in {self.seconds:.0f} s: {len(self.rows)} assets, "
-            f"{sum(rows or 0 for rows in self.rows.values()):,} rows, {passed} of {len(self.checks)} checks passed."
+            f"{_counted(len(self.runs), 'run')} {word} in {self.seconds:.0f} s: {_counted(len(self.rows), 'asset')}, "
+            f"{_counted(sum(rows or 0 for rows in self.rows.values()), 'row')}, "
+            f"{passed} of {_counted(len(self.checks), 'check')} passed."
         )
         for step, message in self.failures:
-            console.print(f"[red]{step}[/red]: {message}", soft_wrap=True)
+            console.print(f"[red]failed[/red] {_readable(step)}: {escape(message)}", soft_wrap=True)
+        repeated: dict[tuple[str, str, bool, str], int] = {}
         for asset, check, ok, is_error, text in self.checks:
             if not ok:
-                kind = "[red]error[/red]" if is_error else "[yellow]warning[/yellow]"
-                console.print(f"{kind} {asset} {check}: {text}", soft_wrap=True)
-        lake = self.settings.lake
+                repeated[asset, check, is_error, text] = repeated.get((asset, check, is_error, text), 0) + 1
+        for (asset, check, is_error, text), times in repeated.items():
+            kind = "[red]error[/red]" if is_error else "[yellow]warning[/yellow]"
+            often = f" ({times} times)" if times > 1 else ""
+            console.print(f"{kind} {asset} {check}{often}: {escape(text)}", soft_wrap=True)
+        if not self.success:
+            console.print(
+                "\nMend the cause, then run [bold]finance-assets materialize[/bold]: it makes what is missing."
+            )
+        lake = escape(self.settings.lake)
         console.print()
         console.print("Where it lies", style="bold")
         console.print(f"  lake       {lake}", soft_wrap=True)
-        console.print(f"  warehouse  {self.settings.warehouse_file}", soft_wrap=True)
+        console.print(f"  warehouse  {escape(str(self.settings.warehouse_file))}", soft_wrap=True)
         console.print(f"  published  {lake}/published", soft_wrap=True)
-        if next_steps:
+        if next_steps and self.success:
             console.print()
             console.print("Three things to try next", style="bold")
-            console.print(
-                "  1. make dev, then open http://localhost:3000: the asset graph, this run, its checks."
-            )
+            console.print("  1. make dev, then open http://localhost:3000: the asset graph, this run, its checks.")
             console.print(f"  2. cat {lake}/published/ticker_documents/AAPL.json", soft_wrap=True)
             console.print(
-                "  3. finance-assets contracts show core/ticker_kpis: what every column means, in which unit."
+                "  3. finance-assets contracts show core/ticker_kpis: every column, its meaning and its unit."
             )
+
+
+@dataclass
+class _Made:
+    """What one run says of one asset."""
+
+    counts: list[int] = field(default_factory=list)
+    of_run: int | None = None
+    partitions: set[str] = field(default_factory=set)
+
+    def add(self, made: dg.AssetMaterialization) -> None:
+        if made.partition is not None:
+            self.partitions.add(made.partition)
+        for name in (ROW_COUNT, RUN_ROW_COUNT):
+            count = getattr(made.metadata.get(name), "value", None)
+            if isinstance(count, int) and name == ROW_COUNT:
+                self.counts.append(count)
+            elif isinstance(count, int):
+                self.of_run = count
+
+    @property
+    def rows(self) -> int | None:
+        if self.of_run is not None:
+            return self.of_run
+        return sum(self.counts) if self.counts else None
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _readable(step: str) -> str:
+    """Return a step's key as the asset's: Dagster writes two underscores for the slash."""
+    return step.replace("__", "/")
+
+
+def _table(*columns: tuple[str, str]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, justify in columns:
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    return table
 
 
 def _layer_order(path: str) -> tuple[int, str]:
@@ -170,30 +236,65 @@ def dagster_home(settings: Settings) -> Path:
     return home
 
 
-def _file_logger(home: Path) -> dg.LoggerDefinition:
-    """Return a logger that writes to a file: in a terminal the progress display speaks."""
-
-    @dg.logger(description="Writes to terminal-runs.log in DAGSTER_HOME.")
-    def to_file(_: dg.InitLoggerContext) -> logging.Logger:
-        logger = logging.getLogger("finance_assets.terminal_runs")
-        logger.propagate = False
-        logger.setLevel(logging.INFO)
-        if not logger.handlers:
-            handler = logging.FileHandler(home / "terminal-runs.log", delay=True)
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            logger.addHandler(handler)
-        return logger
-
-    return to_file
+@contextlib.contextmanager
+def _file_logger(path: Path) -> Iterator[dg.LoggerDefinition]:
+    """Give a logger that writes to a file while the block lasts: in a terminal the progress display speaks."""
+    logger = logging.Logger("finance_assets.terminal_runs", logging.DEBUG)
+    handler = logging.FileHandler(path, delay=True, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield dg.LoggerDefinition(lambda _: logger, description="Writes to terminal-runs.log in DAGSTER_HOME.")
+    finally:
+        handler.close()
 
 
-def run_missing(settings: Settings, *, select: str, console: Console) -> RunOutcome | None:
-    """Make every session that is missing or incomplete, oldest first, and what depends on them; None if all is there."""
+@contextlib.contextmanager
+def _output_to(path: Path, console: Console) -> Iterator[Console]:
+    """Send what steps and the commands they start print to a file; give a console that still reaches the person.
+
+    Dagster shows what a step prints both in the UI and here, where it would tear the progress display.
+    """
+    from rich.console import Console as RichConsole
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with contextlib.ExitStack() as stack:
+        shown = console
+        if _descriptor(console.file) in (1, 2):
+            stream = stack.enter_context(os.fdopen(os.dup(console.file.fileno()), "w", encoding="utf-8"))
+            shown = RichConsole(file=stream, width=console.width, highlight=False)
+        log = stack.enter_context(path.open("ab"))
+        for descriptor in (1, 2):
+            kept = os.dup(descriptor)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, descriptor)
+            os.dup2(log.fileno(), descriptor)
+        # Before the descriptors go back, so that nothing buffered reaches the person late.
+        stack.callback(sys.stderr.flush)
+        stack.callback(sys.stdout.flush)
+        yield shown
+
+
+def _descriptor(file: IO[str]) -> int | None:
+    """Return the file descriptor below a stream; None where it has none, as in a test."""
+    try:
+        return file.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def run_missing(settings: Settings, *, select: str = "*", console: Console) -> RunOutcome | None:
+    """Make what is missing of a selection; None if all is there.
+
+    Sessions that are missing or incomplete are made, oldest first, and the tables over all sessions after them. Where
+    every session is complete, those tables are made that never were, or that are older than what they are made of.
+    """
     from finance_assets.automation.schedules import ranges_to_run
 
     resources = build_resources(settings)
     ranges = ranges_to_run(settings, resources["lake"], resources["market_data"], everything=True)
-    return _run(settings, select, ranges, console) if ranges else None
+    return _run(settings, select, ranges, console)
 
 
 def run_assets(
@@ -213,22 +314,42 @@ def run_assets(
     select
         Assets, in Dagster's selection syntax.
     first, last
-        Range of sessions; by default all closed ones.
+        Range of sessions; by default all closed ones. What of it is no closed session is left out, and said.
     console
         Where progress is shown.
 
     Raises
     ------
-    ValueError
-        No session lies in the range, or the selection names no asset.
+    RunRefusedError
+        No closed session lies in the range, or the selection names no asset.
     """
+    chosen = _chosen_range(settings, first, last, console)
+    outcome = _run(settings, select, [chosen], console)
+    assert outcome is not None, "a run over a range makes something"
+    return outcome
+
+
+def _chosen_range(settings: Settings, first: date | None, last: date | None, console: Console) -> SessionRange:
+    """Return the closed sessions between two days, and say where they are fewer than asked for."""
     closed = SessionCalendar.of(settings).closed_sessions(settings.clock())
+    if not closed:
+        raise RunRefusedError(f"no session has closed since FINANCE_ASSETS_MARKET_START={settings.start}")
+    if first is not None and last is not None and first > last:
+        raise RunRefusedError(f"the range ends before it begins: {first} is after {last}")
     chosen = [day for day in closed if (first is None or day >= first) and (last is None or day <= last)]
     if not chosen:
-        raise ValueError(
-            f"no closed session lies between {first} and {last}; they run from {closed[0]} to {closed[-1]}"
+        raise RunRefusedError(
+            f"no closed session lies between {first or closed[0]} and {last or closed[-1]}; "
+            f"they run from {closed[0]} to {closed[-1]}"
         )
-    return _run(settings, select, [SessionRange(chosen[0], chosen[-1])], console)
+    for day, found, bound, word in (
+        (first, chosen[0], closed[0], "starting with"),
+        (last, chosen[-1], closed[-1], "ending with"),
+    ):
+        if day is not None and day != found:
+            why = "outside the sessions of this deployment" if found == bound else "no session of the exchange"
+            console.print(f"[yellow]note:[/yellow] {day} is {why}; {word} {found}", soft_wrap=True)
+    return SessionRange(chosen[0], chosen[-1])
 
 
 @dataclass(frozen=True)
@@ -243,144 +364,184 @@ def plan_phases(assets: Sequence[dg.AssetsDefinition], selected: AbstractSet[dg.
     """Cut a selection into runs, in order, so that none mixes partitioned with unpartitioned assets.
 
     In a run over a range Dagster plans an event for every partition of the range and every asset, also for those
-    without partitions: mixing them would cost thousands of events that mean nothing.
+    without partitions: mixing them would cost thousands of events that mean nothing. Assets that only come together
+    stay together; those of a definition that can be cut, such as dbt's, may fall into several runs.
     """
-    chosen = [definition for definition in assets if selected & set(definition.keys)]
-    producer = {key: definition for definition in chosen for key in definition.keys}
-    levels: dict[int, int] = {}
+    units: dict[dg.AssetKey, tuple[dg.AssetsDefinition, frozenset[dg.AssetKey]]] = {}
+    for definition in assets:
+        keys = selected & set(definition.keys)
+        for key in keys:
+            units[key] = (definition, frozenset({key} if definition.can_subset else keys))
+    levels: dict[frozenset[dg.AssetKey], int] = {}
 
-    def level(definition: dg.AssetsDefinition) -> int:
-        if id(definition) not in levels:
+    def level(unit: tuple[dg.AssetsDefinition, frozenset[dg.AssetKey]]) -> int:
+        definition, keys = unit
+        if keys not in levels:
             parents = {
-                id(producer[dep.asset_key]): producer[dep.asset_key]
-                for spec in definition.specs
-                for dep in spec.deps
-                if dep.asset_key in producer and producer[dep.asset_key] is not definition
-            }
+                dep.asset_key for spec in definition.specs if spec.key in keys for dep in spec.deps
+            }.intersection(units) - keys
             # At one level unpartitioned assets come first, so only the step back from partitioned ones is a new level.
-            levels[id(definition)] = max(
+            levels[keys] = max(
                 (
-                    level(parent) + (parent.partitions_def is not None and definition.partitions_def is None)
-                    for parent in parents.values()
+                    level(units[parent])
+                    + (units[parent][0].partitions_def is not None and definition.partitions_def is None)
+                    for parent in parents
                 ),
                 default=0,
             )
-        return levels[id(definition)]
+        return levels[keys]
 
-    phases: dict[tuple[int, bool], list[dg.AssetKey]] = {}
-    for definition in chosen:
-        place = (level(definition), definition.partitions_def is not None)
-        phases.setdefault(place, []).extend(key for key in definition.keys if key in selected)
+    highest = max((level(unit) for unit in units.values()), default=0)
+    children: dict[dg.AssetKey, set[dg.AssetKey]] = {}
+    for key, (definition, _) in units.items():
+        for spec in definition.specs:
+            if spec.key == key:
+                for dep in spec.deps:
+                    children.setdefault(dep.asset_key, set()).add(key)
+
+    def latest(key: dg.AssetKey) -> int:
+        # Starting dbt costs seconds: a model waits for as long as nothing needs it, so that most go together.
+        definition, keys = units[key]
+        if not definition.can_subset or definition.partitions_def is not None:
+            return level((definition, keys))
+        return min((latest(child) for child in children.get(key, ())), default=highest)
+
+    phases: dict[tuple[int, bool], set[dg.AssetKey]] = {}
+    for key, (definition, _) in units.items():
+        phases.setdefault((latest(key), definition.partitions_def is not None), set()).add(key)
     return [Phase(place[1], tuple(sorted(keys))) for place, keys in sorted(phases.items())]
 
 
-def _run(settings: Settings, select: str, ranges: Sequence[SessionRange], console: Console) -> RunOutcome:
-    """Make a selection for ranges of sessions: phase by phase, and stop after the first that fails."""
-    home = dagster_home(settings)
+def outdated_tables(
+    assets: Sequence[dg.AssetsDefinition], selected: AbstractSet[dg.AssetKey], instance: dg.DagsterInstance
+) -> set[dg.AssetKey]:
+    """Return the selected assets without partitions that were never made, or are older than what they are made of."""
+    specs = {spec.key: spec for definition in assets for spec in definition.specs}
+    made: dict[dg.AssetKey, float] = {}
+    for key in specs:
+        event = instance.get_latest_materialization_event(key)
+        if event is not None:
+            made[key] = event.timestamp
+    outdated: dict[dg.AssetKey, bool] = {}
+
+    def is_outdated(key: dg.AssetKey) -> bool:
+        if key not in outdated:
+            parents = [dep.asset_key for dep in specs[key].deps if dep.asset_key in specs]
+            outdated[key] = (
+                key not in made
+                or any(made.get(parent, 0.0) > made[key] for parent in parents)
+                or any(is_outdated(parent) for parent in parents if parent in selected)
+            )
+        return specs[key].partitions_def is None and outdated[key]
+
+    return {key for key in selected if specs[key].partitions_def is None and is_outdated(key)}
+
+
+def _selected(assets: Sequence[dg.AssetsDefinition], select: str) -> AbstractSet[dg.AssetKey]:
+    """Return the assets that a selection names."""
+    try:
+        with warnings.catch_warnings():
+            # Dagster warns of a beta parameter that its own parser passes.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            selected = dg.AssetSelection.from_coercible(select).resolve(assets)
+    except dg.DagsterError as error:
+        # Dagster's own messages for a wrong selection speak of definitions; say what a person can do.
+        raise RunRefusedError(f"{select!r} is no selection of assets: {_first_line(error)} {_SELECTION_HELP}") from None
+    if not selected:
+        raise RunRefusedError(f"the selection {select!r} names no asset. {_SELECTION_HELP}")
+    return selected
+
+
+_SELECTION_HELP = """Try 'key:"core/quotes"', 'group:"market"' or 'key:"core/ticker_kpis"+' (with all that follows)."""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].split(". ")[0].rstrip(".") + "."
+
+
+def _run(settings: Settings, select: str, ranges: Sequence[SessionRange], console: Console) -> RunOutcome | None:
+    """Make a selection for ranges of sessions: phase by phase, and stop after the first that fails.
+
+    Without a range only tables over all sessions are made, and of them only those that are outdated; None where none
+    is.
+    """
+    from rich.markup import escape
+
+    log = dagster_home(settings) / "terminal-runs.log"
     defs = build_definitions(settings)
     assets = [asset for asset in defs.assets or [] if isinstance(asset, dg.AssetsDefinition)]
-    selection = dg.AssetSelection.all() if select == "*" else dg.AssetSelection.from_string(select)
-    selected = selection.resolve(assets)
-    if not selected:
-        raise ValueError(f"the selection {select!r} names no asset")
-    phases = plan_phases(assets, selected)
-    jobs = [
-        dg.define_asset_job(f"terminal_{number}", selection=dg.AssetSelection.assets(*phase.keys))
-        for number, phase in enumerate(phases)
-    ]
-    repository = dg.Definitions(
-        assets=defs.assets,
-        asset_checks=defs.asset_checks,
-        jobs=jobs,
-        resources=defs.resources,
-        executor=defs.executor,
-        loggers={"file": _file_logger(home)},
-    )
-    resolved = [repository.resolve_job_def(job.name) for job in jobs]
-    runs = [
-        (
-            job,
-            {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}
-            if phase.partitioned
-            else {},
+    selected = _selected(assets, select)
+    with contextlib.ExitStack() as stack:
+        instance = stack.enter_context(dg.DagsterInstance.get())
+        if not ranges:
+            selected = outdated_tables(assets, selected, instance)
+            if not selected:
+                return None
+        phases = plan_phases(assets, selected)
+        jobs = [
+            dg.define_asset_job(f"terminal_{number}", selection=dg.AssetSelection.assets(*phase.keys))
+            for number, phase in enumerate(phases)
+        ]
+        repository = dg.Definitions(
+            assets=defs.assets,
+            asset_checks=defs.asset_checks,
+            jobs=jobs,
+            resources=defs.resources,
+            executor=defs.executor,
+            loggers={"file": stack.enter_context(_file_logger(log))},
         )
-        for phase, job in zip(phases, resolved, strict=True)
-        for first, last in (ranges if phase.partitioned else ranges[:1])
-    ]
-    sessions = f"{ranges[0].first} to {ranges[-1].last}"
-    console.print(f"{len(selected)} assets, sessions {sessions}, into {settings.lake}", soft_wrap=True)
-    started = time.monotonic()
-    outcome = RunOutcome(settings, success=True)
-    with dg.DagsterInstance.get() as instance:
-        steps = sum(len(job.nodes) for job, _ in runs)
-        with _Progress(console, steps) as progress:
-            for job, tags in runs:
-                result = _execute(job, tags, instance, progress)
-                outcome.add(result)
+        runs: list[tuple[dg.JobDefinition, dict[str, str]]] = []
+        for phase, unresolved in zip(phases, jobs, strict=True):
+            tags = [{RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()} for first, last in ranges]
+            resolved = repository.resolve_job_def(unresolved.name)
+            runs.extend((resolved, tag) for tag in (tags if phase.partitioned else [{}]))
+        sessions = f", sessions {ranges[0].first} to {ranges[-1].last}" if ranges else ""
+        gaps = f" in {len(ranges)} ranges" if len(ranges) > 1 else ""
+        console.print(
+            f"{_counted(len(selected), 'asset')}{sessions}{gaps}, into {escape(settings.lake)}", soft_wrap=True
+        )
+        started = time.monotonic()
+        outcome = RunOutcome(settings, success=True)
+        shown = stack.enter_context(_output_to(log, console))
+        with _Progress(shown, instance, sum(len(job.nodes) for job, _ in runs)) as progress:
+            for job, tag in runs:
+                run_id = str(uuid.uuid4())
+                with progress.follow(run_id, len(job.nodes)):
+                    outcome.add(
+                        job.execute_in_process(
+                            instance=instance,
+                            tags=tag,
+                            run_id=run_id,
+                            run_config={"loggers": {"file": {}}},
+                            raise_on_error=False,
+                        )
+                    )
                 if not outcome.success:
                     break
-    outcome.seconds = time.monotonic() - started
+        outcome.seconds = time.monotonic() - started
     return outcome
 
 
-def _execute(
-    job: dg.JobDefinition, tags: dict[str, str], instance: dg.DagsterInstance, progress: _Progress
-) -> dg.ExecuteInProcessResult:
-    """Run a job in a thread of this process while the display follows its events."""
-    results: list[dg.ExecuteInProcessResult] = []
-    errors: list[BaseException] = []
-    run_id = str(uuid.uuid4())
-
-    def work() -> None:
-        try:
-            results.append(
-                job.execute_in_process(
-                    instance=instance,
-                    tags=tags,
-                    run_id=run_id,
-                    run_config={"loggers": {"file": {}}},
-                    raise_on_error=False,
-                )
-            )
-        except BaseException as error:
-            errors.append(error)
-
-    progress.follow(run_id)
-    thread = threading.Thread(target=work, name="run")
-    thread.start()
-    while thread.is_alive():
-        thread.join(POLL_SECONDS)
-        progress.update(instance)
-    if errors:
-        raise errors[0]
-    progress.finish(len(job.nodes))
-    return results[0]
-
-
 class _Progress:
-    """A bar that follows runs by their step events."""
+    """A bar that follows runs by their step events, from a thread of its own: the run has the main one, and Ctrl-C."""
 
-    def __init__(self, console: Console, steps: int) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-        )
+    def __init__(self, console: Console, instance: dg.DagsterInstance, steps: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         self._progress = Progress(
             SpinnerColumn(),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=console,
             transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("starting", total=steps)
-        self._run_id = ""
+        self._instance = instance
         self._done = 0
 
     def __enter__(self) -> _Progress:
@@ -390,60 +551,122 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def follow(self, run_id: str) -> None:
-        """Follow another run."""
-        self._run_id = run_id
+    @contextlib.contextmanager
+    def follow(self, run_id: str, steps: int) -> Iterator[None]:
+        """Show how far a run has come while the block lasts, then count it as done."""
         self._progress.update(self._task, description="recording what will be made")
+        ended = threading.Event()
 
-    def update(self, instance: dg.DagsterInstance) -> None:
-        """Show how far the run has come."""
-        if not instance.has_run(self._run_id):
-            return
-        stats = instance.get_run_step_stats(self._run_id)
-        ended = sum(step.end_time is not None for step in stats)
-        under_way = [step.step_key for step in stats if step.start_time is not None and step.end_time is None]
-        if under_way:
-            description = ", ".join(name.replace("__", "/") for name in under_way)
-            self._progress.update(self._task, completed=self._done + ended, description=description[:60])
+        def watch() -> None:
+            while not ended.wait(POLL_SECONDS):
+                # The display may miss a beat, as when the database is busy; the run goes on.
+                with contextlib.suppress(Exception):
+                    self._look(run_id)
 
-    def finish(self, steps: int) -> None:
-        """Count a run as done."""
+        thread = threading.Thread(target=watch, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
         self._done += steps
         self._progress.update(self._task, completed=self._done)
 
+    def _look(self, run_id: str) -> None:
+        if not self._instance.has_run(run_id):
+            return
+        stats = self._instance.get_run_step_stats(run_id)
+        ended = sum(step.end_time is not None for step in stats)
+        under_way = [step.step_key for step in stats if step.start_time is not None and step.end_time is None]
+        if under_way:
+            description = ", ".join(_readable(name) for name in under_way)
+            self._progress.update(self._task, completed=self._done + ended, description=description[:60])
 
-def show_status(settings: Settings, console: Console) -> None:
-    """Print every table of the lake: how many sessions, how many rows, the newest, what is missing."""
-    from rich import box
-    from rich.table import Table
+
+def live_sessions_in(settings: Settings) -> date | None:
+    """Return the newest session of the lake that lies after the sample's end; None where there is none.
+
+    The sample would overwrite the sessions before it.
+    """
+    newest = partition_days(lake_of(settings).partitions(QUOTES_RAW)[-1:])
+    return newest[0] if newest and newest[0] > SAMPLE_END else None
+
+
+def show_status(settings: Settings, console: Console) -> bool:
+    """Print every table, what it holds and what is missing, and what to do about it; return whether all is there."""
+    from rich.markup import escape
+
+    from finance_assets.automation.schedules import ranges_to_run
 
     lake = lake_of(settings)
     closed = SessionCalendar.of(settings).closed_sessions(settings.clock())
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, justify in (
+    table = _table(
         ("table", "left"),
-        ("files", "right"),
+        ("sessions", "right"),
         ("rows", "right"),
         ("newest", "left"),
         ("missing", "right"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    )
+    never: list[str] = []
     for contract in CONTRACTS.values():
-        if contract.store is not Store.LAKE:
-            continue
-        counts = lake.row_counts(contract)
-        partitioned = contract.partitioning is Partitioning.SESSION
-        newest = max(counts) if counts and partitioned else "-"
-        if contract.sparse:
+        by_session = contract.partitioning is Partitioning.SESSION
+        counts = _row_counts(settings, lake, contract)
+        keys = sorted(counts or {})
+        rows = "in use" if counts is None else f"{sum(counts.values()):,}"
+        absent = len({day.isoformat() for day in closed}.difference(keys)) if by_session else int(not keys)
+        if counts is None or contract.sparse:
             missing = "-"
-        elif partitioned:
-            absent = len({day.isoformat() for day in closed} - set(counts))
-            missing = f"[yellow]{absent:,}[/yellow]" if absent else "0"
         else:
-            missing = "0" if counts else "[yellow]1[/yellow]"
-        table.add_row(contract.path, f"{len(counts):,}", f"{sum(counts.values()):,}", newest, missing)
-    console.print(f"profile {settings.profile}, providers {', '.join(settings.market_providers)}")
-    console.print(f"lake    {settings.lake}", soft_wrap=True)
+            missing = f"[yellow]{absent:,}[/yellow]" if absent else "0"
+            if not keys:
+                never.append(contract.path)
+        table.add_row(
+            contract.path,
+            f"{len(keys):,}" if by_session else "-",
+            rows,
+            keys[-1] if keys and by_session else "-",
+            missing,
+        )
+    console.print(f"profile    {settings.profile}, quotes from {', '.join(settings.market_providers)}")
+    console.print(f"lake       {escape(settings.lake)}", soft_wrap=True)
+    console.print(f"warehouse  {escape(str(settings.warehouse_file))}", soft_wrap=True)
     last = closed[-1] if closed else "none"
-    console.print(f"clock   {settings.clock().isoformat(timespec='minutes')}, newest closed session {last}")
+    console.print(f"clock      {settings.clock():%Y-%m-%d %H:%M} UTC, newest closed session {last}")
     console.print(table)
+    resources = build_resources(settings)
+    ranges = ranges_to_run(settings, lake, resources["market_data"], everything=True)
+    everything = sum(first <= day <= last for day in closed for first, last in ranges)
+    if len(never) == len([contract for contract in CONTRACTS.values() if not contract.sparse]):
+        console.print("Nothing was made yet. [bold]finance-assets demo[/bold] makes all of it from the sample.")
+        return False
+    if everything:
+        listed = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in ranges[:LISTED])
+        more = f" and {len(ranges) - LISTED} more" if len(ranges) > LISTED else ""
+        console.print(f"{_counted(everything, 'session')} missing or incomplete: {listed}{more}.", soft_wrap=True)
+    if never:
+        console.print(f"Never made: {', '.join(never)}.", soft_wrap=True)
+    if everything or never:
+        console.print("[bold]finance-assets materialize[/bold] makes what is missing.")
+    else:
+        console.print("Everything is there: every closed session is complete.")
+    return not (everything or never)
+
+
+def _row_counts(settings: Settings, lake: Lake, contract: Contract) -> dict[str, int] | None:
+    """Return rows by file, or of the whole table; None where another process holds the warehouse."""
+    if contract.store is Store.LAKE:
+        return lake.row_counts(contract)
+    if contract.store is Store.DOCUMENTS:
+        documents = len(lake.list(lake.folder(contract), ".json"))
+        return {contract.name: documents} if documents else {}
+    if not settings.warehouse_file.exists():
+        return {}
+    import duckdb
+
+    try:
+        return {contract.name: warehouse_of(settings).read(contract, contract.key).num_rows}
+    except duckdb.CatalogException:
+        return {}
+    except WarehouseError:
+        return None

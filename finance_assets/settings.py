@@ -3,8 +3,8 @@
 What belongs here: what differs between a laptop and the cloud, or between two users. Nothing here opens a file, a
 socket or a secret store at import; secrets are fetched when they are used, and never printed.
 
-Every variable is prefixed ``FINANCE_ASSETS_``. A profile without a value it needs is refused with
-a message that names the variable; there is no silent fallback from one profile to another.
+Every variable is prefixed ``FINANCE_ASSETS_``. A profile without a value it needs, and a value that means nothing,
+are refused with a message that names the variable; there is no silent fallback from one profile to another.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
 
-from pydantic import AwareDatetime, Field, SecretStr, field_validator, model_validator
+from pydantic import AwareDatetime, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableSettingsError
 
 Clock = Callable[[], datetime]
 Profile = Literal["local", "aws"]
@@ -28,8 +30,12 @@ SAMPLE_END = date(2013, 3, 1)
 SAMPLE_NOW = datetime(2013, 3, 1, 21, 30, tzinfo=UTC)
 DEFAULT_LIVE_START = date(2016, 1, 4)
 
+PREFIX = "FINANCE_ASSETS_"
+#: Where the exchange keeps its time; a session's date is a date there.
+EXCHANGE_ZONE = "America/New_York"
 
-class SettingsError(ValueError):
+
+class SettingsError(UnreadableSettingsError):
     """The settings contradict each other or lack a value; the message names the variable."""
 
 
@@ -59,7 +65,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="FINANCE_ASSETS_", extra="ignore", frozen=True, hide_input_in_errors=True, validate_default=True
+        env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True, validate_default=True
     )
 
     profile: Profile = "local"
@@ -69,7 +75,8 @@ class Settings(BaseSettings):
     warehouse_path: Path | None = None
     ledger_url: SecretStr | None = None
 
-    calendar: str = "XNYS"
+    # Other exchanges close at other hours in other zones, which the partitions would have to learn first.
+    calendar: Literal["XNYS"] = "XNYS"
     market_providers: Annotated[tuple[ProviderName, ...], NoDecode] = ("sample",)
     symbols: Annotated[tuple[str, ...], NoDecode] = ()
     market_start: date | None = None
@@ -93,11 +100,48 @@ class Settings(BaseSettings):
     @field_validator("market_providers", "symbols", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return (
-            tuple(part.strip() for part in value.split(",") if part.strip())
-            if isinstance(value, str)
-            else value
-        )
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator(
+        "ledger_url",
+        "warehouse_path",
+        "market_start",
+        "now",
+        "alpha_vantage_api_key",
+        "yahoo_url",
+        "s3_endpoint_url",
+        "secrets_manager_id",
+        "alert_webhook_url",
+        mode="before",
+    )
+    @classmethod
+    def _blank_is_unset(cls, value: Any) -> Any:
+        # Containers are often given every variable, the unused ones empty.
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        return None if isinstance(text, str) and not text.strip() else value
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _somewhere(cls, value: Any) -> Any:
+        if not str(value).strip():
+            raise SettingsError("name a folder, or leave the variable out")
+        return value
+
+    @field_validator("market_providers")
+    @classmethod
+    def _once_each(cls, value: tuple[ProviderName, ...]) -> tuple[ProviderName, ...]:
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("lake_uri")
+    @classmethod
+    def _known_address(cls, value: str) -> str:
+        if value.startswith("s3://"):
+            if not value.removeprefix("s3://").strip("/"):
+                raise SettingsError("s3:// without a bucket; write s3://bucket/prefix")
+            return value.rstrip("/")
+        if "://" in value:
+            raise SettingsError("is neither a folder nor s3://bucket/prefix")
+        return str(Path(value).absolute()) if value.strip() else ""
 
     @field_validator("home", "warehouse_path")
     @classmethod
@@ -124,14 +168,33 @@ class Settings(BaseSettings):
                 )
         elif self.lake_uri.startswith("s3://"):
             raise SettingsError("FINANCE_ASSETS_LAKE_URI is on S3: set FINANCE_ASSETS_PROFILE=aws to use it")
+        has_key = self.alpha_vantage_api_key is not None or self.secrets_manager_id is not None
+        if "alpha_vantage" in self.market_providers and not has_key:
+            raise SettingsError(
+                "provider alpha_vantage needs FINANCE_ASSETS_ALPHA_VANTAGE_API_KEY, or "
+                "FINANCE_ASSETS_SECRETS_MANAGER_ID of a secret that holds it"
+            )
         if self.start > self.clock().date():
             raise SettingsError(f"FINANCE_ASSETS_MARKET_START={self.start} is in the future")
         return self
 
     @classmethod
     def from_env(cls) -> Settings:
-        """Read the settings of this process from its environment."""
-        return cls()
+        """Read the settings of this process from its environment.
+
+        Raises
+        ------
+        SettingsError
+            What is wrong, variable by variable; no value is repeated, since it may be a secret.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            found = [
+                f"{_variable(entry['loc'])}{str(entry['msg']).removeprefix('Value error, ')}"
+                for entry in error.errors(include_input=False, include_url=False, include_context=False)
+            ]
+            raise SettingsError("; ".join(found)) from None
 
     @property
     def uses_sample(self) -> bool:
@@ -146,9 +209,7 @@ class Settings(BaseSettings):
     @property
     def lake(self) -> str:
         """Address of the lake: an absolute folder or ``s3://…``."""
-        if self.lake_uri.startswith("s3://"):
-            return self.lake_uri.rstrip("/")
-        return str(Path(self.lake_uri).absolute() if self.lake_uri else self.home_dir / "lake")
+        return self.lake_uri or str(self.home_dir / "lake")
 
     @property
     def warehouse_file(self) -> Path:
@@ -182,9 +243,9 @@ class Settings(BaseSettings):
 
     @property
     def last_day(self) -> date | None:
-        """Last day on which a session may lie, where the clock stands still."""
+        """Last day on which a session may lie, where the clock stands still: the exchange's date."""
         fixed = self.fixed_now
-        return fixed.date() if fixed is not None else None
+        return fixed.astimezone(ZoneInfo(EXCHANGE_ZONE)).date() if fixed is not None else None
 
     def secret(self, name: str) -> str | None:
         """Return a secret: from the environment, else from AWS Secrets Manager where one is configured.
@@ -199,10 +260,17 @@ class Settings(BaseSettings):
         -------
         str or None
             The value; None where no source has it. The value is never logged.
+
+        Raises
+        ------
+        SettingsError
+            The field is no secret, or what Secrets Manager holds is no JSON object.
         """
-        value = getattr(self, name)
+        if name not in SECRETS:
+            raise SettingsError(f"{name!r} is no secret; secrets are {', '.join(SECRETS)}")
+        value: SecretStr | None = getattr(self, name)
         if value is not None:
-            return str(value.get_secret_value())
+            return value.get_secret_value()
         if self.secrets_manager_id is None:
             return None
         import json
@@ -210,9 +278,28 @@ class Settings(BaseSettings):
         import boto3
 
         client = boto3.client("secretsmanager", region_name=self.aws_region)
-        held = json.loads(client.get_secret_value(SecretId=self.secrets_manager_id)["SecretString"])
+        answer = client.get_secret_value(SecretId=self.secrets_manager_id)
+        try:
+            held = json.loads(answer["SecretString"])
+        except (KeyError, ValueError):
+            held = None
+        if not isinstance(held, dict):
+            # The cause is left out: a decoding error carries the text that it could not decode.
+            raise SettingsError(
+                f"the secret {self.secrets_manager_id!r} (FINANCE_ASSETS_SECRETS_MANAGER_ID) is no JSON object; "
+                f'store one such as {{"{name}": "…"}}'
+            ) from None
         found = held.get(name)
         return None if found is None else str(found)
+
+
+#: Fields whose values are secret.
+SECRETS = tuple(name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation))
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    """Return the variable that an error is about, as the opening of a sentence; nothing where it is about several."""
+    return f"{PREFIX}{str(location[0]).upper()}: " if location else ""
 
 
 def _system_clock() -> datetime:

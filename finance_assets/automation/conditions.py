@@ -5,6 +5,8 @@ What belongs here: when an asset starts by itself. Rooms take these and define n
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 
 _CHECKS_PASSED = dg.AutomationCondition.all_deps_blocking_checks_passed()
@@ -20,7 +22,7 @@ WHEN_HISTORY_IS_NEW = (
 ).with_label("when history is new")
 
 
-def when_missing_or_on(cron: str, timezone: str) -> dg.AutomationCondition:
+def when_missing_or_on(cron: str, timezone: str) -> dg.AutomationCondition[Any]:
     """Return a condition for a table without inputs: when it was never made, and at each tick of ``cron``."""
     return (dg.AutomationCondition.on_missing() | dg.AutomationCondition.on_cron(cron, timezone)).with_label(
         f"when missing, and at {cron}"

@@ -12,28 +12,32 @@ from finance_assets.settings import Settings
 LONGEST_DETAIL = 1500
 
 
+def failure_message(event: dg.DagsterEvent) -> str:
+    """Return why a step failed, in the words of what raised: without Dagster's wrapping and without a stack trace."""
+    data = event.step_failure_data
+    if data.user_failure_data is not None:
+        said = data.user_failure_data.description or data.user_failure_data.label
+        if said:
+            return said
+    error = data.error
+    if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
+        return "the run was interrupted"
+    while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
+        error = error.cause
+    return error.message.strip() if error is not None else event.message or "no reason is known"
+
+
 def failure_alert(context: dg.RunFailureSensorContext) -> Alert:
     """Return the alert for a failed run: what failed, why, and where to look."""
     run = context.dagster_run
-    steps = context.get_step_failure_events()
-    causes = [
-        f"{event.step_key}: {event.step_failure_data.error_display_string.strip()}"
-        if event.step_failure_data and event.step_failure_data.error
-        else f"{event.step_key}: {event.message}"
-        for event in steps
-    ]
-    detail = "\n".join(causes) or context.failure_event.message or "no step said why"
+    causes = [f"{event.step_key}: {failure_message(event)}" for event in context.get_step_failure_events()]
     record = context.instance.get_run_record_by_id(run.run_id)
-    since = (
-        record.create_timestamp
-        if record is not None
-        else context.instance.get_run_records(limit=1)[0].create_timestamp
-    )
+    assert record is not None, "a run that failed has a record"
     return Alert(
         title=f"run {run.run_id[:8]} of {run.job_name} failed",
         severity="error",
-        since=since,
-        detail=detail[:LONGEST_DETAIL],
+        since=record.create_timestamp,
+        detail=("\n".join(causes) or context.failure_event.message or "no step said why")[:LONGEST_DETAIL],
         action=f"open /runs/{run.run_id} in Dagster, mend the cause, and re-execute the run from failure",
         key=f"run-failure:{run.run_id}",
     )

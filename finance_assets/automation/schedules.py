@@ -1,21 +1,17 @@
 """Schedules: what runs by the clock.
 
-What belongs here: jobs and the hours they start. Which sessions a run fills is decided by ``finance_assets.market.planning`` from
-what the lake holds, so a missed session heals at the next run, whatever made it miss.
+What belongs here: jobs and the hours they start. Which sessions a run fills is decided by
+``finance_assets.market.planning`` from what the lake holds, so a missed session heals at the next run, whatever made
+it miss.
 """
 
 import dagster as dg
 
-from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
 from finance_assets.contracts import market
-from finance_assets.contracts.market import QUOTES_RAW
+from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
+from finance_assets.contracts.market import QUOTES, QUOTES_RAW, REJECTED_QUOTES, TICKER_KPIS
 from finance_assets.contracts.model import Partitioning
-from finance_assets.market.planning import (
-    absent_symbols,
-    SessionRange,
-    contiguous_ranges,
-    sessions_to_fill,
-)
+from finance_assets.market.planning import SessionRange, absent_symbols, contiguous_ranges, sessions_to_fill
 from finance_assets.market.resources import MarketData, held_symbols
 from finance_assets.partitions import EXCHANGE_ZONE, SessionCalendar, partition_days
 from finance_assets.settings import Settings
@@ -40,6 +36,9 @@ def ranges_to_run(
 ) -> list[SessionRange]:
     """Return the ranges of sessions that a run should fill now, oldest first.
 
+    A session is to be filled where one of its tables was never written; where raw/quotes lacks a ticker that it ought
+    to have; and where a ticker did not come through to the KPIs, as when a run died on the way.
+
     Parameters
     ----------
     settings, lake, market_data
@@ -47,15 +46,22 @@ def ranges_to_run(
     everything
         Look at every session of the deployment, not only at the newest ``heal_sessions``.
     """
-    calendar = SessionCalendar.of(settings)
-    closed = calendar.closed_sessions(settings.clock())
-    lookback = len(closed) if everything else settings.heal_sessions
-    considered = closed[max(len(closed) - lookback, 0) :]
-    present = set(partition_days(lake.partitions(QUOTES_RAW)))
-    missing = sessions_to_fill(considered, present)
-    kept = sorted(present.intersection(considered))
-    incomplete = absent_symbols(market_data.symbols_of, held_symbols(lake, kept))
-    return contiguous_ranges([*missing, *incomplete], closed)
+    closed = SessionCalendar.of(settings).closed_sessions(settings.clock())
+    lookback = None if everything else settings.heal_sessions
+    stages = (QUOTES_RAW, QUOTES, TICKER_KPIS)
+    written = set.intersection(*(set(partition_days(lake.partitions(contract))) for contract in stages))
+    missing = sessions_to_fill(closed, written, lookback)
+    kept = [session for session in sessions_to_fill(closed, (), lookback) if session in written]
+    raw, good, refused, computed = (
+        held_symbols(lake, kept, contract) for contract in (QUOTES_RAW, QUOTES, REJECTED_QUOTES, TICKER_KPIS)
+    )
+    judged = {session: good[session] | refused[session] for session in kept}
+    lacking = [
+        *absent_symbols(market_data.symbols_of, raw),
+        *absent_symbols(raw.__getitem__, judged),
+        *absent_symbols(good.__getitem__, computed),
+    ]
+    return contiguous_ranges([*missing, *lacking], closed)
 
 
 @dg.schedule(

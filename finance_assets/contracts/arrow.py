@@ -132,7 +132,7 @@ _Cast = Callable[[pa.ChunkedArray], pa.ChunkedArray]
 
 
 def _cast(have: pa.DataType, wanted: pa.DataType) -> _Cast | None:
-    """Return the cast that raises where a value would change; None where the types have nothing to do with each other."""
+    """Return the cast that raises where a value would change; None where the types have nothing in common."""
     kinds = pa.types
     if kinds.is_null(have):
         return lambda column: column.cast(wanted)

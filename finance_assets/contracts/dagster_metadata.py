@@ -83,9 +83,7 @@ def run_partitions(context: dg.AssetCheckExecutionContext) -> dict[str, str]:
     return {}
 
 
-def check_result(
-    contract: Contract, table: "pa.Table", found: Sequence[Violation] = ()
-) -> dg.AssetCheckResult:
+def check_result(contract: Contract, table: "pa.Table", found: Sequence[Violation] = ()) -> dg.AssetCheckResult:
     """Hold rows against the contract and say what breaks it.
 
     Parameters

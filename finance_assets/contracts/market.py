@@ -25,13 +25,9 @@ REJECTION_REASONS = (
 )
 STATUSES = tuple(str(status) for status in Status)
 
-_SYMBOL = Column(
-    "symbol", "string", "ticker symbol", "Ticker as the exchange writes it; indices start with a caret."
-)
+_SYMBOL = Column("symbol", "string", "ticker symbol", "Ticker as the exchange writes it; indices start with a caret.")
 _SESSION = Column("session_date", "date", "exchange session", "Trading session of the exchange calendar.")
-_CURRENCY = Column(
-    "currency", "string", "ISO 4217", "Currency of every price in the row; points for an index level."
-)
+_CURRENCY = Column("currency", "string", "ISO 4217", "Currency of every price in the row; points for an index level.")
 _PROVENANCE = (
     Column("provider", "string", "provider name", "Who supplied the row."),
     Column(
@@ -100,9 +96,7 @@ INSTRUMENTS = Contract(
         ),
         Column("name", "string", "text", "Name of the company or index."),
         Column("instrument_type", "string", "enumeration", "Equity or index.", allowed=("equity", "index")),
-        Column(
-            "gics_sector", "string", "GICS sector", "GICS sector; null where it is not known.", nullable=True
-        ),
+        Column("gics_sector", "string", "GICS sector", "GICS sector; null where it is not known.", nullable=True),
         Column(
             "provider_sector",
             "string",
@@ -186,18 +180,12 @@ QUOTES_RAW = Contract(
     source="The configured providers, in order of preference.",
     columns=(
         _SYMBOL,
-        Column(
-            "session_date", "date", "exchange session", "Partition: the session on or next after quote_date."
-        ),
+        Column("session_date", "date", "exchange session", "Partition: the session on or next after quote_date."),
         Column("quote_date", "date", "date", "The date that the provider gave."),
         *_RAW_PRICES,
-        Column(
-            "parse_error", "string", "text", "What could not be read in the provider's row.", nullable=True
-        ),
+        Column("parse_error", "string", "text", "What could not be read in the provider's row.", nullable=True),
         *_PROVENANCE,
-        Column(
-            "row_number", "int32", "rows", "Position of the row in the provider's answer, from 0.", minimum=0
-        ),
+        Column("row_number", "int32", "rows", "Position of the row in the provider's answer, from 0.", minimum=0),
     ),
     key=("symbol", "session_date", "quote_date", "row_number"),
     partitioning=Partitioning.SESSION,
@@ -214,9 +202,7 @@ QUOTES = Contract(
     columns=(
         _SYMBOL,
         _SESSION,
-        Column(
-            "open", "price", "currency", "First price; null where the provider has none.", True, 0, None, True
-        ),
+        Column("open", "price", "currency", "First price; null where the provider has none.", True, 0, None, True),
         Column(
             "high",
             "price",
@@ -227,12 +213,8 @@ QUOTES = Contract(
             None,
             True,
         ),
-        Column(
-            "low", "price", "currency", "Lowest price; null where the provider has none.", True, 0, None, True
-        ),
-        Column(
-            "close", "price", "currency", "Last price, on the basis of price_basis.", False, 0, None, True
-        ),
+        Column("low", "price", "currency", "Lowest price; null where the provider has none.", True, 0, None, True),
+        Column("close", "price", "currency", "Last price, on the basis of price_basis.", False, 0, None, True),
         Column("volume", "int64", "shares", "Shares traded; null where the provider has none.", True, 0),
         _CURRENCY,
         Column("price_basis", "string", "enumeration", "raw or total_return_adjusted.", allowed=PRICE_BASES),
@@ -281,9 +263,7 @@ CORPORATE_ACTIONS = Contract(
             "exchange session",
             "First session on which the share trades without the right.",
         ),
-        Column(
-            "action_type", "string", "enumeration", "Split or cash dividend.", allowed=("split", "dividend")
-        ),
+        Column("action_type", "string", "enumeration", "Split or cash dividend.", allowed=("split", "dividend")),
         Column("split_ratio", "float64", "new shares per old share", "For a split.", True, 0, None, True),
         Column(
             "cash_amount",
@@ -312,7 +292,8 @@ CORPORATE_ACTIONS = Contract(
     rules=(
         RowRule(
             "one_value",
-            "(action_type = 'split') = (split_ratio is not null) and (action_type = 'dividend') = (cash_amount is not null)",
+            "(action_type = 'split') = (split_ratio is not null) "
+            "and (action_type = 'dividend') = (cash_amount is not null)",
             "a split has a ratio and a dividend has an amount, and neither has the other's",
         ),
     ),
@@ -322,7 +303,7 @@ CORPORATE_ACTIONS = Contract(
 def _kpi(
     name: str, unit: str, description: str, minimum: float | None = None, maximum: float | None = None
 ) -> tuple[Column, Column]:
-    """A KPI and the status that says why it is null."""
+    """Return a KPI and the status that says why it is null."""
     return (
         Column(
             name,
@@ -405,9 +386,7 @@ TICKER_KPIS = Contract(
             "Modified z-score above 3.5; null where it is undefined.",
             True,
         ),
-        Column(
-            "is_low_volume", "bool", "true/false", "z-score of -3 or less; null where it is undefined.", True
-        ),
+        Column("is_low_volume", "bool", "true/false", "z-score of -3 or less; null where it is undefined.", True),
         Column(
             "window_missing_sessions",
             "int32",

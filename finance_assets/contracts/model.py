@@ -207,9 +207,7 @@ class Contract:
                 raise ContractError(f"{where}: a {kind} is named twice")
         for used in (*self.key, *self.sort_by, *((self.partition_column,) if self.partition_column else ())):
             if used not in names:
-                raise ContractError(
-                    f"{where}: {used!r} is in the key, the order or the partition, but is no column"
-                )
+                raise ContractError(f"{where}: {used!r} is in the key, the order or the partition, but is no column")
         if not self.key:
             raise ContractError(f"{where}: a table has a key")
         if not (self.grain and self.description and self.source and self.group and self.owner):

@@ -15,7 +15,7 @@ VOLUME_SIGNALS = ("high", "normal", "low")
 
 
 def _published(contract: Contract, name: str) -> Contract:
-    """The contract of an export: the same rows and columns, as one file in the lake."""
+    """Return the contract of an export: the same rows and columns, as one file in the lake."""
     return replace(
         contract,
         layer=Layer.PUBLISHED,
@@ -41,9 +41,7 @@ TICKER_DOCUMENTS = Contract(
     columns=(
         Column("symbol", "string", "ticker symbol", "Ticker as the exchange writes it."),
         Column("company_name", "string", "text", "Name of the company or index.", True),
-        Column(
-            "pe_ratio", "float64", "ratio", "Price to earnings as the provider's overview states it.", True
-        ),
+        Column("pe_ratio", "float64", "ratio", "Price to earnings as the provider's overview states it.", True),
         Column("eps", "price", "currency per share", "Earnings per share as the overview states them.", True),
         Column("processed_at", "timestamp", "UTC", "When the document was made, by the platform's clock."),
         Column("rsi_14_day", "float64", "index points 0..100", "Relative strength index.", True, 0, 100),

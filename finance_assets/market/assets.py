@@ -162,8 +162,8 @@ def _nobody_answered(failures: "Mapping[str, ProviderError]") -> dg.Failure:
     advice = (
         "This may pass: the step is tried again, and the next run fetches what is missing."
         if retryable
-        else "Asking again will not help: mend what is named above. Providers stand in FINANCE_ASSETS_MARKET_PROVIDERS, "
-        "keys in FINANCE_ASSETS_<PROVIDER>_API_KEY."
+        else "Asking again will not help: mend what is named above. FINANCE_ASSETS_MARKET_PROVIDERS names the "
+        "providers, FINANCE_ASSETS_<PROVIDER>_API_KEY holds a key."
     )
     told = list(dict.fromkeys(str(error) for error in failures.values()))
     more = f"; and {len(told) - TOLD} more" if len(told) > TOLD else ""
@@ -186,8 +186,8 @@ def _core_out(contract: "Contract", description: str) -> dg.AssetOut:
 
 @dg.multi_asset(
     name="validated_quotes",
-    # In the order of writing. A session without rejected rows or actions has no file of them, so core/quotes comes last:
-    # where it is there, the other two were written.
+    # In the order of writing. A session without rejected rows or actions has no file of them, so core/quotes comes
+    # last: where it is there, the other two were written.
     outs={
         "rejected_quotes": _core_out(
             REJECTED_QUOTES,
@@ -246,18 +246,17 @@ def ticker_kpis(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake])
     computed = kpi_tables.ticker_kpis(quotes, actions, sessions, first)
 
     # The partitions of this run are written last, by the IO manager: a run that dies before is run again.
-    restated = {
-        **_restate_earlier(lake, sessions, actions, [key for key in stored if key < keys[0]]),
-        **_restate_later(lake, computed, later),
-    }
-    for key, symbols in restated.items():
-        context.log_event(
-            dg.AssetMaterialization(context.asset_key, partition=key, metadata={"restated_symbols": symbols[:LISTED]})
-        )
+    earlier, symbols = _restate_earlier(lake, sessions, actions, [key for key in stored if key < keys[0]])
+    restated = [*earlier, *_restate_later(lake, computed, later)]
+    for key in restated:
+        context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata={"restated": True}))
     if restated:
-        context.log.info(f"restated {len(restated)} partitions outside this run, {min(restated)} to {max(restated)}")
+        context.log.info(f"restated {len(restated)} partitions outside this run, {restated[0]} to {restated[-1]}")
     own = pc.less_equal(computed.column("session_date"), pa.scalar(last, pa.date32()))
-    return dg.MaterializeResult(value=computed.filter(own), metadata={"restated_partitions": len(restated)})
+    return dg.MaterializeResult(
+        value=computed.filter(own),
+        metadata={"restated_partitions": len(restated), "restated_symbols": symbols[:LISTED]},
+    )
 
 
 def _quotes_with_history(lake: Lake, sessions: "pa.Table", first: date, last: date) -> "pa.Table":
@@ -268,6 +267,8 @@ def _quotes_with_history(lake: Lake, sessions: "pa.Table", first: date, last: da
     import pyarrow.compute as pc
 
     days = sorted(sessions.column("session_date").to_pylist())
+    if not days:
+        raise dg.Failure("raw/trading_sessions holds no session; materialise it first", allow_retries=False)
     start = days[max(bisect.bisect_left(days, first) - kpi_tables.HISTORY_SESSIONS, 0)]
     columns = list(kpi_tables.QUOTE_COLUMNS)
     quotes = lake.read(QUOTES, first=start.isoformat(), last=last.isoformat(), columns=columns).table
@@ -280,8 +281,10 @@ def _quotes_with_history(lake: Lake, sessions: "pa.Table", first: date, last: da
     return pa.concat_tables([lake.read(QUOTES, last=before, columns=columns, where=of_short).table, quotes])
 
 
-def _restate_earlier(lake: Lake, sessions: "pa.Table", actions: "pa.Table", keys: list[str]) -> dict[str, list[str]]:
-    """Recompute what rests on other corporate actions than are known now; return the tickers by partition.
+def _restate_earlier(
+    lake: Lake, sessions: "pa.Table", actions: "pa.Table", keys: list[str]
+) -> tuple[list[str], list[str]]:
+    """Recompute what rests on other corporate actions than are known now; return the partitions and the tickers.
 
     Every stored row is asked, so a run that dies in between is finished by the next one, wherever it stopped.
     """
@@ -291,22 +294,20 @@ def _restate_earlier(lake: Lake, sessions: "pa.Table", actions: "pa.Table", keys
     basis = lake.read(TICKER_KPIS, keys=keys, columns=["symbol", "session_date", "adjustment_basis"]).table
     stale = basis.filter(kpi_tables.stale_rows(basis, actions))
     if stale.num_rows == 0:
-        return {}
-    chosen = stale.column("symbol").unique()
-    of_chosen = pc.is_in(pc.field("symbol"), chosen)
-    restated: dict[str, list[str]] = {}
-    for key, symbol in zip(stale.column("session_date").cast(pa.string()), stale.column("symbol"), strict=True):
-        restated.setdefault(key.as_py(), []).append(symbol.as_py())
-    quotes = lake.read(QUOTES, last=max(restated), columns=list(kpi_tables.QUOTE_COLUMNS), where=of_chosen).table
+        return [], []
+    symbols, days = stale.column("symbol").unique(), stale.column("session_date").unique()
+    touched = sorted(days.cast(pa.string()).to_pylist())
+    of_symbols = pc.is_in(pc.field("symbol"), symbols)
+    quotes = lake.read(QUOTES, last=touched[-1], columns=list(kpi_tables.QUOTE_COLUMNS), where=of_symbols).table
     fresh = kpi_tables.ticker_kpis(quotes, actions, sessions)
-    kept = lake.read(TICKER_KPIS, keys=restated, where=~of_chosen).table
-    touched = pc.is_in(fresh.column("session_date"), stale.column("session_date").unique())
-    lake.write_partitions(TICKER_KPIS, pa.concat_tables([kept, fresh.filter(touched)]), sorted(restated))
-    return restated
+    fresh = fresh.filter(pc.is_in(fresh.column("session_date"), days))
+    kept = lake.read(TICKER_KPIS, keys=touched, where=~of_symbols).table
+    lake.write_partitions(TICKER_KPIS, pa.concat_tables([kept, fresh]), touched)
+    return touched, sorted(symbols.to_pylist())
 
 
-def _restate_later(lake: Lake, computed: "pa.Table", keys: list[str]) -> dict[str, list[str]]:
-    """Rewrite the stored partitions after a run that now say something else; return them, all tickers.
+def _restate_later(lake: Lake, computed: "pa.Table", keys: list[str]) -> list[str]:
+    """Rewrite the stored partitions after a run that now say something else; return them.
 
     Their moving windows reach back into the sessions of the run, which may have been filled late.
     """
@@ -314,10 +315,10 @@ def _restate_later(lake: Lake, computed: "pa.Table", keys: list[str]) -> dict[st
     import pyarrow.compute as pc
 
     if not keys:
-        return {}
-    of_keys = pc.is_in(computed.column("session_date"), pa.array(partition_days(keys), pa.date32()))
-    fresh = computed.filter(of_keys)
+        return []
+    fresh = computed.filter(pc.is_in(computed.column("session_date"), pa.array(partition_days(keys), pa.date32())))
     changed = kpi_tables.changed_sessions(lake.read(TICKER_KPIS, keys=keys).table, fresh)
-    touched = fresh.filter(pc.is_in(fresh.column("session_date"), pa.array(changed, pa.date32())))
-    lake.write_partitions(TICKER_KPIS, touched, [day.isoformat() for day in changed])
-    return {day.isoformat(): [] for day in changed}
+    touched = [day.isoformat() for day in changed]
+    rows = fresh.filter(pc.is_in(fresh.column("session_date"), pa.array(changed, pa.date32())))
+    lake.write_partitions(TICKER_KPIS, rows, touched)
+    return touched

@@ -1,7 +1,9 @@
-"""Checks of the market branch beyond the contracts: is everything there that should be?
+"""Checks of the market branch beyond the contracts: whether everything is there that should be.
 
 What belongs here: questions about a table as a whole. Rules on rows are in the contracts.
 """
+
+from itertools import pairwise
 
 import dagster as dg
 
@@ -18,7 +20,7 @@ LISTED = 10
 
 @dg.asset_check(
     asset=dg.AssetKey(QUOTES.asset_key),
-    description="The newest closed session is there. Dagster's freshness cannot tell an old backfill from today's data.",
+    description="The newest closed session is there. Dagster's freshness takes an old backfill for today's data.",
 )
 def newest_session_present(lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Compare the newest partition with rows with the newest session whose hours have ended."""
@@ -38,7 +40,7 @@ def newest_session_present(lake: dg.ResourceParam[Lake], settings: dg.ResourcePa
 
 @dg.asset_check(
     asset=dg.AssetKey(QUOTES_RAW.asset_key),
-    description="Every ticker of the universe has a row in each of the newest sessions; the next run fetches what is missing.",
+    description="Every ticker has a row in each of the newest sessions; the next run fetches what is missing.",
 )
 def every_ticker_present(
     lake: dg.ResourceParam[Lake],
@@ -67,7 +69,7 @@ def versions_do_not_overlap(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult
     rows = lake.read(INSTRUMENTS).table.sort_by([("symbol", "ascending"), ("valid_from", "ascending")]).to_pylist()
     clashes = [
         f"{later['symbol']} {later['valid_from']}"
-        for earlier, later in zip(rows, rows[1:], strict=False)
+        for earlier, later in pairwise(rows)
         if earlier["symbol"] == later["symbol"]
         and (earlier["valid_to"] is None or earlier["valid_to"] > later["valid_from"])
     ]

@@ -643,9 +643,8 @@ def _wilder_rsi(prices: FloatArray, period: int) -> FloatArray:
     changes = np.diff(scaled)
     gain = float(np.maximum(changes[:period], 0.0).mean())
     loss = float(np.maximum(-changes[:period], 0.0).mean())
-    current = 100.0 * (gain / (gain + loss)) if gain + loss > 0 else math.nan
     result = np.full(prices.size, np.nan)
-    result[period] = current
+    result[period] = current = _strength(gain, loss)
     fade = (period - 1) / period
     unchanged = 0
     for position, change in enumerate(changes[period:].tolist(), start=period + 1):
@@ -658,9 +657,13 @@ def _wilder_rsi(prices: FloatArray, period: int) -> FloatArray:
             gain = carried * gain + max(change, 0.0) / period
             loss = carried * loss + max(-change, 0.0) / period
             unchanged = 0
-            current = 100.0 * (gain / (gain + loss))
+            current = _strength(gain, loss)
         result[position] = current
     return result
+
+
+def _strength(gain: float, loss: float) -> float:
+    return 100.0 * (gain / (gain + loss)) if gain + loss > 0 else math.nan
 
 
 def _sma(rows: _Observed, period: int) -> Indicator:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,9 +91,11 @@ def ticker_kpis(quotes: pa.Table, actions: pa.Table, sessions: pa.Table, first: 
     early = _is_early_close(panel, sessions)
     volumes = volume_indicators(offsets, np.where(early, np.nan, panel.columns["volume"] / factors.split))
     returns = total_returns(panel.columns["total_return"], ordinal, offsets=offsets)
-    missing = window_missing_sessions(
-        np.isfinite(panel.columns["split"]), WIDEST_WINDOW, offsets=offsets, session_index=ordinal
-    )
+    observed = np.isfinite(panel.columns["split"])
+    missing = np.full(panel.n_rows, -1, dtype=np.int32)
+    # Fewer rows than one window in the whole panel: window_missing_sessions would cut a slice from the wrong end.
+    if np.count_nonzero(observed) >= WIDEST_WINDOW:
+        missing = window_missing_sessions(observed, WIDEST_WINDOW, offsets=offsets, session_index=ordinal)
 
     names = pa.array([str(status) for status in STATUSES])
 
@@ -134,7 +137,7 @@ def ticker_kpis(quotes: pa.Table, actions: pa.Table, sessions: pa.Table, first: 
     return conform(TICKER_KPIS, table)
 
 
-def adjustment_basis(actions: Iterable[tuple[date, str, float | None, object]], session: date) -> str:
+def adjustment_basis(actions: Iterable[tuple[date, str, float | None, Decimal | None]], session: date) -> str:
     """Return the fingerprint of the corporate actions that a row of ``session`` depends on.
 
     A split rescales all earlier prices, so every known split counts, whatever its date; a dividend changes
@@ -282,13 +285,13 @@ def _nullable(values: npt.NDArray[np.float64]) -> pa.Array:
     return pa.array(values, pa.float64(), mask=np.isnan(values))
 
 
-def _fingerprints(actions: list[tuple[date, str, float | None, object]]) -> tuple[list[date], list[str]]:
+def _fingerprints(actions: list[tuple[date, str, float | None, Decimal | None]]) -> tuple[list[date], list[str]]:
     """Return the ex-dates of one ticker, and the fingerprint before the first of them and from each one on."""
     splits = sorted(f"{day.isoformat()} split {ratio}" for day, kind, ratio, _ in actions if kind == "split")
     dividends: dict[date, list[str]] = {}
     for day, kind, _, amount in actions:
         if kind != "split":
-            dividends.setdefault(day, []).append(f"{day.isoformat()} {kind} {amount}")
+            dividends.setdefault(day, []).append(f"{day.isoformat()} {kind} {amount:.8f}")
     digest = hashlib.sha256("\n".join(splits).encode())
     dates = sorted(dividends)
     texts = [digest.hexdigest()[:BASIS_LENGTH]]
@@ -308,7 +311,7 @@ def _basis_of_rows(
     import pyarrow as pa
 
     columns = actions.select(ACTION_COLUMNS).to_pydict().values()
-    known: dict[str, list[tuple[date, str, float | None, object]]] = {}
+    known: dict[str, list[tuple[date, str, float | None, Decimal | None]]] = {}
     for symbol, *action in zip(*columns, strict=True):
         known.setdefault(symbol, []).append(tuple(action))
     ex_keys: list[int] = []

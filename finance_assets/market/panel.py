@@ -339,19 +339,20 @@ def _session_ordinals(days: npt.NDArray[np.int32], calendar: npt.ArrayLike | Non
     if days.size == 0:
         return np.zeros(0, dtype=np.int32)
     first, last = int(days.min()), int(days.max())
+    place = days - first
     is_session = np.zeros(last - first + 1, dtype=np.bool_)
     if calendar is None:
-        is_session[days - first] = True
+        is_session[place] = True
     else:
         sessions = np.asarray(calendar, dtype="datetime64[D]").astype(np.int64) - first
         is_session[sessions[(sessions >= 0) & (sessions < is_session.size)]] = True
-        strange = ~is_session[days - first]
+        strange = ~is_session[place]
         if strange.any():
             day = np.datetime64(int(days[np.argmax(strange)]), "D")
             raise ValueError(f"{day} is not a session of the calendar")
     # A table over the range of days turns the ordinals into one lookup, without sorting the rows.
     ordinal = (np.cumsum(is_session) - 1).astype(np.int32)
-    return ordinal[days - first]
+    return ordinal[place]
 
 
 def _is_grouped(codes: npt.NDArray[np.int32], session_index: npt.NDArray[np.int32], n_symbols: int) -> bool:

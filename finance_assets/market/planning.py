@@ -1,6 +1,7 @@
 """Which sessions the next run must fill.
 
-What belongs here: comparing the sessions that should be there with those that are. Pure; schedules and the command line call it.
+What belongs here: comparing the sessions that should be there with those that are. Pure; schedules and the command
+line call it.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ RULES: dict[str, tuple[str, str]] = {
     ),
 }
 #: A row refused for its prices still tells the truth about a split; one that is misread, misplaced or double does not.
-_REASONS_WITHOUT_ACTIONS = ("unreadable_value", "not_a_session", "missing_currency", "duplicate")
+_REASONS_WITHOUT_ACTIONS = ("unreadable_value", "not_a_session", "duplicate")
 
 
 class ValidatedQuotes(NamedTuple):
@@ -128,7 +128,8 @@ def validate_quotes(raw: pa.Table) -> ValidatedQuotes:
         actions = connection.execute(
             f"""
             with stated as (
-                select * from judged where reason is null or reason not in ({without_actions})
+                select * from judged
+                where (reason is null or reason not in ({without_actions})) and currency is not null
             ),
             listed as (
                 select symbol, session_date as ex_date, 'split' as action_type, split_ratio,

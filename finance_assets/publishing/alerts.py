@@ -48,7 +48,9 @@ class Alert:
 
     def text(self) -> str:
         """Return the alert as plain text."""
-        return f"[{self.severity}] {self.title}\nsince {self.since.isoformat()}\n{self.detail}\nWhat to do: {self.action}"
+        return (
+            f"[{self.severity}] {self.title}\nsince {self.since.isoformat()}\n{self.detail}\nWhat to do: {self.action}"
+        )
 
 
 class AlertSink(Protocol):
@@ -78,16 +80,48 @@ class WebhookSink:
     def __init__(self, url: str) -> None:
         self._url = url
 
+    def __repr__(self) -> str:
+        """Name the class alone: the address is a secret."""
+        return "WebhookSink()"
+
     def send(self, alert: Alert) -> None:
         """Post the alert; an answer other than 2xx raises without naming the address."""
         import httpx
 
+        address = self._url
+
+        class Wire(httpx.HTTPTransport):
+            """Puts the address in at the last moment, below everything of httpx that logs or raises."""
+
+            def handle_request(self, request: httpx.Request) -> httpx.Response:
+                headers = {name: value for name, value in request.headers.items() if name != "host"}
+                return super().handle_request(
+                    httpx.Request(
+                        request.method, address, headers=headers, stream=request.stream, extensions=request.extensions
+                    )
+                )
+
+        failure = ""
         try:
-            answer = httpx.post(self._url, json={"text": alert.text()}, timeout=WEBHOOK_TIMEOUT_SECONDS)
-        except httpx.HTTPError as error:
-            raise ConnectionError(f"the alert webhook could not be reached: {type(error).__name__}") from None
-        if not answer.is_success:
-            raise ConnectionError(f"the alert webhook answered {answer.status_code}")
+            wire = Wire(proxy=_system_proxy(address))
+            with httpx.Client(transport=wire, timeout=WEBHOOK_TIMEOUT_SECONDS) as client:
+                answer = client.post("https://alert-webhook", json={"text": alert.text()})
+            if not answer.is_success:
+                failure = f"answered {answer.status_code}"
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            failure = f"could not be reached: {type(error).__name__}"
+        # Raised outside the handler: what httpx raises knows the address, and stays out of the chain.
+        if failure:
+            raise ConnectionError(f"the alert webhook {failure}; its address is FINANCE_ASSETS_ALERT_WEBHOOK_URL")
+
+
+def _system_proxy(address: str) -> str | None:
+    """Return the proxy that the environment names for an address."""
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(address)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def alert_sinks(settings: Settings) -> list[AlertSink]:

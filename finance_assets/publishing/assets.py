@@ -3,7 +3,7 @@
 What belongs here: copies of marts in the lake. Readers use these and never the warehouse, so none waits for a writer.
 """
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import dagster as dg
 
@@ -17,9 +17,6 @@ from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.warehouse import POOL as WAREHOUSE_POOL
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 #: A ticker without a quote in so many sessions is no longer current and gets no new document.
 CURRENT_SESSIONS = 30
 
@@ -27,18 +24,15 @@ CURRENT_SESSIONS = 30
 @dg.asset(
     **asset_attributes(SECTOR_PERFORMANCE),
     ins={
-        "mart": dg.AssetIn(
-            key=dg.AssetKey(MART_SECTOR_PERFORMANCE.asset_key), input_manager_key="warehouse_io_manager"
-        )
+        "mart": dg.AssetIn(key=dg.AssetKey(MART_SECTOR_PERFORMANCE.asset_key), input_manager_key="warehouse_io_manager")
     },
     io_manager_key="lake_io_manager",
     pool=WAREHOUSE_POOL,
     automation_condition=WHEN_HISTORY_IS_NEW,
 )
-def sector_performance(mart) -> dg.MaterializeResult:  # type: ignore[no-untyped-def]
+def sector_performance(mart: Any) -> dg.MaterializeResult[Any]:
     """The sector performance mart as one Parquet file: a row per sector and session, returns as fractions."""
-    table: "pa.Table" = mart
-    return dg.MaterializeResult(value=table)
+    return dg.MaterializeResult(value=mart)
 
 
 @dg.asset(
@@ -54,9 +48,9 @@ def sector_performance(mart) -> dg.MaterializeResult:  # type: ignore[no-untyped
     ],
     automation_condition=WHEN_HISTORY_IS_NEW,
 )
-def ticker_documents_asset(
+def ticker_documents_asset(  # Dagster takes no generic return type on an asset that has checks
     lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """One JSON document per ticker with its newest KPIs; volatility in percent, everything else in its own unit."""
     recent = lake.partitions(TICKER_KPIS)[-CURRENT_SESSIONS:]
     kpis = lake.read(TICKER_KPIS, keys=recent).table

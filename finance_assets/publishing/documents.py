@@ -33,23 +33,28 @@ def ticker_documents(kpis: pa.Table, instruments: pa.Table, processed_at: dateti
     kpis
         Rows of ``core/ticker_kpis``; of each ticker the newest counts.
     instruments
-        Rows of ``raw/instruments``; of each ticker the version that holds on that session counts.
+        Rows of ``raw/instruments``; of each ticker the version that holds today counts, else that of its newest
+        session.
     processed_at
-        The platform's clock.
+        The platform's clock, which says what today is.
     """
     import pyarrow as pa
 
-    newest: dict[str, dict[str, Any]] = {}
-    for row in kpis.sort_by([("session_date", "ascending")]).to_pylist():
-        newest[row["symbol"]] = row
-    versions = instruments.to_pylist()
+    newest = kpis.group_by("symbol").aggregate([("session_date", "max")])
+    newest = newest.rename_columns({"session_date_max": "session_date"})
+    versions: dict[str, list[dict[str, Any]]] = {}
+    for version in instruments.to_pylist():
+        versions.setdefault(version["symbol"], []).append(version)
     rows = []
-    for symbol, kpi in sorted(newest.items()):
-        known = _version(versions, symbol, kpi["session_date"])
+    # One row per ticker is left: the only ones that become Python objects.
+    for kpi in kpis.join(newest, ["symbol", "session_date"], join_type="left semi").sort_by("symbol").to_pylist():
+        own = versions.get(kpi["symbol"], [])
+        # Earnings are those known now; a ticker that is listed no longer keeps its last description.
+        known = _version(own, processed_at.astimezone(UTC).date()) or _version(own, kpi["session_date"])
         volatility = kpi["historical_volatility_30"]
         rows.append(
             {
-                "symbol": symbol,
+                "symbol": kpi["symbol"],
                 "company_name": known.get("name"),
                 "pe_ratio": known.get("pe_ratio"),
                 "eps": known.get("eps"),
@@ -87,14 +92,10 @@ def document_name(symbol: str) -> str:
     return f"{quote(symbol, safe='')}.json"
 
 
-def _version(versions: list[dict[str, Any]], symbol: str, session: date) -> dict[str, Any]:
-    """The version of an instrument that holds on ``session``; empty where there is none."""
+def _version(versions: list[dict[str, Any]], day: date) -> dict[str, Any]:
+    """Return the version of one instrument that holds on ``day``; empty where there is none."""
     holding = [
-        row
-        for row in versions
-        if row["symbol"] == symbol
-        and row["valid_from"] <= session
-        and (row["valid_to"] is None or row["valid_to"] > session)
+        row for row in versions if row["valid_from"] <= day and (row["valid_to"] is None or row["valid_to"] > day)
     ]
     return max(holding, key=lambda row: row["valid_from"]) if holding else {}
 

@@ -11,18 +11,15 @@ where, is the same: taking the three lines out of dagster.yaml goes back to Dags
 from __future__ import annotations
 
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
-    ASSET_CHECK_EVENTS,
-    ASSET_EVENTS,
-    INDEX_SHARD_NAME,
-    SqliteEventLogStorage,
-)
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
@@ -32,6 +29,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
+#: Engines kept open: a web server looks into every run that a person opens, and must not keep them all.
+OPEN_ENGINES = 32
 
 
 class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
@@ -43,11 +42,18 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     """
 
     def __init__(self, base_dir: str, inst_data: Any = None) -> None:
-        self._engines: dict[str, Engine] = {}
+        self._engines: OrderedDict[str, Engine] = OrderedDict()
+        #: Transactions that the thread with the lock has open, by file.
+        self._open: dict[str, Connection] = {}
         os.environ.setdefault(BATCH_SIZE_VARIABLE, "500")
         if not os.path.isabs(base_dir):
-            base_dir = os.path.join(os.environ["DAGSTER_HOME"], base_dir)
+            home = os.environ.get("DAGSTER_HOME")
+            if not home:
+                raise ValueError(f"base_dir {base_dir!r} lies below DAGSTER_HOME, which is not set")
+            base_dir = os.path.join(home, base_dir)
         super().__init__(base_dir=base_dir, inst_data=inst_data)
+        # A batch calls Dagster's own methods, which connect again, inside its transaction.
+        self._db_lock = threading.RLock()  # type: ignore[assignment]
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Any) -> BatchedSqliteEventLogStorage:
@@ -57,59 +63,69 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
         with self._db_lock:
-            engine = self._engines.get(shard)
-            if engine is None:
-                # NullPool: connections are cheap in SQLite, and none may be inherited over a fork.
-                engine = create_engine(
-                    self.conn_string_for_shard(shard),
-                    poolclass=NullPool,
-                    connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
-                )
-                if shard not in self._initialized_dbs:
-                    self._initdb(engine)
-                    self._initialized_dbs.add(shard)
-                self._engines[shard] = engine
-            with engine.connect() as connection, connection.begin():
-                yield connection
+            if shard in self._open:
+                yield self._open[shard]
+                return
+            with self._engine(shard).begin() as connection:
+                self._open[shard] = connection
+                try:
+                    yield connection
+                finally:
+                    del self._open[shard]
+
+    def _engine(self, shard: str) -> Engine:
+        """Return the engine of one file, whose tables are there; call it with the lock held."""
+        engine = self._engines.get(shard)
+        if engine is None:
+            # NullPool: connections are cheap in SQLite, and none may be inherited over a fork.
+            engine = self._engines[shard] = create_engine(
+                self.conn_string_for_shard(shard),
+                poolclass=NullPool,
+                connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
+            )
+        self._engines.move_to_end(shard)
+        while len(self._engines) > OPEN_ENGINES:
+            self._engines.popitem(last=False)[1].dispose()
+        # Wiping and upgrading forget which files are ready, so this is asked whether or not the engine is new.
+        if shard not in self._initialized_dbs:
+            self._initdb(engine)
+            self._initialized_dbs.add(shard)
+        return engine
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store the asset events of a batch in a transaction per file, and any others one by one.
-
-        A batch is of one run. Planned events of assets come mixed with those of their checks, which Dagster
-        also keeps in a table of their own.
-        """
-        of_assets = [event for event in events if _is_plain_asset_event(event)]
-        for event in events:
-            if not _is_plain_asset_event(event):
-                self.store_event(event)
-        for _, batch in groupby(of_assets, key=lambda event: event.run_id):
-            self._store_asset_events(list(batch))
-
-    def _store_asset_events(self, events: Sequence[EventLogEntry]) -> None:
-        """Write events of one run into the run's file and the index, each in one transaction."""
+        """Store the events of a batch, which are those of assets and their checks in one run, in one transaction."""
+        if not all(map(_is_of_asset, events)) or len({event.run_id for event in events}) != 1:
+            super().store_event_batch(events)
+            return
         rows = [self._event_to_row(event) for event in events]
-        with self._connect(events[0].run_id) as connection:
-            connection.execute(SqlEventLogStorageTable.insert(), rows)
-        with self._connect(INDEX_SHARD_NAME) as connection:
-            connection.execute(SqlEventLogStorageTable.insert(), rows)
+        # Both files are written before either is committed, the run's own first: where a batch fails nothing of it is
+        # kept, and Dagster, which then stores it event by event, stores none twice.
+        with self._connect(INDEX_SHARD_NAME) as index, self._connect(events[0].run_id) as run:
+            run.execute(SqlEventLogStorageTable.insert(), rows)
+            index.execute(SqlEventLogStorageTable.insert(), rows)
             # One writer at a time, and one transaction: the rows just written have consecutive ids.
-            last_id = int(connection.execute(text("select last_insert_rowid()")).scalar_one())
-            event_ids = range(last_id - len(rows) + 1, last_id + 1)
-            self._store_asset_event_tags(connection, events, event_ids)
+            last_id = int(index.execute(text("select last_insert_rowid()")).scalar_one())
+            ids = range(last_id - len(rows) + 1, last_id + 1)
+            of_assets = [at for at, event in enumerate(events) if event.dagster_event_type in ASSET_EVENTS]
+            self._store_asset_event_tags(index, [events[at] for at in of_assets], [ids[at] for at in of_assets])
             # The asset's own row keeps only its newest event of each type.
-            newest = {(row["asset_key"], row["dagster_event_type"]): at for at, row in enumerate(rows)}
-            for at in newest.values():
-                self._store_asset_event(connection, events[at], event_ids[at])
+            newest = {(rows[at]["asset_key"], rows[at]["dagster_event_type"]): at for at in of_assets}
+            for at in sorted(newest.values()):
+                self._store_asset_event(index, events[at], ids[at])
+            for event, event_id in zip(events, ids, strict=True):
+                if event.dagster_event_type in ASSET_CHECK_EVENTS:
+                    self.store_asset_check_event(event, event_id)
 
     def dispose(self) -> None:
         """Close what is open."""
-        for engine in self._engines.values():
-            engine.dispose()
-        self._engines.clear()
+        with self._db_lock:
+            for engine in self._engines.values():
+                engine.dispose()
+            self._engines.clear()
         super().dispose()
 
 
-def _is_plain_asset_event(event: EventLogEntry) -> bool:
-    """Whether an event goes into the run's file and the index, and nowhere else."""
+def _is_of_asset(event: EventLogEntry) -> bool:
+    """Whether an event goes into the run's file and the index, and into no other table but those of assets."""
     kind = event.dagster_event_type if event.is_dagster_event else None
-    return kind in ASSET_EVENTS and kind not in ASSET_CHECK_EVENTS
+    return kind in ASSET_EVENTS or kind in ASSET_CHECK_EVENTS

@@ -1,17 +1,18 @@
 """Dagster's IO managers: assets hand over tables, these put them where the profile says.
 
-What belongs here: the bridge between Dagster's contexts and the lake or the warehouse. Assets return and take Arrow tables
-and know neither.
+What belongs here: the bridge between Dagster's contexts and the lake or the warehouse. Assets return and take Arrow
+tables and know neither.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from finance_assets.contracts import contract_of
-from finance_assets.contracts.model import Contract
+from finance_assets.contracts.model import Contract, ContractError
 from finance_assets.storage.lake import Lake, LakeError
 from finance_assets.storage.warehouse import Warehouse
 
@@ -36,18 +37,21 @@ def _as_arrow(value: Any, path: str) -> pa.Table:
         return value
     if isinstance(value, pa.RecordBatch):
         return pa.Table.from_batches([value])
-    if type(value).__module__.split(".")[0] == "pandas":
-        return pa.Table.from_pandas(value, preserve_index=False)
-    raise TypeError(
-        f"{path}: an asset returns a pyarrow.Table or a pandas.DataFrame, not {type(value).__name__}"
-    )
+    # An asset that made a frame has imported pandas; another need not.
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        try:
+            return pa.Table.from_pandas(value, preserve_index=False)
+        except pa.ArrowException as error:
+            raise ContractError(f"{path}: the frame has a column of mixed types: {error}") from error
+    raise TypeError(f"{path}: an asset returns a pyarrow.Table or a pandas.DataFrame, not {type(value).__name__}")
 
 
 class LakeIOManager(dg.IOManager):
     """Tables as files of the lake, one per partition.
 
-    A run may write one partition, a whole range (``BackfillPolicy.single_run()``) or an unpartitioned table: the rows are
-    split by the contract's partition column, and every partition of the run is replaced, also by no rows.
+    A run may write one partition, a whole range (``BackfillPolicy.single_run()``) or an unpartitioned table: the rows
+    are split by the contract's partition column, and every partition of the run is replaced, also by no rows.
     """
 
     def __init__(self, lake: Lake) -> None:
@@ -81,11 +85,20 @@ class LakeIOManager(dg.IOManager):
             )
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Read the partitions that the run needs, in one scan; say which of them were never made."""
+        """Read the partitions that the run needs; say which of them were never made.
+
+        A range may have gaps, but a table of which nothing at all is there is an error: what is made of it would be
+        empty and look finished.
+        """
         contract = _contract(context)
         columns = (context.definition_metadata or {}).get("columns")
         if context.has_asset_partitions:
             read = self._lake.read(contract, keys=context.asset_partition_keys, columns=columns)
+            if read.missing and not read.keys:
+                raise LakeError(
+                    f"{contract.path} has no file for {read.missing[0]} to {read.missing[-1]} at "
+                    f"{self._lake.scan_address(contract)}; materialise it first"
+                )
             if read.missing:
                 shown = ", ".join(read.missing[:LISTED]) + (", …" if len(read.missing) > LISTED else "")
                 context.log.warning(
@@ -93,9 +106,7 @@ class LakeIOManager(dg.IOManager):
                 )
             return read.table
         if not self._lake.partitions(contract) and not contract.sparse:
-            raise LakeError(
-                f"{contract.path} has no file at {self._lake.scan_address(contract)}; materialise it first"
-            )
+            raise LakeError(f"{contract.path} has no file at {self._lake.scan_address(contract)}; materialise it first")
         return self._lake.read(contract, columns=columns).table
 
 

@@ -29,6 +29,8 @@ from finance_assets.contracts.model import Contract, ContractError, Partitioning
 from finance_assets.contracts.validation import schema_difference
 
 if TYPE_CHECKING:
+    import builtins
+
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.fs as pafs
@@ -329,7 +331,7 @@ class Lake:
         """Return the paths of the files right below ``folder``, sorted; a failed listing raises."""
         return [info.path for info in self._listing(folder, suffix)]
 
-    def _listing(self, folder: str, suffix: str) -> list[pafs.FileInfo]:
+    def _listing(self, folder: str, suffix: str) -> builtins.list[pafs.FileInfo]:
         import pyarrow.fs as pafs
 
         selector = pafs.FileSelector(folder, allow_not_found=True)
@@ -361,7 +363,7 @@ class Lake:
                 "Check FINANCE_ASSETS_LAKE_URI, FINANCE_ASSETS_S3_ENDPOINT_URL, the credentials and what they allow."
             ) from error
 
-    def partitions(self, contract: Contract) -> list[str]:
+    def partitions(self, contract: Contract) -> builtins.list[str]:
         """Return the keys of the files of a table, sorted."""
         return [_key(path) for path in self.list(self.folder(contract), SUFFIX)]
 
@@ -409,9 +411,7 @@ class Lake:
         def is_chosen(info: pafs.FileInfo) -> bool:
             key = _key(info.path)
             return (
-                (wanted is None or key in wanted)
-                and (first is None or key >= first)
-                and (last is None or key <= last)
+                (wanted is None or key in wanted) and (first is None or key >= first) and (last is None or key <= last)
             )
 
         for attempt in range(1, READ_ATTEMPTS + 1):

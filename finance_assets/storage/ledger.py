@@ -7,6 +7,8 @@ sensors plan by comparing a listing with the ledger, assets commit to it.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
     from finance_assets.settings import Clock
 
 BUSY_TIMEOUT_SECONDS = 30
+#: Pause between two attempts to set up a SQLite file that another process is setting up.
+SET_UP_PAUSE_SECONDS = 0.05
+#: Any number that only the ledger's set-up locks by, in a PostgreSQL database that it may share.
+SET_UP_LOCK = 7_310_421_996
+#: Keys asked for in one statement: SQLite and PostgreSQL both limit the parameters.
+KEYS_AT_ONCE = 500
 
 
 class FileStatus(StrEnum):
@@ -81,30 +89,73 @@ class Ledger:
     def __init__(self, url: str, clock: Clock) -> None:
         self._url = url
         self._clock = clock
+        self._opening = threading.Lock()
+        self._opened: sa.Engine | None = None
 
     def __repr__(self) -> str:
-        """Name the ledger without the password that its address may hold."""
-        return f"Ledger({self._engine.url.render_as_string(hide_password=True)!r})"
+        """Name the ledger without the password that its address may hold; nothing is opened for it."""
+        return f"Ledger({self._address().render_as_string(hide_password=True)!r})"
 
-    @cached_property
-    def _engine(self) -> sa.Engine:
+    def _address(self) -> sa.URL:
         import sqlalchemy as sa
 
-        url = sa.make_url(self._url)
+        try:
+            url = sa.make_url(self._url)
+        except (sa.exc.ArgumentError, ValueError):
+            # The cause is left out: it may repeat a piece of the address, and so of the password.
+            raise ValueError(
+                "FINANCE_ASSETS_LEDGER_URL is no address of a database; write sqlite:////path/to/file or "
+                "postgresql+psycopg://user:password@host/database"
+            ) from None
         backend = url.get_backend_name()
         if backend not in ("sqlite", "postgresql"):
             raise ValueError(f"the ledger runs on sqlite or postgresql, not on {backend}")
-        if backend == "sqlite":
-            if url.database and url.database != ":memory:":
-                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-            engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
-            with closing(engine.raw_connection()) as connection:
-                # Readers and a writer side by side; and what is committed is on the disk.
-                connection.cursor().execute("pragma journal_mode=wal")
-        else:
+        # Without a driver SQLAlchemy would look for psycopg2, which is not among our dependencies.
+        return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+    @property
+    def _engine(self) -> sa.Engine:
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
+
+    def _open(self) -> sa.Engine:
+        """Connect and make the tables; several processes may do so at once."""
+        import sqlalchemy as sa
+
+        url = self._address()
+        if url.get_backend_name() == "postgresql":
             engine = sa.create_engine(url, pool_pre_ping=True)
-        self._tables.create_all(engine)
-        return engine
+            with engine.begin() as connection:
+                # Even "create table if not exists" fails where two sessions run it at once.
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SET_UP_LOCK)))
+                self._tables.create_all(connection)
+            return engine
+        if url.database and url.database != ":memory:":
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+
+        @sa.event.listens_for(engine, "connect")
+        def _durable(connection: Any, _: object) -> None:
+            # What is committed is on the disk, whatever SQLite was compiled to do with a write-ahead log.
+            connection.execute("pragma synchronous = full")
+
+        deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+        while True:
+            try:
+                with closing(engine.raw_connection()) as raw:
+                    # Readers and a writer side by side.
+                    raw.cursor().execute("pragma journal_mode = wal")
+                self._tables.create_all(engine)
+            except Exception as error:
+                # SQLite does not wait for this lock, and two processes may both find the tables missing.
+                another_is_at_it = "locked" in str(error) or "already exists" in str(error)
+                if not another_is_at_it or time.monotonic() > deadline:
+                    raise
+                time.sleep(SET_UP_PAUSE_SECONDS)
+            else:
+                return engine
 
     @cached_property
     def _tables(self) -> sa.MetaData:
@@ -183,12 +234,14 @@ class Ledger:
 
     def files(self, status: FileStatus | None = None) -> list[FileRecord]:
         """Return what is known of every file, or of those with ``status``, by key."""
+        table = self._tables.tables["ledger_files"]
+        return self._records(*([] if status is None else [table.c.status == str(status)]))
+
+    def _records(self, *conditions: sa.ColumnElement[bool]) -> list[FileRecord]:
         import sqlalchemy as sa
 
         table = self._tables.tables["ledger_files"]
-        query = sa.select(table).order_by(table.c.key, table.c.recorded_ts_utc)
-        if status is not None:
-            query = query.where(table.c.status == str(status))
+        query = sa.select(table).where(*conditions).order_by(table.c.key, table.c.recorded_ts_utc)
         with self._engine.connect() as connection:
             return [
                 FileRecord(
@@ -203,15 +256,22 @@ class Ledger:
             ]
 
     def unseen(self, listing: Iterable[FileIdentity], *, max_attempts: int = 3) -> Sequence[FileIdentity]:
-        """Return the files of a listing that are still to be processed, in the listing's order.
+        """Return the files of a listing that are still to be processed, each once, in the listing's order.
 
         A file is done when it was processed or quarantined; a failed one is tried again until
         ``max_attempts`` is reached. A changed file (other size or fingerprint) is another file.
         """
-        known = {record.identity: record for record in self.files()}
+        table = self._tables.tables["ledger_files"]
+        listed = list(dict.fromkeys(listing))
+        known: dict[FileIdentity, FileRecord] = {}
+        # Only the listed files are looked up: the ledger grows for ever, and a listing need not.
+        keys = list(dict.fromkeys(identity.key for identity in listed))
+        for start in range(0, len(keys), KEYS_AT_ONCE):
+            found = self._records(table.c.key.in_(keys[start : start + KEYS_AT_ONCE]))
+            known |= {record.identity: record for record in found}
         return [
             identity
-            for identity in listing
+            for identity in listed
             if (record := known.get(identity)) is None
             or (record.status is FileStatus.FAILED and record.attempts < max_attempts)
         ]
@@ -247,5 +307,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the connections."""
-        if "_engine" in self.__dict__:
-            self._engine.dispose()
+        with self._opening:
+            if self._opened is not None:
+                self._opened.dispose()
+                self._opened = None

@@ -7,6 +7,7 @@ builds. DuckDB's file lock is exclusive, so everything that opens the file runs 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,8 @@ def configure_connection(connection: duckdb.DuckDBPyConnection, *, s3: S3Options
     connections and, through ``finance_assets.storage.dbt_plugin``, those of dbt.
     """
     connection.execute("set autoinstall_known_extensions = false")
+    # A timestamp turned into a date must not depend on the zone of the machine.
+    connection.execute("set timezone = 'UTC'")
     if s3 is None:
         return
     connection.execute(f"load {_quoted(str(_httpfs()))}")
@@ -60,9 +63,7 @@ def configure_connection(connection: duckdb.DuckDBPyConnection, *, s3: S3Options
 
     credentials = boto3.Session().get_credentials()
     if credentials is None:
-        raise WarehouseError(
-            "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role"
-        )
+        raise WarehouseError("no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role")
     frozen = credentials.get_frozen_credentials()
     options = {
         "type": "s3",
@@ -98,6 +99,24 @@ def _httpfs() -> Path:
 
 def _quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
+
+
+def _as_pattern(path: str) -> str:
+    """Return a path that ends in ``*.parquet`` as a pattern whose folders stand for themselves."""
+    folder, _, pattern = path.rpartition("/")
+    return re.sub(r"[\[*?]", lambda found: f"[{found.group()}]", folder) + "/" + pattern
+
+
+@contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Make what the block does visible at once, or not at all."""
+    connection.execute("begin")
+    try:
+        yield
+    except BaseException:
+        connection.execute("rollback")
+        raise
+    connection.execute("commit")
 
 
 def _relation(contract: Contract) -> str:
@@ -148,13 +167,14 @@ class DuckDBWarehouse:
             try:
                 connection = duckdb.connect(str(self.path), read_only=read_only and self.path.exists())
                 break
-            except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
+            except (duckdb.IOException, duckdb.ConnectionException) as error:
+                # A second connection of this process, which may write where the first may not, is refused as well.
+                if not any(reason in str(error).lower() for reason in ("lock", "different configuration")):
                     raise
                 if attempt == LOCK_ATTEMPTS:
                     raise WarehouseError(
-                        f"{self.path} is open in another process ({error}). Close it, or read the published "
-                        "layer of the lake, which is never locked."
+                        f"{self.path} is open elsewhere ({error}). Close it, or read the published layer of the "
+                        "lake, which is never locked."
                     ) from error
                 self.sleep(LOCK_PAUSE_SECONDS * attempt)
         try:
@@ -164,44 +184,73 @@ class DuckDBWarehouse:
             connection.close()
 
     def refresh_lake_views(self) -> list[str]:
-        """Make every lake table a view ``layer.name``: typed, and empty while there are no files."""
+        """Make every lake table a view ``layer.name``: typed, and empty while there are no files.
+
+        All of them change at once, or none does.
+        """
         names: list[str] = []
-        with self.connect() as connection:
+        with self.connect() as connection, _transaction(connection):
             for contract in self.contracts:
                 if contract.store is not Store.LAKE:
                     continue
                 connection.execute(f'create schema if not exists "{contract.layer}"')
-                columns = ", ".join(
-                    f'cast("{column.name}" as {column.sql_type}) as "{column.name}"'
-                    for column in contract.columns
-                )
-                if self.lake.partitions(contract):
-                    source = f"read_parquet({_quoted(self.lake.scan_address(contract))})"
-                    view = f"select {columns} from {source}"
-                else:
-                    nulls = ", ".join(
-                        f'cast(null as {column.sql_type}) as "{column.name}"' for column in contract.columns
-                    )
-                    view = f"select {nulls} where false"
-                connection.execute(f"create or replace view {_relation(contract)} as {view}")
+                connection.execute(f"create or replace view {_relation(contract)} as {self._view(contract)}")
                 names.append(f"{contract.layer}.{contract.name}")
         return names
 
+    def _view(self, contract: Contract) -> str:
+        """Return the query of a lake table."""
+        nothing = ", ".join(f'cast(null as {column.sql_type}) as "{column.name}"' for column in contract.columns)
+        if not self.lake.partitions(contract):
+            return f"select {nothing} where false"
+        columns = ", ".join(
+            f'cast("{column.name}" as {column.sql_type}) as "{column.name}"' for column in contract.columns
+        )
+        address = self.lake.scan_address(contract)
+        files = f"read_parquet({_quoted(address if self.lake.is_s3 else _as_pattern(address))}, union_by_name = true)"
+        # The empty row set lends its columns to files that an earlier contract wrote without them.
+        return f"select {columns} from (select {nothing} where false union all by name select * from {files})"
+
     def read(self, contract: Contract, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return a relation as an Arrow table in the contract's types, sorted by its key."""
-        from finance_assets.contracts.arrow import storage_schema
+        """Return a relation as an Arrow table in the contract's types, sorted by its key.
+
+        Raises
+        ------
+        WarehouseError
+            The relation was never made, or is not what its contract promises.
+        """
+        import duckdb
+        import pyarrow as pa
+
+        from finance_assets.contracts.arrow import fit, storage_schema
+        from finance_assets.contracts.model import ContractError
 
         schema = storage_schema(contract)
         names = list(columns) if columns is not None else contract.column_names
+        unknown = [name for name in names if name not in contract.column_names]
+        if unknown:
+            raise WarehouseError(f"{contract.path} has no column {', '.join(unknown)}")
         listed = ", ".join(f'"{name}"' for name in names)
-        order = ", ".join(f'"{name}"' for name in contract.order if name in names) or "1"
+        order = ", ".join(f'"{name}"' for name in contract.order)
         with self.connect(read_only=True) as connection:
-            table = connection.execute(
-                f"select {listed} from {_relation(contract)} order by {order}"
-            ).to_arrow_table()
-        import pyarrow as pa
-
-        return table.cast(pa.schema([schema.field(name) for name in names]))
+            try:
+                table = connection.execute(
+                    f"select {listed} from {_relation(contract)} order by {order}"
+                ).to_arrow_table()
+            except duckdb.CatalogException as error:
+                raise WarehouseError(
+                    f"there is no {contract.layer}.{contract.name} in {self.path}; materialise {contract.path} first"
+                ) from error
+            except duckdb.BinderException as error:
+                raise WarehouseError(
+                    f"{contract.layer}.{contract.name} in {self.path} is not what its contract promises; materialise "
+                    f"{contract.path} again ({error})"
+                ) from error
+        try:
+            fitted = [fit(table.column(name), schema.field(name).type, f"{contract.path}.{name}") for name in names]
+        except ContractError as error:
+            raise WarehouseError(f"{self.path}: {error}; materialise {contract.path} again") from error
+        return pa.Table.from_arrays(fitted, schema=pa.schema([schema.field(name) for name in names]))
 
     def replace(self, contract: Contract, table: pa.Table) -> int:
         """Replace a relation that is not dbt's with ``table``, in one transaction."""
@@ -211,11 +260,10 @@ class DuckDBWarehouse:
         columns = ", ".join(f'"{column.name}" {column.sql_type}' for column in contract.columns)
         with self.connect() as connection:
             connection.register("incoming", rows)
-            connection.execute("begin")
-            connection.execute(f'create schema if not exists "{contract.layer}"')
-            connection.execute(f"create or replace table {_relation(contract)} ({columns})")
-            connection.execute(f"insert into {_relation(contract)} select * from incoming")
-            connection.execute("commit")
+            with _transaction(connection):
+                connection.execute(f'create schema if not exists "{contract.layer}"')
+                connection.execute(f"create or replace table {_relation(contract)} ({columns})")
+                connection.execute(f"insert into {_relation(contract)} select * from incoming")
         return int(rows.num_rows)
 
     def dbt_environment(self) -> dict[str, str]:

@@ -129,14 +129,10 @@ def test_a_dividend_refers_to_the_last_observed_close() -> None:
     result = total_return_adjusted(closes, [CorporateAction(2, "dividend", 2.0)])
     np.testing.assert_allclose(result, [198.0, np.nan, np.nan, 98.0], rtol=1e-15)
     # Split on the unobserved day before: the dividend is per new share.
-    result = total_return_adjusted(
-        closes, [CorporateAction(1, "split", 2), CorporateAction(2, "dividend", 2.0)]
-    )
+    result = total_return_adjusted(closes, [CorporateAction(1, "split", 2), CorporateAction(2, "dividend", 2.0)])
     np.testing.assert_allclose(result, [98.0, np.nan, np.nan, 98.0], rtol=1e-15)
     # Dividend first: two new shares stand for one that was paid 4.
-    result = total_return_adjusted(
-        closes, [CorporateAction(1, "dividend", 4.0), CorporateAction(2, "split", 2)]
-    )
+    result = total_return_adjusted(closes, [CorporateAction(1, "dividend", 4.0), CorporateAction(2, "split", 2)])
     np.testing.assert_allclose(result, [98.0, np.nan, np.nan, 98.0], rtol=1e-15)
 
 
@@ -199,9 +195,7 @@ def test_relative_changes_are_total_returns(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 25))
     price = st.one_of(st.floats(5.0, 500.0), st.just(math.nan))
     closes = data.draw(st.lists(price, min_size=n, max_size=n))
-    splits = st.builds(
-        CorporateAction, st.integers(0, n - 1), st.just("split"), st.sampled_from([0.5, 2.0, 3.0, 1.5])
-    )
+    splits = st.builds(CorporateAction, st.integers(0, n - 1), st.just("split"), st.sampled_from([0.5, 2.0, 3.0, 1.5]))
     dividends = st.builds(
         CorporateAction, st.integers(0, n - 1), st.just("dividend"), st.floats(0, 0.02, allow_subnormal=False)
     )
@@ -214,9 +208,7 @@ def test_relative_changes_are_total_returns(data: st.DataObject) -> None:
         last = np.flatnonzero(observed)[-1]
         if not any(isinstance(a.ex_date, int) and a.ex_date > last for a in actions):
             assert adjusted[last] == closes[last]
-        np.testing.assert_allclose(
-            adjusted[observed] / adjusted[last], expected[observed] / expected[last], rtol=1e-12
-        )
+        np.testing.assert_allclose(adjusted[observed] / adjusted[last], expected[observed] / expected[last], rtol=1e-12)
 
 
 @settings(max_examples=50, deadline=None)
@@ -379,9 +371,7 @@ def test_a_panel_equals_its_series(seed: int) -> None:
         mine = [a for a, t in zip(actions, tickers, strict=True) if t == ticker]
         close, own = all_closes[rows], all_dates[rows]
         np.testing.assert_array_equal(close * factors.split[rows], split_adjusted(close, mine, dates=own))
-        np.testing.assert_array_equal(
-            close * factors.total_return[rows], total_return_adjusted(close, mine, dates=own)
-        )
+        np.testing.assert_array_equal(close * factors.total_return[rows], total_return_adjusted(close, mine, dates=own))
 
 
 def test_a_bad_action_spoils_its_own_history_only() -> None:

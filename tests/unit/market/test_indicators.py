@@ -179,6 +179,8 @@ def test_rsi_of_tiny_prices_through_a_halt() -> None:
     closes = np.concatenate((STOCKCHARTS_CLOSES, np.full(300, STOCKCHARTS_CLOSES[-1])))
     np.testing.assert_allclose(rsi(closes * 1e-305), rsi(closes), rtol=1e-9)
     assert np.isnan(rsi([1e-305, 2e-305, 1e-305])).all()
+    # Beside a price of 1, a change of the smallest double is no movement that could be divided by.
+    assert np.isnan(rsi([5e-324] * 15 + [1e-323, 1.0])[:16]).all()
 
 
 def test_rsi_of_changes_that_overflow_when_added() -> None:
@@ -348,14 +350,13 @@ def test_volatility_beyond_the_range_of_quotients() -> None:
 def test_volume_scores_match_the_definitions(period: int) -> None:
     volumes = np.random.default_rng(5).lognormal(13, 1, 150).round()
     z, robust = volume_zscore(volumes, period), volume_modified_zscore(volumes, period)
-    assert np.isnan(z[:period]).all() and np.isnan(robust[:period]).all()
+    assert np.isnan(z[:period]).all()
+    assert np.isnan(robust[:period]).all()
     for i in range(period, 150):
         window = volumes[i - period : i].tolist()
         median = statistics.median(window)
         mad = statistics.median(abs(v - median) for v in window)
-        assert z[i] == pytest.approx(
-            (volumes[i] - statistics.fmean(window)) / statistics.stdev(window), rel=1e-12
-        )
+        assert z[i] == pytest.approx((volumes[i] - statistics.fmean(window)) / statistics.stdev(window), rel=1e-12)
         assert robust[i] == pytest.approx(0.67449 * (volumes[i] - median) / mad, rel=1e-12)
 
 
@@ -365,7 +366,8 @@ def test_an_earlier_spike_masks_the_plain_score_only() -> None:
     volumes[30] = 2e7
     volumes[35] = 5e6  # still five times the usual
     z, robust = volume_zscore(volumes), volume_modified_zscore(volumes)
-    assert z[30] > 3 and robust[30] > 3.5
+    assert z[30] > 3
+    assert robust[30] > 3.5
     assert z[35] < 3
     assert robust[35] > 3.5
 
@@ -419,9 +421,7 @@ prices = st.lists(
 def test_scaling_by_a_power_of_two_changes_nothing(closes: list[float], period: int, power: int) -> None:
     scaled = np.ldexp(np.array(closes, dtype=float), power)
     np.testing.assert_allclose(rsi(scaled, period), rsi(closes, period), rtol=1e-9)
-    np.testing.assert_array_equal(
-        historical_volatility(scaled, period), historical_volatility(closes, period)
-    )
+    np.testing.assert_array_equal(historical_volatility(scaled, period), historical_volatility(closes, period))
     np.testing.assert_array_equal(sma(scaled, period), np.ldexp(sma(closes, period), power))
 
 
@@ -430,7 +430,8 @@ def test_scaling_by_a_power_of_two_changes_nothing(closes: list[float], period: 
 def test_values_are_in_bounds_and_explained(closes: list[float], period: int) -> None:
     for name, function in WITH_STATUS.items():
         values, status = function(closes, period)
-        assert values.dtype == np.float64 and status.dtype == np.int8
+        assert values.dtype == np.float64
+        assert status.dtype == np.int8
         assert values.shape == status.shape == (len(closes),)
         assert (np.isnan(values) == (status != Status.OK.code)).all(), name
         assert not np.isinf(values).any(), name
@@ -510,7 +511,9 @@ def test_short_and_empty_inputs(name: str) -> None:
     function = ALL[name]
     for n in range(3):
         result = function(np.full(n, 7.0), 5)
-        assert result.shape == (n,) and result.dtype == np.float64 and np.isnan(result).all()
+        assert result.shape == (n,)
+        assert result.dtype == np.float64
+        assert np.isnan(result).all()
     assert np.isnan(function([math.nan] * 30, 5)).all()
 
 
@@ -673,9 +676,7 @@ def test_missing_sessions_inside_the_window() -> None:
     observed = [True, True, False, True, True, True, False, False, True]
     got = window_missing_sessions(observed, 3)
     np.testing.assert_array_equal(got, [-1, -1, -1, 1, 1, 0, -1, -1, 2])
-    panel = window_missing_sessions(
-        [True] * 6, 2, offsets=[0, 3, 6], session_index=np.array([10, 11, 15, 3, 5, 6])
-    )
+    panel = window_missing_sessions([True] * 6, 2, offsets=[0, 3, 6], session_index=np.array([10, 11, 15, 3, 5, 6]))
     np.testing.assert_array_equal(panel, [-1, 0, 3, -1, 1, 0])
     assert window_missing_sessions([], 3).size == 0
     np.testing.assert_array_equal(window_missing_sessions([True, False], 3), [-1, -1])

@@ -102,15 +102,11 @@ def test_chunks_with_dictionaries_of_their_own(tmp_path: Any) -> None:
             for i in range(0, 240, 6)
         ]
     )
-    np.testing.assert_array_equal(
-        Panel.from_arrow(parts, ["close"]).columns["close"], column_to_floats(table["close"])
-    )
+    np.testing.assert_array_equal(Panel.from_arrow(parts, ["close"]).columns["close"], column_to_floats(table["close"]))
 
 
 def test_a_dictionary_may_repeat_a_symbol_or_hold_unused_ones() -> None:
-    symbol = pa.DictionaryArray.from_arrays(
-        pa.array([3, 3, 1, 2], type=pa.int8()), pa.array(["X", "A", "A", "B"])
-    )
+    symbol = pa.DictionaryArray.from_arrays(pa.array([3, 3, 1, 2], type=pa.int8()), pa.array(["X", "A", "A", "B"]))
     table = pa.table({"symbol": symbol, "session_date": DAY_0 + np.array([0, 1, 0, 1]), "close": [1.0] * 4})
     panel = Panel.from_arrow(table, ["close"])
     assert panel.symbols == ("B", "A")
@@ -141,9 +137,7 @@ def test_results_equal_those_of_the_single_series() -> None:
         np.testing.assert_array_equal(
             result.historical_volatility.values[rows], historical_volatility(session, 20)[seen]
         )
-        np.testing.assert_array_equal(
-            scores.zscore.values[rows], volume_zscore(panel.columns["volume"][rows])
-        )
+        np.testing.assert_array_equal(scores.zscore.values[rows], volume_zscore(panel.columns["volume"][rows]))
 
 
 def test_sessions_that_every_ticker_missed_are_known_from_the_calendar_only() -> None:
@@ -156,9 +150,7 @@ def test_sessions_that_every_ticker_missed_are_known_from_the_calendar_only() ->
     assert np.diff(aware.session_index[:63]).max() == 8
     np.testing.assert_array_equal(aware.session_index[:63], np.flatnonzero(keep[:70]))
     longer = np.concatenate((calendar[:1] - 30, calendar, calendar[-1:] + 30))
-    np.testing.assert_array_equal(
-        Panel.from_arrow(partial, [], calendar=longer).session_index, aware.session_index
-    )
+    np.testing.assert_array_equal(Panel.from_arrow(partial, [], calendar=longer).session_index, aware.session_index)
     with pytest.raises(ValueError, match=f"{calendar[3]} is not a session"):
         Panel.from_arrow(partial, [], calendar=np.delete(calendar, 3))
 
@@ -166,7 +158,8 @@ def test_sessions_that_every_ticker_missed_are_known_from_the_calendar_only() ->
 def test_empty_tables() -> None:
     for table in (quotes().slice(0, 0), quotes().schema.empty_table()):
         panel = Panel.from_arrow(table, ["close"])
-        assert panel.symbols == () and panel.n_rows == 0
+        assert panel.symbols == ()
+        assert panel.n_rows == 0
         assert panel.price_indicators("close", "close").rsi.values.size == 0
 
 
@@ -198,9 +191,7 @@ def test_decimals_become_the_nearest_doubles(precision: int) -> None:
     expected = [np.nan if d is None else float(d) for d in DECIMALS]
     exactly = precision == 18
     np.testing.assert_allclose(column_to_floats(column), expected, rtol=0 if exactly else 1e-15)
-    np.testing.assert_allclose(
-        column_to_floats(column.slice(1, 5)), expected[1:6], rtol=0 if exactly else 1e-15
-    )
+    np.testing.assert_allclose(column_to_floats(column.slice(1, 5)), expected[1:6], rtol=0 if exactly else 1e-15)
     np.testing.assert_allclose(
         column_to_floats(column.combine_chunks().slice(2, 4)), expected[2:6], rtol=0 if exactly else 1e-15
     )
@@ -253,9 +244,7 @@ def test_factors_from_a_table_of_actions() -> None:
             "symbol": ["T2", "T9", "T0", "T2", "T1"],
             "ex_date": DAY_0 + np.array([14, 3, 4, 21, 7]),
             "split_ratio": pa.array([2.0, 2.0, None, None, -1.0]),
-            "cash_amount": pa.array(
-                [None, None, Decimal("0.5"), Decimal("0.25"), None], type=pa.decimal128(18, 8)
-            ),
+            "cash_amount": pa.array([None, None, Decimal("0.5"), Decimal("0.25"), None], type=pa.decimal128(18, 8)),
         }
     )
     factors = panel.adjustment_factors("close", actions)
@@ -271,7 +260,8 @@ def test_factors_from_a_table_of_actions() -> None:
         )
     adjusted = panel.with_columns({"close_total_return": panel.columns["close"] * factors.total_return})
     values, status = adjusted.price_indicators("close", "close_total_return", volatility_period=5)[2]
-    assert status[30] == Status.NO_DATA.code and np.isnan(values[30])
+    assert status[30] == Status.NO_DATA.code
+    assert np.isnan(values[30])
     with pytest.raises(ValueError, match="has shape"):
         panel.with_columns({"x": np.zeros(3)})
     no_actions = panel.adjustment_factors("close", actions.slice(0, 0))
@@ -279,9 +269,7 @@ def test_factors_from_a_table_of_actions() -> None:
 
 
 def test_an_indicator_as_columns() -> None:
-    codes: npt.NDArray[np.int8] = np.array(
-        [Status.OK.code, Status.NO_DATA.code, Status.OK.code], dtype=np.int8
-    )
+    codes: npt.NDArray[np.int8] = np.array([Status.OK.code, Status.NO_DATA.code, Status.OK.code], dtype=np.int8)
     values, status = indicator_to_arrow(Indicator(np.array([1.5, np.nan, 0.0]), codes))
     assert values.to_pylist() == [1.5, None, 0.0]
     assert status.to_pylist() == ["ok", "no_data", "ok"]
