@@ -1,0 +1,234 @@
+"""End to end: a real `dagster dev`, a range of sessions launched through its API, and its pages in a browser.
+
+With ``FINANCE_ASSETS_UPDATE_SCREENSHOTS=1`` all sessions of half a year and every asset are made, and the pictures of the README are
+taken anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fixtures.browser import Watched, watched_page
+from fixtures.dagster_dev import ROOT, DagsterDev, dagster_dev
+
+from finance_assets.contracts import CONTRACTS
+from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
+from finance_assets.contracts.market import TICKER_KPIS
+from finance_assets.contracts.model import Partitioning
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("e2e")]
+
+# Read here: each test begins with these variables removed.
+UPDATE = os.environ.get("FINANCE_ASSETS_UPDATE_SCREENSHOTS") == "1"
+START, FIRST, LAST = (
+    ("2012-10-01", "2012-10-01", "2013-03-01") if UPDATE else ("2013-02-01", "2013-02-19", "2013-03-01")
+)
+SESSIONS = 102 if UPDATE else 9
+INPUTS = ("raw/trading_sessions", "raw/instruments")
+PARTITIONED = sorted(path for path, contract in CONTRACTS.items() if contract.partitioning is Partitioning.SESSION)
+OTHERS = sorted(set(CONTRACTS) - set(PARTITIONED) - set(INPUTS))
+
+ASSET_FIELDS = """
+  partitionStats { numMaterialized numPartitions }
+  assetMaterializations(limit: 200) { runId partition metadataEntries { label ... on IntMetadataEntry { intValue } } }
+  assetChecksOrError { ... on AssetChecks { checks {
+    name blocking
+    executionForLatestMaterialization { status runId evaluation { success description } }
+  } } }
+"""
+INSTIGATORS = """
+{ repositoriesOrError { ... on RepositoryConnection { nodes {
+  jobs { name }
+  schedules { name scheduleState { status } }
+  sensors { name sensorState { status } }
+  assetNodes { assetKey { path } groupName }
+} } } }
+"""
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
+    home = tmp_path_factory.mktemp("dagster_dev") / "home"
+    with dagster_dev(home, {"FINANCE_ASSETS_MARKET_START": START}) as server:
+        # The welcome that a new instance shows would stand before every page.
+        server.graphql("mutation { setNuxSeen }")
+        yield server
+        everything = server.program.members()
+        assert len(everything) >= 4, "web server, daemon, code server and their parent"
+        server.program.end()
+        assert server.program.members() == []
+        assert [process for process in everything if process.is_running() and process.status() != "zombie"] == []
+
+
+@pytest.fixture(scope="module")
+def run_id(dev: DagsterDev) -> str:
+    """The run of the range, ended well; before it, what it reads that has no sessions."""
+    inputs = dev.launch("__ASSET_JOB", assets=INPUTS)
+    assert dev.wait_for_run(inputs)["status"] == "SUCCESS"
+    launched = dev.launch("market_sessions", tags={RANGE_START_TAG: FIRST, RANGE_END_TAG: LAST})
+    ended = dev.wait_for_run(launched)
+    assert ended["status"] == "SUCCESS", dev.program.output[-4000:]
+    assert ended["stats"]["stepsFailed"] == 0
+    if UPDATE:
+        rest = dev.wait_for_run(dev.launch("__ASSET_JOB", assets=OTHERS))
+        assert rest["status"] == "SUCCESS", dev.program.output[-4000:]
+    return launched
+
+
+@pytest.fixture(scope="module")
+def repository(dev: DagsterDev) -> dict[str, Any]:
+    nodes = dev.graphql(INSTIGATORS)["repositoriesOrError"]["nodes"]
+    assert len(nodes) == 1
+    return dict(nodes[0])
+
+
+def test_the_workspace_holds_every_asset(repository: dict[str, Any]) -> None:
+    served = {"/".join(node["assetKey"]["path"]): node["groupName"] for node in repository["assetNodes"]}
+    assert served == {path: contract.group for path, contract in CONTRACTS.items()}
+
+
+def test_every_sensor_and_schedule_is_on(repository: dict[str, Any]) -> None:
+    sensors = {sensor["name"]: sensor["sensorState"]["status"] for sensor in repository["sensors"]}
+    schedules = {schedule["name"]: schedule["scheduleState"]["status"] for schedule in repository["schedules"]}
+    assert {"automation", "run_failure_alerts"} <= set(sensors)
+    assert "market_sessions_daily" in schedules
+    assert set(sensors.values()) == {"RUNNING"}
+    assert set(schedules.values()) == {"RUNNING"}
+
+
+def test_no_daemon_is_missing(dev: DagsterDev) -> None:
+    query = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatErrors { message } } } } }"
+
+    def unhealthy() -> list[Any]:
+        statuses = dev.graphql(query)["instance"]["daemonHealth"]["allDaemonStatuses"]
+        return [status for status in statuses if status["required"] and not status["healthy"]]
+
+    dev.program.wait_until(lambda: not unhealthy(), seconds=120, what="every daemon has a heartbeat")
+
+
+@pytest.mark.parametrize("path", PARTITIONED)
+def test_every_session_of_the_range_is_materialised_and_checked(path: str, dev: DagsterDev, run_id: str) -> None:
+    asset = dev.asset(path, ASSET_FIELDS)
+    made = [event["partition"] for event in asset["assetMaterializations"] if event["runId"] == run_id]
+    assert (len(made), min(made), max(made)) == (SESSIONS, FIRST, LAST)
+    assert asset["partitionStats"]["numMaterialized"] == SESSIONS
+    assert asset["partitionStats"]["numPartitions"] >= SESSIONS + (0 if UPDATE else 5), "those before the range wait"
+
+    checks = {check["name"]: check for check in asset["assetChecksOrError"]["checks"]}
+    assert checks["honours_contract"]["blocking"]
+    executions = {name: check["executionForLatestMaterialization"] for name, check in checks.items()}
+    assert {name: each["status"] for name, each in executions.items()} == dict.fromkeys(checks, "SUCCEEDED")
+    assert all(each["runId"] == run_id and each["evaluation"]["success"] for each in executions.values())
+
+
+@pytest.mark.parametrize("path", INPUTS)
+def test_what_has_no_sessions_is_made_and_checked(path: str, dev: DagsterDev, run_id: str) -> None:
+    asset = dev.asset(path, ASSET_FIELDS)
+    assert len(asset["assetMaterializations"]) >= 1
+    statuses = [check["executionForLatestMaterialization"]["status"] for check in asset["assetChecksOrError"]["checks"]]
+    assert statuses
+    assert set(statuses) == {"SUCCEEDED"}
+
+
+def test_the_tables_lie_in_the_lake(dev: DagsterDev, run_id: str) -> None:
+    kpis = sorted(path.stem for path in (dev.home / "lake" / TICKER_KPIS.path).glob("*.parquet"))
+    assert (len(kpis), kpis[0], kpis[-1]) == (SESSIONS, FIRST, LAST)
+
+
+# -- the pages -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def picture(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Where a picture goes: into the working copy only when somebody asks for it."""
+    folder = ROOT / "docs" / "images" if UPDATE else tmp_path
+    return folder / f"{request.function.__name__.removeprefix('test_page_of_')}.png"
+
+
+@pytest.fixture
+def watched(browser: Browser) -> Iterator[Watched]:
+    with watched_page(browser, storage={"dagster-nav-collapsed": "true"}) as page:
+        yield page
+
+
+@pytest.mark.browser
+def test_page_of_asset_graph(dev: DagsterDev, run_id: str, watched: Watched, picture: Path) -> None:
+    page = watched.page
+    page.goto(f"{dev.url}/asset-groups")
+    page.locator("input[placeholder^='Jump to'] >> xpath=following::button[1]").click()  # hides the list of groups
+    page.get_by_text("market", exact=True).first.wait_for()
+    page.keyboard.press("Alt+e")  # opens every group
+    for path in CONTRACTS:
+        # Long names are shortened in the middle: stg_trad…_sessions.
+        name = path.split("/")[1]
+        begin, end = name[:4], name[-9:]
+        page.locator("foreignObject").filter(has_text=begin).filter(has_text=end).first.wait_for()
+    for group in {contract.group for contract in CONTRACTS.values()}:
+        assert page.locator("foreignObject").get_by_text(group, exact=True).count() >= 1
+    page.wait_for_load_state("networkidle")
+    _bring_into_view(page)
+    watched.picture(picture)
+    assert picture.stat().st_size > 50_000
+    assert watched.errors == []
+    assert watched.refused == []
+
+
+@pytest.mark.browser
+def test_page_of_ticker_kpis(dev: DagsterDev, run_id: str, watched: Watched, picture: Path) -> None:
+    page = watched.page
+    page.goto(f"{dev.url}/assets/{TICKER_KPIS.path}?view=overview")
+    for column in TICKER_KPIS.columns[:6]:
+        page.get_by_text(column.name, exact=True).first.wait_for()
+    assert page.get_by_text("unit: sessions").count() >= 1
+    assert page.get_by_text("Latest check results").count() == 1
+    page.wait_for_load_state("networkidle")
+    watched.picture(picture)
+
+    page.goto(f"{dev.url}/assets/{TICKER_KPIS.path}?view=checks")
+    page.get_by_text("honours_contract").first.wait_for()
+    assert watched.errors == []
+    assert watched.refused == []
+
+
+def _bring_into_view(page: Page) -> None:
+    """Move the graph, and shrink it where it must be, until all of it is seen."""
+    left, top, right, bottom = 70.0, 112.0, 1550.0, 996.0  # between the bars and the zoom control
+    for _ in range(20):
+        boxes = page.eval_on_selector_all(
+            "foreignObject",
+            "all => all.map(each => each.getBoundingClientRect()).map(b => [b.left, b.top, b.right, b.bottom])",
+        )
+        seen = [min(box[0] for box in boxes), min(box[1] for box in boxes)]
+        seen += [max(box[2] for box in boxes), max(box[3] for box in boxes)]
+        if seen[0] >= left and seen[1] >= top and seen[2] <= right and seen[3] <= bottom:
+            return
+        if seen[2] - seen[0] > right - left or seen[3] - seen[1] > bottom - top:
+            page.mouse.move((left + right) / 2, (top + bottom) / 2)
+            page.keyboard.down("Control")
+            page.mouse.wheel(0, 40)
+            page.keyboard.up("Control")
+        else:
+            # From a place without assets, so that none is dragged or chosen.
+            x, y = _empty_place(boxes, left, top, right, bottom)
+            page.mouse.move(x, y)
+            page.mouse.down()
+            shift = ((left + right - seen[0] - seen[2]) / 2, (top + bottom - seen[1] - seen[3]) / 2)
+            page.mouse.move(x + shift[0], y + shift[1], steps=4)
+            page.mouse.up()
+        page.wait_for_timeout(150)
+    raise AssertionError("the graph does not fit the page")
+
+
+def _empty_place(boxes: list[list[float]], left: float, top: float, right: float, bottom: float) -> tuple[float, float]:
+    for x in range(int(right) - 20, int(left), -20):
+        for y in range(int(top) + 20, int(bottom), 20):
+            if not any(box[0] - 8 <= x <= box[2] + 8 and box[1] - 8 <= y <= box[3] + 8 for box in boxes):
+                return float(x), float(y)
+    raise AssertionError("there is no empty place on the page")
