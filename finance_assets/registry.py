@@ -1,7 +1,7 @@
 """Where everything lives: group -> modules, and the one function that makes Definitions of them.
 
-What belongs here: the list of rooms and the wiring of resources. A newcomer reads :data:`ASSET_MODULES` and knows the house;
-Dagster, the command line, tests and notebooks all call :func:`build_definitions`.
+What belongs here: the list of rooms and the wiring of resources. A newcomer reads :data:`ASSET_MODULES` and knows
+the house; Dagster, the command line, tests and notebooks all call :func:`build_definitions`.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def test_every_asset_has_what_it_needs(spec: dg.AssetSpec) -> None:
     assert spec.group_name in ASSET_MODULES, "no group, or one that the registry does not know"
     assert spec.group_name == contract.group
     assert spec.kinds, "no kind"
-    assert spec.description and len(spec.description) > 30, "no docstring that says what one row is"
+    assert len(spec.description or "") > 30, "no docstring that says what one row is"
     schema = spec.metadata["dagster/column_schema"]
     columns = schema.value.columns if hasattr(schema, "value") else schema.columns
     assert [column.name for column in columns] == contract.column_names
