@@ -20,7 +20,6 @@ from fixtures.quotes import JANUARY, FakeProvider, MarketBranch, bar, fake_setti
 
 from finance_assets.automation.schedules import ranges_to_run
 from finance_assets.contracts import market
-from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
 from finance_assets.contracts.market import (
     CORPORATE_ACTIONS,
     INSTRUMENTS,
@@ -30,6 +29,7 @@ from finance_assets.contracts.market import (
     TICKER_KPIS,
 )
 from finance_assets.contracts.model import Partitioning
+from finance_assets.market.assets import raw_quotes_asset
 from finance_assets.market.kpis import changed_sessions
 from finance_assets.market.planning import SessionRange
 from finance_assets.market.sources import AuthenticationFailed, ProviderUnavailable, RateLimited
@@ -73,7 +73,7 @@ def assert_same_numbers(one: MarketBranch, other: MarketBranch) -> None:
             assert left.column(field.name).equals(right.column(field.name)), field.name
 
 
-# -- the sample ----------------------------------------------------------------------------------------------------------
+# -- the sample ------------------------------------------------------------------------------------------------------
 
 
 def test_the_sample_from_quotes_to_kpis_and_a_rerun_changes_no_byte(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_the_sample_from_quotes_to_kpis_and_a_rerun_changes_no_byte(tmp_path: Pa
     first, last = date(2012, 5, 15), date(2012, 5, 22)
     made = MarketBranch(Settings(home=tmp_path / "home", market_start=first))
     assert made.tables().success
-    result = made.run(first, last)
+    result = made.run(first, last, checks=True)
     assert result.success
     failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
     assert [check.check_name for check in failed] == ["newest_session_present"]
@@ -106,7 +106,7 @@ def test_the_sample_from_quotes_to_kpis_and_a_rerun_changes_no_byte(tmp_path: Pa
     assert made.files() == before
 
 
-# -- one session at a time -----------------------------------------------------------------------------------------------
+# -- one session at a time -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_a_range_asks_for_each_ticker_once(tmp_path: Path) -> None:
     assert asked.calls == [(symbol, JANUARY[0].replace(day=4), SHORT[-1]) for symbol in ("AAA", "BBB")]
 
 
-# -- what went wrong heals -----------------------------------------------------------------------------------------------
+# -- what went wrong heals -------------------------------------------------------------------------------------------
 
 
 def test_a_missed_session_heals_with_all_that_follows_from_it(tmp_path: Path, together: MarketBranch) -> None:
@@ -178,7 +178,7 @@ def test_a_session_that_lacks_a_ticker_heals(tmp_path: Path, together: MarketBra
     answering = provider()
     answering.errors["BBB"] = RateLimited("fake", "BBB", "too many requests")
     made = branch(tmp_path, answering, now=datetime(2012, 1, 10, 22, tzinfo=UTC))
-    result = made.run(SHORT[0], SHORT[-1])
+    result = made.run(SHORT[0], SHORT[-1], checks=True)
     metadata = materializations(result, QUOTES_RAW)[SHORT[0].isoformat()]
     assert result.success
     assert "too many requests" in metadata["failed_symbols"].value["BBB"]
@@ -247,7 +247,7 @@ def dying(table: str, after: int = 0) -> Iterator[None]:
     assert next(written) > after, f"nothing of {table} was written"
 
 
-# -- corporate actions ---------------------------------------------------------------------------------------------------
+# -- corporate actions -----------------------------------------------------------------------------------------------
 
 
 def with_split(of: FakeProvider, day: date) -> FakeProvider:
@@ -255,17 +255,23 @@ def with_split(of: FakeProvider, day: date) -> FakeProvider:
     return of
 
 
-def test_a_new_split_restates_every_earlier_session_of_its_ticker(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def split_at_once(tmp_path_factory: pytest.TempPathFactory) -> MarketBranch:
+    """Ten sessions in one run that knows of the split of the ninth from the start."""
+    made = branch(tmp_path_factory.mktemp("split"), with_split(provider(), JANUARY[8]))
+    made.run(JANUARY[0], JANUARY[9])
+    return made
+
+
+def test_a_new_split_restates_every_earlier_session_of_its_ticker(tmp_path: Path, split_at_once: MarketBranch) -> None:
     made = branch(tmp_path, with_split(provider(), JANUARY[8]))
     made.run(JANUARY[0], JANUARY[7])
     before = made.read(TICKER_KPIS)
-    result = made.run(JANUARY[8])
-    at_once = branch(tmp_path / "at_once", with_split(provider(), JANUARY[8]))
-    at_once.run(JANUARY[0], JANUARY[8])
-    assert_same_numbers(made, at_once)
-    events = materializations(result, TICKER_KPIS)
-    assert sorted(events) == [day.isoformat() for day in JANUARY[:9]]
-    assert events[JANUARY[8].isoformat()]["restated_symbols"].value == ["BBB"]
+    events = materializations(made.run(JANUARY[8], JANUARY[9]), TICKER_KPIS)
+    assert_same_numbers(made, split_at_once)
+    assert sorted(events) == [day.isoformat() for day in JANUARY[:10]]
+    assert events[JANUARY[9].isoformat()]["restated_symbols"].value == ["BBB"]
+    assert events[JANUARY[9].isoformat()]["restated_partitions"].value == 8
     old = {(r["symbol"], r["session_date"]): r["close_split_adjusted"] for r in before.to_pylist()}
     for row in made.read(TICKER_KPIS).to_pylist():
         if row["session_date"] < JANUARY[8]:
@@ -276,21 +282,21 @@ def test_a_new_split_restates_every_earlier_session_of_its_ticker(tmp_path: Path
     assert made.files() == files
 
 
-@pytest.mark.parametrize("after", [0, 1, 5])
-def test_a_restatement_that_dies_half_way_is_finished_by_the_next_run(tmp_path: Path, after: int) -> None:
+@pytest.mark.parametrize("after", [0, 5])
+def test_a_restatement_that_dies_half_way_is_finished_by_the_next_run(
+    tmp_path: Path, after: int, split_at_once: MarketBranch
+) -> None:
     made = branch(tmp_path, with_split(provider(), JANUARY[8]))
     made.run(JANUARY[0], JANUARY[7])
     with dying("core/ticker_kpis", after):
         assert not made.run(JANUARY[8], raise_on_error=False).success
-    # The next run is about another session, and need not touch those that were left.
+    # The next run is about another session; the one that died has no KPIs yet.
     made.run(JANUARY[9])
-    at_once = branch(tmp_path / "at_once", with_split(provider(), JANUARY[8]))
-    at_once.run(JANUARY[0], JANUARY[9])
-    left, right = (one.read(TICKER_KPIS) for one in (made, at_once))
+    left, right = made.read(TICKER_KPIS), split_at_once.read(TICKER_KPIS)
     assert changed_sessions(left, right) == [JANUARY[8]]
-    assert SessionRange(JANUARY[8], JANUARY[8]) == ranges(made)[0]
+    assert ranges(made)[0].first == JANUARY[8]
     made.run(JANUARY[8])
-    assert_same_numbers(made, at_once)
+    assert_same_numbers(made, split_at_once)
 
 
 def test_a_split_reaches_a_ticker_that_the_newest_session_lacks(tmp_path: Path) -> None:
@@ -320,7 +326,7 @@ def test_a_dividend_that_is_found_late_changes_what_follows(tmp_path: Path) -> N
     assert changed_sessions(left, right) == []
 
 
-# -- nobody answers ------------------------------------------------------------------------------------------------------
+# -- nobody answers --------------------------------------------------------------------------------------------------
 
 
 def step_failure(result: dg.ExecuteInProcessResult, step: str) -> Any:
@@ -328,46 +334,39 @@ def step_failure(result: dg.ExecuteInProcessResult, step: str) -> Any:
 
 
 def failure_of(made: MarketBranch) -> dg.Failure:
-    """What the quotes of one session raise, without Dagster's retries."""
-    job = made.definitions.resolve_job_def("market_sessions")
+    """What the quotes of one session raise, without a run and its retries."""
     with pytest.raises(dg.Failure) as caught:
-        job.execute_in_process(
-            instance=made.instance,
-            tags={RANGE_START_TAG: f"{SHORT[0]}", RANGE_END_TAG: f"{SHORT[0]}"},
-            run_config={"execution": {"config": {"retries": {"disabled": {}}}}},
-            asset_selection=[dg.AssetKey(QUOTES_RAW.asset_key)],
+        raw_quotes_asset(
+            dg.build_asset_context(partition_key=f"{SHORT[0]}"),
+            lake=made.lake,
+            market_data=made.market_data,
+            settings=made.settings,
         )
     return caught.value
 
 
 def test_when_no_provider_answers_the_run_fails_and_says_what_to_do(tmp_path: Path) -> None:
     made = branch(tmp_path, FakeProvider(errors={"*": AuthenticationFailed("fake", "AAA", "the key is refused")}))
+    result = made.run(SHORT[0], raise_on_error=False)
+    assert [event.step_key for event in result.all_events if event.is_step_failure] == ["raw__quotes"]
+    assert made.files().keys() == {"raw/trading_sessions/data.parquet", "raw/instruments/data.parquet"}
     failure = failure_of(made)
     assert failure.allow_retries is False
     assert failure.description is not None
     assert failure.description.startswith("no provider answered for any of 2 tickers")
     assert "the key is refused" in failure.description
     assert "FINANCE_ASSETS_MARKET_PROVIDERS" in failure.description
-    assert made.lake.partitions(QUOTES_RAW) == []
-    result = made.run(SHORT[0], raise_on_error=False)
-    assert step_failure(result, "raw__quotes")
-    assert not materializations(result, QUOTES)
 
 
 def test_what_may_pass_is_tried_again(tmp_path: Path) -> None:
-    answering = provider()
-    answering.errors["AAA"] = AuthenticationFailed("fake", "AAA", "no right to this ticker")
-    answering.errors["BBB"] = ProviderUnavailable("fake", "BBB", "no answer within 20 s")
-    made = branch(tmp_path, answering, FakeProvider(name="other", errors={"*": answering.errors["BBB"]}))
+    refused = AuthenticationFailed("first", "AAA", "no right to this ticker")
+    silent = ProviderUnavailable("second", "AAA", "no answer within 20 s")
+    made = branch(tmp_path, FakeProvider("first", errors={"*": refused}), FakeProvider("second", errors={"*": silent}))
     failure = failure_of(made)
     assert failure.allow_retries is True
     assert "may pass" in str(failure.description)
-    (raw,) = (
-        asset
-        for asset in made.definitions.assets or []
-        if isinstance(asset, dg.AssetsDefinition) and asset.key == dg.AssetKey(QUOTES_RAW.asset_key)
-    )
-    policy = raw.op.retry_policy
+    assert "no right to this ticker" in str(failure.description)
+    policy = raw_quotes_asset.op.retry_policy
     assert policy is not None
     assert policy.max_retries == 2
     assert policy.calculate_delay(2) > policy.calculate_delay(1) >= 60
@@ -387,7 +386,7 @@ def test_a_broken_promise_stops_what_follows(tmp_path: Path) -> None:
     answering = provider()
     made = branch(tmp_path, answering)
     answering.rows["AAA"][SHORT[0]] = bar(SHORT[0], currency="USD")._replace(price_basis="nominal")  # type: ignore[arg-type]
-    result = made.run(SHORT[0], raise_on_error=False)
+    result = made.run(SHORT[0], raise_on_error=False, checks=True)
     assert not result.success
     (check,) = [c for c in result.get_asset_check_evaluations() if not c.passed and c.blocking]
     assert check.asset_key == dg.AssetKey(QUOTES_RAW.asset_key)
@@ -397,7 +396,7 @@ def test_a_broken_promise_stops_what_follows(tmp_path: Path) -> None:
     assert made.lake.partitions(QUOTES) == []
 
 
-# -- who supplied what ---------------------------------------------------------------------------------------------------
+# -- who supplied what -----------------------------------------------------------------------------------------------
 
 
 def test_the_next_provider_answers_and_the_rows_say_why(tmp_path: Path) -> None:
@@ -462,7 +461,7 @@ def test_a_partition_that_was_never_read_has_no_calendar_and_says_so(tmp_path: P
 
 
 def test_sparse_tables_are_written_before_core_quotes(tmp_path: Path) -> None:
-    """A session without rejected rows has no file of them: that core/quotes is there must mean that they were judged."""
+    """A session without rejected rows has no file of them: where core/quotes is there, they must have been judged."""
     made = branch(tmp_path)
     with dying("core/quotes"):
         made.run(date(2012, 1, 9), raise_on_error=False)

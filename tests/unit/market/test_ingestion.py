@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -118,7 +119,7 @@ def test_no_rows_give_an_empty_table(batches: list[LandedBatch]) -> None:
     assert table.schema.names == QUOTES_RAW.column_names
 
 
-# -- what is kept ------------------------------------------------------------------------------------------------------
+# -- what is kept ----------------------------------------------------------------------------------------------------
 
 LATER = datetime.fromisoformat("2012-03-01T00:00:00+00:00")
 
@@ -217,7 +218,7 @@ def test_the_order_of_rows_in_the_tables_means_nothing() -> None:
         assert kept(fetched, stored) == expected
 
 
-# -- versions of instruments -------------------------------------------------------------------------------------------
+# -- versions of instruments -----------------------------------------------------------------------------------------
 
 
 def known(**changes: Any) -> dict[str, Any]:
@@ -248,7 +249,7 @@ def versions(
     )
     assert violations(INSTRUMENTS, table) == []
     rows = table.to_pylist()
-    for earlier, later in zip(rows, rows[1:], strict=False):
+    for earlier, later in pairwise(rows):
         if earlier["symbol"] == later["symbol"]:
             assert earlier["valid_to"] is not None
             assert earlier["valid_to"] <= later["valid_from"]

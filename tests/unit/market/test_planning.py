@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from itertools import pairwise
 
 import pytest
 from fixtures.quotes import JANUARY
@@ -51,5 +52,5 @@ def test_ranges_hold_every_session_once_and_cannot_be_joined(sessions: set[date]
     ranges = contiguous_ranges(list(sessions), JANUARY)
     covered = [day for first, last in ranges for day in JANUARY if first <= day <= last]
     assert covered == sorted(sessions)
-    for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False):
+    for (_, end), (start, _) in pairwise(ranges):
         assert JANUARY.index(start) - JANUARY.index(end) > 1
