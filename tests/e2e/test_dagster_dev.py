@@ -30,7 +30,7 @@ UPDATE = os.environ.get("FINANCE_ASSETS_UPDATE_SCREENSHOTS") == "1"
 START, FIRST, LAST = (
     ("2012-10-01", "2012-10-01", "2013-03-01") if UPDATE else ("2013-02-01", "2013-02-19", "2013-03-01")
 )
-SESSIONS = 102 if UPDATE else 9
+SESSIONS = 103 if UPDATE else 9
 INPUTS = ("raw/trading_sessions", "raw/instruments")
 PARTITIONED = sorted(path for path, contract in CONTRACTS.items() if contract.partitioning is Partitioning.SESSION)
 OTHERS = sorted(set(CONTRACTS) - set(PARTITIONED) - set(INPUTS))
