@@ -143,9 +143,7 @@ def _cast(have: pa.DataType, wanted: pa.DataType) -> _Cast | None:
             # Arrow asks the target for room for any integer, so the digits are counted on the way down.
             return lambda column: column.cast(pa.decimal128(38, wanted.scale)).cast(wanted)
         if kinds.is_floating(have):
-            # By way of text, which is the shortest decimal that names the float: a direct cast would round without a
-            # word, and give the price 1234567890.12 noise in its last places.
-            return lambda column: column.cast(pa.string()).cast(wanted)
+            return lambda column: _decimals(column, wanted)
     elif kinds.is_integer(wanted):
         if kinds.is_integer(have) or kinds.is_floating(have) or kinds.is_decimal(have):
             return lambda column: column.cast(wanted)
@@ -163,6 +161,19 @@ def _cast(have: pa.DataType, wanted: pa.DataType) -> _Cast | None:
     elif kinds.is_string(wanted) and (kinds.is_large_string(have) or kinds.is_string_view(have)):
         return lambda column: column.cast(wanted)
     return None
+
+
+def _decimals(column: pa.ChunkedArray, wanted: pa.Decimal128Type) -> pa.ChunkedArray:
+    """Return floats as the shortest decimals that name them.
+
+    By way of text: a direct cast would round without a word, and give the price 1234567890.12 noise in its last places.
+    """
+    smallest = 10.0**-wanted.scale
+    size = pc.abs(column)
+    if pc.any(pc.and_(pc.greater(size, 0.0), pc.less(size, smallest))).as_py():
+        # Arrow itself reads 1e-200 as zero.
+        raise ValueError("a value is too small")
+    return column.cast(pa.string()).cast(wanted)
 
 
 def _there_and_back(column: pa.ChunkedArray, wanted: pa.DataType, back: _Cast) -> pa.ChunkedArray:

@@ -94,10 +94,11 @@ class WebhookSink:
             """Puts the address in at the last moment, below everything of httpx that logs or raises."""
 
             def handle_request(self, request: httpx.Request) -> httpx.Response:
-                headers = {name: value for name, value in request.headers.items() if name != "host"}
+                url = httpx.URL(address)
+                headers = {**request.headers, "host": url.netloc.decode("ascii")}
                 return super().handle_request(
                     httpx.Request(
-                        request.method, address, headers=headers, stream=request.stream, extensions=request.extensions
+                        request.method, url, headers=headers, stream=request.stream, extensions=request.extensions
                     )
                 )
 
