@@ -24,9 +24,9 @@ def hook(event, arguments):
         # "file" is asked by Python's own platform.architecture(), for a package.
         opened.append(f"{event} {arguments[0]}")
 sys.addaudithook(hook)
-started = time.perf_counter()
+started = time.process_time()
 import finance_assets.definitions
-seconds = time.perf_counter() - started
+seconds = time.process_time() - started
 heavy = [name for name in ("dbt", "dagster_dbt", "duckdb", "boto3", "talib", "scipy", "plotly", "yfinance", "skfolio",
                            "bokeh_sampledata", "httpx", "curl_cffi") if name in sys.modules]
 print(json.dumps({"opened": opened, "sockets": sockets, "seconds": seconds, "heavy": heavy}))
@@ -35,7 +35,7 @@ print(json.dumps({"opened": opened, "sockets": sockets, "seconds": seconds, "hea
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """Load the definitions in a fresh process, three times; the fastest counts, since machines are noisy."""
+    """Load the definitions in a fresh process, three times; the fastest counts, in seconds of processor time."""
     home = tmp_path_factory.mktemp("home")
     environment = {
         "PATH": os.environ["PATH"],
