@@ -133,15 +133,19 @@ def daily_sessions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
     A partition appears when the session has closed, so Friday's is there on Friday evening (see
     :data:`PARTITION_ZONE`). Where the clock stands still, sessions that close after it do not exist.
     """
-    fixed = settings.fixed_now
+    calendar = SessionCalendar.of(settings)
+    start, end = _midnight(settings.start), None
+    if settings.fixed_now is not None:
+        closed = calendar.closed_sessions(settings.fixed_now)
+        # Without a session the end is the start: one within the first window would make a partition of it.
+        end = available_from(closed[-1]) if closed else start
     return dg.TimeWindowPartitionsDefinition(
         cron_schedule=DAILY_CRON,
-        start=_midnight(settings.start),
-        # Dagster takes the digits of a time and forgets its zone.
-        end=fixed.astimezone(ZoneInfo(PARTITION_ZONE)) if fixed is not None else None,
+        start=start,
+        end=end,
         fmt="%Y-%m-%d",
         timezone=PARTITION_ZONE,
-        exclusions=[WEEKEND_CRON, *(_midnight(day) for day in SessionCalendar.of(settings).holidays())],
+        exclusions=[WEEKEND_CRON, *(_midnight(day) for day in calendar.holidays())],
     )
 
 

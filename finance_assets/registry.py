@@ -33,7 +33,7 @@ ASSET_MODULES: dict[str, tuple[str, ...]] = {
     "publishing": ("finance_assets.publishing.assets",),
 }
 #: Modules whose asset checks go beyond the contracts.
-CHECK_MODULES: tuple[str, ...] = ("finance_assets.market.checks",)
+CHECK_MODULES: tuple[str, ...] = ("finance_assets.market.checks", "finance_assets.publishing.checks")
 
 
 def _modules(names: tuple[str, ...]) -> list[ModuleType]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 #: Fixtures that several tests share; each module says what it starts.
-pytest_plugins = ["fixtures.aws", "fixtures.browser", "fixtures.dagster_dev"]
+pytest_plugins = ["fixtures.aws", "fixtures.browser", "fixtures.dagster_dev", "fixtures.postgres"]
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Variables of the person's shell that must not reach a test.

@@ -23,7 +23,11 @@ WHEN_HISTORY_IS_NEW = (
 
 
 def when_missing_or_on(cron: str, timezone: str) -> dg.AutomationCondition[Any]:
-    """Return a condition for a table without inputs: when it was never made, and at each tick of ``cron``."""
-    return (dg.AutomationCondition.on_missing() | dg.AutomationCondition.on_cron(cron, timezone)).with_label(
-        f"when missing, and at {cron}"
-    )
+    """Return a condition for a table without inputs: once when it is missing, and at each tick of ``cron``.
+
+    ``on_missing()`` passes over what was missing before it looked for the first time, which on a new deployment is
+    everything. A run that failed is not repeated at every look: the alert tells of it, and the next tick tries again.
+    """
+    handled = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
+    when_missing = dg.AutomationCondition.missing().newly_true().since(handled)
+    return (when_missing | dg.AutomationCondition.on_cron(cron, timezone)).with_label(f"when missing, and at {cron}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ KPI_NAMES = (
     "dividend_payout_ratio",
     "volume_anomaly_signal",
 )
+DOCUMENT_SUFFIX = ".json"
 
 
 def ticker_documents(kpis: pa.Table, instruments: pa.Table, processed_at: datetime) -> pa.Table:
@@ -87,9 +89,30 @@ def document_bytes(row: dict[str, Any]) -> bytes:
     return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def document_row(data: bytes) -> dict[str, Any]:
+    """Return the row that :func:`document_bytes` wrote.
+
+    Raises
+    ------
+    ValueError
+        The bytes are not such a document; the message says what is wrong.
+    """
+    try:
+        document = json.loads(data)
+        row: dict[str, Any] = document | document["calculated_kpis"]
+        del row["calculated_kpis"]
+        row["processed_at"] = datetime.fromisoformat(row["processed_at"])
+        row["eps"] = None if row["eps"] is None else Decimal(repr(row["eps"]))
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    if list(row) != [*(name for name in TICKER_DOCUMENTS.column_names if name not in KPI_NAMES), *KPI_NAMES]:
+        raise ValueError(f"its keys are {', '.join(row)}")
+    return row
+
+
 def document_name(symbol: str) -> str:
     """Return the file name of a ticker's document; characters that a path could stumble on are percent-encoded."""
-    return f"{quote(symbol, safe='')}.json"
+    return f"{quote(symbol, safe='')}{DOCUMENT_SUFFIX}"
 
 
 def _version(versions: list[dict[str, Any]], day: date) -> dict[str, Any]:

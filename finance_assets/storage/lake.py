@@ -486,7 +486,7 @@ class Lake:
                     groups.append(table.combine_chunks())
         schema = storage_schema(contract)
         empty = pa.schema([schema.field(name) for name in names]).empty_table()
-        return pa.concat_tables([empty, *groups]), outdated
+        return pa.concat_tables([group for group in groups if group.num_rows] or [empty]), outdated
 
     def _read_whole(self, contract: Contract, path: str, names: Sequence[str]) -> tuple[pa.Table, str]:
         """Return a file's rows by one request, and how its schema differs from today's."""

@@ -292,9 +292,10 @@ class Ledger:
             index_elements=[table.c.provider, table.c.day],
             set_={"used": table.c.used + 1},
             where=None if limit is None else table.c.used < limit,
-        )
+            # Not every driver counts the rows of an insert, so the row itself says that there is one.
+        ).returning(table.c.used)
         with self._engine.begin() as connection:
-            return bool(connection.execute(statement).rowcount)
+            return connection.execute(statement).scalar() is not None
 
     def used(self, provider: str, day: date) -> int:
         """Return how many requests were taken out of a provider's quota of ``day``."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +19,7 @@ from finance_assets.contracts.market import INSTRUMENTS, TICKER_KPIS
 from finance_assets.contracts.publishing import TICKER_DOCUMENTS
 from finance_assets.contracts.validation import violations
 from finance_assets.publishing.assets import CURRENT_SESSIONS, ticker_documents_asset
+from finance_assets.publishing.checks import ticker_documents_honour_contract
 from finance_assets.publishing.documents import document_bytes, document_name, ticker_documents
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
@@ -260,12 +263,40 @@ def test_each_document_equals_its_kpi_row(lake: Lake, settings: Settings) -> Non
 
 def test_a_document_that_breaks_its_contract_is_not_written(lake: Lake, settings: Settings) -> None:
     put(lake, kpi(rsi_14=170.0))
-    result = publish(lake, settings)
-    assert result.check_results is not None
-    (check,) = result.check_results
-    assert not check.passed
-    assert "rsi_14_day <= 100" in (check.description or "")
+    with pytest.raises(dg.Failure, match=r"no document was written: rsi_14_day <= 100: broken 1 times, first by AAA"):
+        publish(lake, settings)
     assert not Path(lake.folder(TICKER_DOCUMENTS)).exists()
+
+
+def test_stored_documents_are_read_back_as_rows_that_keep_their_contract(lake: Lake, settings: Settings) -> None:
+    put(lake, kpi(), kpi(symbol="^GSPC", **UNDEFINED))
+    publish(lake, settings)
+    result = ticker_documents_honour_contract(lake=lake)
+    assert result.passed, result.description
+    assert result.metadata["rows"].value == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda text: text[:-20], "AAA.json: JSONDecodeError"),
+        (lambda text: text.replace('"AAA"', '"BBB"'), "AAA.json: it is the document of BBB"),
+        (lambda text: text.replace('"eps"', '"EPS"'), "AAA.json: KeyError: 'eps'"),
+        (lambda text: text.replace("{", '{"more": 1,', 1), "its keys are more, symbol"),
+        (lambda text: "[]", "AAA.json: TypeError"),
+        (lambda text: re.sub(r'("rsi_14_day": )[0-9.]+', r"\g<1>170.0", text), "rsi_14_day <= 100: broken 1 times"),
+    ],
+)
+def test_a_stored_document_that_was_spoilt_fails_the_check(
+    lake: Lake, settings: Settings, change: Callable[[str], str], complaint: str
+) -> None:
+    put(lake, kpi())
+    publish(lake, settings)
+    (path,) = Path(lake.folder(TICKER_DOCUMENTS)).iterdir()
+    path.write_text(change(path.read_text()))
+    result = ticker_documents_honour_contract(lake=lake)
+    assert not result.passed
+    assert complaint in (result.description or "")
 
 
 def test_a_ticker_that_has_been_silent_for_long_gets_no_new_document(lake: Lake, settings: Settings) -> None:

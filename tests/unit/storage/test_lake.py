@@ -1,0 +1,613 @@
+"""The lake on a folder: whole files, the same bytes for the same rows, and nothing read that is not there."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from fixtures.rows import good_row, table_of
+
+from finance_assets.contracts.arrow import conform, storage_schema
+from finance_assets.contracts.market import CORPORATE_ACTIONS, INSTRUMENTS, QUOTES, TRADING_SESSIONS
+from finance_assets.contracts.model import Column, Contract, ContractError
+from finance_assets.storage import lake as lake_module
+from finance_assets.storage.lake import LANDING_FOLDER, TEMPORARY_FOLDER, Lake, LakeError, parquet_bytes
+
+DAYS = ("2013-01-02", "2013-01-03", "2013-01-04")
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "lake"))
+
+
+@pytest.fixture(params=["whole", "scanned"])
+def either(request: pytest.FixtureRequest, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    """A lake that reads its files whole, and one that takes them all for large ones."""
+    if request.param == "scanned":
+        monkeypatch.setattr(lake_module, "WHOLE_FILE_BYTES", 0)
+    return lake
+
+
+def quotes(days: Sequence[str] = DAYS, symbols: int = 3, **changes: Any) -> pa.Table:
+    """Quotes of some symbols on each day, in no useful order."""
+    rows = [
+        good_row(
+            QUOTES,
+            symbol=f"S{number}",
+            session_date=date.fromisoformat(day),
+            close=Decimal(f"{10 + number}.12345678"),
+            open=None,
+            high=None,
+            low=None,
+            **changes,
+        )
+        for number in reversed(range(symbols))
+        for day in days
+    ]
+    return table_of(QUOTES, *rows)
+
+
+def sessions(count: int, shift: int = 0) -> pa.Table:
+    rows = [
+        good_row(TRADING_SESSIONS, session_date=date(2000, 1, 1) + timedelta(days=place + shift), session_ordinal=place)
+        for place in range(count)
+    ]
+    return table_of(TRADING_SESSIONS, *rows)
+
+
+def dividends(*days: str) -> pa.Table:
+    return table_of(CORPORATE_ACTIONS, *(good_row(CORPORATE_ACTIONS, ex_date=date.fromisoformat(day)) for day in days))
+
+
+def shuffled(table: pa.Table, seed: int) -> pa.Table:
+    taken = table.take(pa.array(np.random.default_rng(seed).permutation(table.num_rows)))
+    return pa.Table.from_batches(taken.to_batches(max_chunksize=7), schema=taken.schema).select(
+        sorted(taken.column_names)
+    )
+
+
+def files(lake: Lake) -> dict[str, bytes]:
+    root = Path(lake.root)
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+# -- writing -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_read_exactly(either: Lake) -> None:
+    table = table_of(
+        INSTRUMENTS,
+        good_row(INSTRUMENTS, eps=Decimal("-0.00000001"), pe_ratio=0.1),
+        good_row(INSTRUMENTS, symbol="^GSPC", eps=Decimal("9999999999.99999999"), gics_sector=None, pe_ratio=None),
+    )
+    size = either.write(INSTRUMENTS, table)
+    path = Path(either.file(INSTRUMENTS))
+    assert path == Path(either.root) / "raw" / "instruments" / "data.parquet"
+    assert size == path.stat().st_size
+    read = either.read(INSTRUMENTS)
+    assert read.table.equals(conform(INSTRUMENTS, table))
+    assert (read.missing, read.keys, read.outdated) == ((), ("data",), {})
+
+    instant = datetime(2013, 1, 2, 21, 30, 0, 123456, tzinfo=UTC)
+    either.write(TRADING_SESSIONS, table_of(TRADING_SESSIONS, good_row(TRADING_SESSIONS, close_ts_utc=instant)))
+    assert either.read(TRADING_SESSIONS).table.column("close_ts_utc").to_pylist() == [instant]
+
+
+@pytest.mark.parametrize("count", [0, 1, 200, 3000])
+def test_the_same_rows_in_any_order_give_the_same_bytes(lake: Lake, count: int) -> None:
+    lake.write(TRADING_SESSIONS, sessions(count))
+    first = files(lake)
+    assert len(first) == 1
+    for seed in range(2):
+        lake.write(TRADING_SESSIONS, shuffled(sessions(count), seed))
+        assert files(lake) == first
+
+
+def test_the_same_partitions_in_any_order_give_the_same_bytes(lake: Lake) -> None:
+    table = quotes(symbols=5)
+    lake.write_partitions(QUOTES, table, DAYS)
+    first = files(lake)
+    for seed in range(2):
+        lake.write_partitions(QUOTES, shuffled(table, seed), DAYS[::-1])
+        assert files(lake) == first
+    one = quotes(DAYS[1:2], symbols=5)
+    lake.write_partitions(QUOTES, shuffled(one, 5), DAYS[1:2])
+    assert files(lake) == first, "a partition by itself is the same file as in a range"
+
+
+def test_rows_that_break_their_key_give_the_same_bytes_too(lake: Lake) -> None:
+    rows = [good_row(QUOTES, volume=volume) for volume in (5, 1, 3)]
+    for ordered in (rows, rows[::-1]):
+        lake.write_partitions(QUOTES, table_of(QUOTES, *ordered), ["2013-02-28"])
+        kept = files(lake)
+    assert lake.read(QUOTES).table.column("volume").to_pylist() == [1, 3, 5]
+    lake.write_partitions(QUOTES, table_of(QUOTES, *rows), ["2013-02-28"])
+    assert files(lake) == kept
+
+
+def test_another_wording_of_the_contract_changes_no_byte(lake: Lake) -> None:
+    lake.write(TRADING_SESSIONS, sessions(3))
+    first = files(lake)
+    first_column, *others = TRADING_SESSIONS.columns
+    reworded = replace(TRADING_SESSIONS, columns=(replace(first_column, description="Otherwise.", unit="x"), *others))
+    lake.write(reworded, sessions(3))
+    assert files(lake) == first
+
+
+def test_a_large_table_has_row_groups_with_statistics(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 1000)
+    lake.write(TRADING_SESSIONS, shuffled(sessions(2500), 1))
+    metadata = pq.read_metadata(lake.file(TRADING_SESSIONS))
+    assert metadata.num_row_groups == 3
+    spans = [metadata.row_group(place).column(0).statistics for place in range(3)]
+    assert all(before.max < after.min for before, after in zip(spans, spans[1:], strict=False))
+
+
+def test_each_partition_is_a_file_and_one_without_rows_an_empty_one(lake: Lake) -> None:
+    written = lake.write_partitions(QUOTES, quotes(DAYS[:2]), [*DAYS, DAYS[0]])
+    assert written == {DAYS[0]: 3, DAYS[1]: 3, DAYS[2]: 0}
+    assert lake.partitions(QUOTES) == list(DAYS)
+    assert lake.row_counts(QUOTES) == written
+    empty = pq.read_table(lake.file(QUOTES, DAYS[2]))
+    assert empty.schema.equals(storage_schema(QUOTES))
+    assert set(files(lake)) == {f"core/quotes/{day}.parquet" for day in DAYS}
+
+
+def test_a_rerun_replaces_a_partition_whole_and_no_other(lake: Lake) -> None:
+    lake.write_partitions(QUOTES, quotes(), DAYS)
+    before = files(lake)
+    lake.write_partitions(QUOTES, quotes(DAYS[1:2], symbols=1), DAYS[1:2])
+    assert lake.row_counts(QUOTES) == {DAYS[0]: 3, DAYS[1]: 1, DAYS[2]: 3}
+    after = files(lake)
+    assert [name for name in after if after[name] != before[name]] == [f"core/quotes/{DAYS[1]}.parquet"]
+
+
+def test_a_sparse_table_has_no_file_for_no_rows_unless_it_had_some(lake: Lake) -> None:
+    lake.write_partitions(CORPORATE_ACTIONS, dividends(DAYS[1]), DAYS)
+    assert lake.partitions(CORPORATE_ACTIONS) == [DAYS[1]]
+    lake.write_partitions(CORPORATE_ACTIONS, dividends(), DAYS)
+    assert lake.row_counts(CORPORATE_ACTIONS) == {DAYS[1]: 0}
+    read = lake.read(CORPORATE_ACTIONS, keys=DAYS)
+    assert (read.table.num_rows, read.missing) == (0, ())
+
+    rare = replace(INSTRUMENTS, name="rare", sparse=True)
+    assert lake.write(rare, table_of(rare)) == 0
+    assert lake.partitions(rare) == []
+    lake.write(rare, table_of(rare, good_row(rare)))
+    lake.write(rare, table_of(rare))
+    assert lake.row_counts(rare) == {"data": 0}
+
+
+def test_a_row_of_another_partition_is_refused_and_nothing_is_written(lake: Lake) -> None:
+    lake.write_partitions(QUOTES, quotes(DAYS[:1]), DAYS[:1])
+    before = files(lake)
+    with pytest.raises(LakeError, match=r"core/quotes: rows for 2 partitions .* the first '2013-01-03'; nothing was"):
+        lake.write_partitions(QUOTES, quotes(symbols=9), DAYS[:1])
+    assert files(lake) == before
+
+
+def test_a_row_of_no_partition_is_refused(lake: Lake) -> None:
+    table = pa.concat_tables([quotes(), table_of(QUOTES, good_row(QUOTES, session_date=None))])
+    with pytest.raises(LakeError, match=r"core/quotes: 1 rows have no session_date, so they belong to no partition"):
+        lake.write_partitions(QUOTES, table, DAYS)
+    assert files(lake) == {}
+
+
+def test_a_table_that_breaks_the_contracts_types_is_refused_and_nothing_is_written(lake: Lake) -> None:
+    table = quotes()
+    third = table.set_column(table.column_names.index("close"), "close", pa.array([1 / 3] * 9))
+    with pytest.raises(ContractError, match=r"core/quotes\.close: 0\.333"):
+        lake.write_partitions(QUOTES, third, DAYS)
+    assert files(lake) == {}
+
+
+UNSAFE = ["../secrets", "a/b", "", ".", "..", ".hidden", "a\n", "/etc/passwd", "x\0y", "C:\\x", "tür", "^GSPC", "a b"]
+
+
+@pytest.mark.parametrize("key", UNSAFE)
+def test_a_key_that_is_no_plain_name_is_refused_before_anything_is_written(lake: Lake, key: str) -> None:
+    with pytest.raises(LakeError, match="cannot name a file"):
+        lake.file(QUOTES, key)
+    with pytest.raises(LakeError, match="cannot name a file"):
+        lake.write(TRADING_SESSIONS, sessions(1), key)
+    with pytest.raises(LakeError, match="cannot name a file"):
+        lake.write_partitions(QUOTES, quotes(), [*DAYS, key])
+    assert files(lake) == {}
+
+
+@pytest.mark.parametrize("key", ["2013-01-02", "a", "vendor=x_1.2+3", "0"])
+def test_a_plain_name_is_a_key(lake: Lake, key: str) -> None:
+    lake.write(TRADING_SESSIONS, sessions(1), key)
+    assert lake.partitions(TRADING_SESSIONS) == [key]
+    assert lake.row_counts(TRADING_SESSIONS) == {key: 1}
+
+
+def test_each_kind_of_table_has_its_own_way_to_be_written(lake: Lake) -> None:
+    with pytest.raises(LakeError, match="core/quotes is partitioned by session_date; use write_partitions"):
+        lake.write(QUOTES, quotes(), DAYS[0])
+    with pytest.raises(LakeError, match="raw/trading_sessions is not partitioned; use write"):
+        lake.write_partitions(TRADING_SESSIONS, sessions(1), ["data"])
+    assert files(lake) == {}
+
+
+# -- durability ----------------------------------------------------------------------------------------------
+
+
+def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_return(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.write_partitions(QUOTES, quotes(), DAYS)
+    steps: list[str] = []
+    sync, move = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        steps.append(f"sync {'folder' if os.path.isdir(path) else 'file'}")
+        sync(descriptor)
+
+    def rename(source: str, target: str) -> None:
+        steps.append("rename")
+        assert os.path.dirname(source) == os.path.join(lake.root, TEMPORARY_FOLDER)
+        move(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", rename)
+    lake.put(lake.file(QUOTES, DAYS[0]), b"PAR1")
+    assert steps == ["sync file", "rename", "sync folder"]
+
+    steps.clear()
+    monkeypatch.setattr(lake_module, "WRITERS", 1)
+    lake.write_partitions(QUOTES, quotes(), DAYS)
+    assert steps == ["sync file", "rename"] * 3 + ["sync folder"], "the folder once for all its files"
+
+
+def test_new_folders_are_durable_too(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = lake_module._sync_folder
+    monkeypatch.setattr(lake_module, "_sync_folder", lambda folder: (synced.append(folder), real(folder)))
+    lake.put(f"{lake.root}/a/b/file", b"x")
+    above = os.path.dirname(lake.root)
+    assert {above, lake.root, f"{lake.root}/a", f"{lake.root}/a/b"} <= set(synced)
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    lake.write(TRADING_SESSIONS, sessions(2))
+    before = files(lake)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, fails, full)
+        with pytest.raises(OSError, match="No space left"):
+            lake.write(TRADING_SESSIONS, sessions(3))
+    assert files(lake) == before
+    lake.write(TRADING_SESSIONS, sessions(3))
+    assert lake.row_counts(TRADING_SESSIONS) == {"data": 3}
+
+
+def test_after_an_error_no_other_partition_is_begun(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = [f"2013-01-{day:02}" for day in range(1, 32)]
+    begun: list[str] = []
+
+    def broken(self: Lake, path: str, data: bytes) -> None:
+        begun.append(path)
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(Lake, "_replace", broken)
+    monkeypatch.setattr(lake_module, "WRITERS", 2)
+    with pytest.raises(OSError, match="the disk is gone"):
+        lake.write_partitions(QUOTES, quotes(days, symbols=1), days)
+    assert len(begun) < len(days)
+
+
+def test_what_a_dead_writer_left_is_swept_and_what_a_live_one_writes_is_not(lake: Lake) -> None:
+    folder = Path(lake.root) / TEMPORARY_FOLDER
+    folder.mkdir(parents=True)
+    (folder / "of-the-dead").write_bytes(b"half a fi")
+    living = folder / "of-the-living"
+    with living.open("wb") as file:
+        # A lock belongs to whoever opened the file: no process id that could be another's by now, nor of another machine.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        lake.write(TRADING_SESSIONS, sessions(1))
+        assert [path.name for path in folder.iterdir()] == ["of-the-living"]
+    Lake(lake.root).write(TRADING_SESSIONS, sessions(1))
+    assert list(folder.iterdir()) == []
+
+
+def test_a_file_that_is_swept_before_it_is_locked_is_made_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, swept = lake_module._lock, []
+
+    def after_the_sweeper(descriptor: int) -> bool | None:
+        if not swept:
+            swept.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            os.unlink(swept[0])
+        return lock(descriptor)
+
+    monkeypatch.setattr(lake_module, "_lock", after_the_sweeper)
+    lake.write(TRADING_SESSIONS, sessions(2))
+    assert swept
+    assert lake.row_counts(TRADING_SESSIONS) == {"data": 2}
+
+
+def test_a_file_system_without_locks_can_be_written_and_is_not_swept(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    folder = Path(lake.root) / TEMPORARY_FOLDER
+    folder.mkdir(parents=True)
+    (folder / "somebodys").write_bytes(b"half a fi")
+    lake.write(TRADING_SESSIONS, sessions(2))
+    assert [path.name for path in folder.iterdir()] == ["somebodys"]
+
+
+def test_a_temporary_folder_that_somebody_tidied_away_is_made_again(lake: Lake) -> None:
+    lake.write(TRADING_SESSIONS, sessions(1))
+    (Path(lake.root) / TEMPORARY_FOLDER).rmdir()
+    lake.write(TRADING_SESSIONS, sessions(2))
+    assert lake.row_counts(TRADING_SESSIONS) == {"data": 2}
+
+
+# -- landed bytes --------------------------------------------------------------------------------------------
+
+
+def test_landed_bytes_are_kept_once_under_their_sha256(lake: Lake) -> None:
+    page = b'{"Note": "as it came"}\x00\xff'
+    digest = lake.land(page, "market", "alpha_vantage", suffix=".json.gz")
+    assert digest == hashlib.sha256(page).hexdigest()
+    path = Path(lake.root) / LANDING_FOLDER / "market" / "alpha_vantage" / f"{digest}.json.gz"
+    assert str(path) == lake.landed_path(digest, "market", "alpha_vantage", suffix=".json.gz")
+    assert path.read_bytes() == page == lake.get(str(path))
+    before = path.stat().st_ino
+    assert lake.land(page, "market", "alpha_vantage", suffix=".json.gz") == digest
+    assert path.stat().st_ino == before, "what is there is not written again"
+
+
+@pytest.mark.parametrize(
+    ("digest", "parts", "suffix"),
+    [
+        ("../../x", ("market",), ""),
+        ("0" * 64, ("..",), ""),
+        ("0" * 64, ("market", "a/b"), ""),
+        ("0" * 64, ("market",), "/../x"),
+        ("0" * 64, ("market",), ".json/"),
+    ],
+)
+def test_landed_bytes_stay_in_their_folder(lake: Lake, digest: str, parts: tuple[str, ...], suffix: str) -> None:
+    with pytest.raises(LakeError, match="cannot name"):
+        lake.landed_path(digest, *parts, suffix=suffix)
+
+
+def test_bytes_that_are_not_there_are_not_found(lake: Lake) -> None:
+    assert not lake.exists(lake.file(TRADING_SESSIONS))
+    with pytest.raises(FileNotFoundError):
+        lake.get(lake.file(TRADING_SESSIONS))
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+
+def test_a_table_that_was_never_made_is_empty_and_typed(lake: Lake) -> None:
+    read = lake.read(QUOTES)
+    assert read.table.schema.equals(storage_schema(QUOTES))
+    assert (read.table.num_rows, read.missing, read.keys) == (0, (), ())
+    assert lake.partitions(QUOTES) == []
+    assert lake.row_counts(QUOTES) == {}
+    assert lake.read(QUOTES, keys=DAYS[:1], columns=["close"]).missing == DAYS[:1]
+    assert lake.read(QUOTES, columns=["close"]).table.column_names == ["close"]
+
+
+def test_partitions_are_chosen_by_name_and_by_range(either: Lake) -> None:
+    either.write_partitions(QUOTES, quotes(), DAYS)
+    named = either.read(QUOTES, keys=(key for key in ("2013-01-09", DAYS[2], DAYS[0], "2012-12-31")))
+    assert named.missing == ("2012-12-31", "2013-01-09")
+    assert named.keys == (DAYS[0], DAYS[2])
+    assert named.table.column("session_date").to_pylist() == [date(2013, 1, 2)] * 3 + [date(2013, 1, 4)] * 3
+    for first, last, keys in [
+        (DAYS[1], None, DAYS[1:]),
+        (None, DAYS[1], DAYS[:2]),
+        (DAYS[1], DAYS[1], DAYS[1:2]),
+        ("2013-01-05", None, ()),
+    ]:
+        read = either.read(QUOTES, first=first, last=last)
+        assert (read.keys, read.missing) == (tuple(keys), ())
+        assert read.table.num_rows == 3 * len(keys)
+    assert either.read(QUOTES, keys=[]).table.num_rows == 0
+
+
+def test_rows_come_in_the_order_of_their_partitions(either: Lake) -> None:
+    days = [(date(2012, 1, 1) + timedelta(days=place)).isoformat() for place in range(300)]
+    table = quotes(days, symbols=2)
+    either.write_partitions(QUOTES, table, days)
+    read = either.read(QUOTES).table
+    assert read.equals(conform(QUOTES, table, order=("session_date", "symbol")))
+    if lake_module.WHOLE_FILE_BYTES:
+        assert read.column("close").num_chunks <= 2, "many small files do not make many small chunks"
+
+
+def test_columns_come_as_asked_for_and_a_filter_may_use_others(either: Lake) -> None:
+    either.write_partitions(QUOTES, quotes(), DAYS)
+    read = either.read(QUOTES, columns=["close", "symbol"], where=pc.field("session_date") > date(2013, 1, 2)).table
+    assert read.column_names == ["close", "symbol"]
+    assert read.column("symbol").to_pylist() == ["S0", "S1", "S2"] * 2
+    assert read.schema.field("close").type == pa.decimal128(18, 8)
+    some = either.read(QUOTES, where=pc.is_in(pc.field("symbol"), pa.array(["S1"]))).table
+    assert some.column("close").to_pylist() == [Decimal("11.12345678")] * 3
+    assert some.schema.equals(storage_schema(QUOTES))
+    assert either.read(QUOTES, where=pc.field("symbol") == "none").table.num_rows == 0
+
+
+def test_a_column_that_is_not_there_is_named(lake: Lake) -> None:
+    with pytest.raises(LakeError, match="core/quotes has no column colour"):
+        lake.read(QUOTES, columns=["close", "colour"])
+
+
+def test_a_file_that_goes_between_listing_and_reading_is_listed_again(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.write_partitions(QUOTES, quotes(), DAYS)
+    read_files, tries = Lake._read_files, []
+
+    def removed_meanwhile(self: Lake, *arguments: Any) -> Any:
+        if not tries:
+            os.unlink(self.file(QUOTES, DAYS[1]))
+        tries.append(arguments)
+        return read_files(self, *arguments)
+
+    monkeypatch.setattr(Lake, "_read_files", removed_meanwhile)
+    read = lake.read(QUOTES, keys=iter(DAYS))
+    assert len(tries) == 2
+    assert (read.keys, read.missing) == ((DAYS[0], DAYS[2]), (DAYS[1],))
+    assert read.table.num_rows == 6
+
+
+def test_files_that_go_for_ever_are_given_up(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.write_partitions(QUOTES, quotes(), DAYS)
+    tries = []
+
+    def always_gone(self: Lake, *_: Any) -> Any:
+        tries.append(1)
+        lake.write_partitions(QUOTES, quotes(symbols=len(tries)), DAYS)
+        raise FileNotFoundError("gone")
+
+    monkeypatch.setattr(Lake, "_read_files", always_gone)
+    with pytest.raises(FileNotFoundError):
+        lake.read(QUOTES)
+    assert len(tries) == lake_module.READ_ATTEMPTS
+
+
+@pytest.mark.parametrize("content", [b"", b"half a file", b"PAR1 in name only PAR1"])
+def test_a_broken_file_is_named_and_not_read_again(
+    either: Lake, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    either.write_partitions(QUOTES, quotes(), DAYS)
+    path = either.file(QUOTES, DAYS[1])
+    Path(path).write_bytes(content)
+    read_files, tries = Lake._read_files, []
+
+    def counted(self: Lake, *arguments: Any) -> Any:
+        tries.append(1)
+        return read_files(self, *arguments)
+
+    monkeypatch.setattr(Lake, "_read_files", counted)
+    with pytest.raises(LakeError, match="is not a whole Parquet file") as caught:
+        either.read(QUOTES)
+    assert path in str(caught.value)
+    assert "make its partition again" in str(caught.value)
+    assert len(tries) == 1
+    with pytest.raises(LakeError, match=f"{DAYS[1]}.parquet is not a whole"):
+        either.row_counts(QUOTES)
+
+
+def test_what_is_no_table_is_no_partition(lake: Lake) -> None:
+    lake.write_partitions(QUOTES, quotes(), DAYS)
+    folder = Path(lake.folder(QUOTES))
+    (folder / "notes.txt").write_text("x")
+    (folder / "folder.parquet").mkdir()
+    assert lake.partitions(QUOTES) == list(DAYS)
+    assert lake.list(lake.folder(QUOTES)) == [
+        *(f"{folder}/{day}.parquet" for day in DAYS),
+        f"{folder}/notes.txt",
+    ]
+
+
+def test_rows_are_counted_without_files_that_are_gone(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.write_partitions(QUOTES, quotes(), DAYS)
+    listing = Lake._listing
+
+    def then_one_goes(self: Lake, *arguments: Any) -> Any:
+        found = listing(self, *arguments)
+        os.unlink(self.file(QUOTES, DAYS[0]))
+        return found
+
+    monkeypatch.setattr(Lake, "_listing", then_one_goes)
+    assert lake.row_counts(QUOTES) == {DAYS[1]: 3, DAYS[2]: 3}
+
+
+# -- files of an earlier contract ----------------------------------------------------------------------------
+
+
+def earlier(*without: str, **types: str) -> Contract:
+    """The contract of quotes as it may once have been."""
+    columns = [
+        replace(column, type=types.get(column.name, column.type), minimum=None, exclusive_minimum=False)
+        for column in QUOTES.columns
+        if column.name not in without
+    ]
+    return replace(QUOTES, columns=tuple(columns), rules=())
+
+
+def write_earlier(lake: Lake, contract: Contract, day: str, **values: Any) -> None:
+    row = {name: value for name, value in good_row(QUOTES).items() if name in contract.column_names}
+    row |= {"session_date": date.fromisoformat(day)} | values
+    lake.write_partitions(contract, table_of(contract, row), [day])
+
+
+def test_a_column_that_a_file_does_not_have_yet_is_null_and_the_file_is_named(either: Lake) -> None:
+    write_earlier(either, earlier("volume"), DAYS[0])
+    either.write_partitions(QUOTES, quotes(DAYS[1:2], symbols=1), DAYS[1:2])
+    read = either.read(QUOTES)
+    assert read.outdated == {DAYS[0]: "without volume: int64"}
+    assert read.table.schema.equals(storage_schema(QUOTES))
+    assert read.table.column("volume").to_pylist() == [None, 1]
+    some = either.read(QUOTES, columns=["volume"], where=pc.field("volume").is_null()).table
+    assert some.to_pydict() == {"volume": [None]}
+
+
+def test_a_column_that_the_contract_has_given_up_is_left_out(either: Lake) -> None:
+    more = replace(QUOTES, columns=(*QUOTES.columns, Column("colour", "string", "text", "A colour.")))
+    write_earlier(either, more, DAYS[0], colour="red")
+    read = either.read(QUOTES)
+    assert read.table.column_names == QUOTES.column_names
+    assert read.outdated == {DAYS[0]: "with colour: string"}
+
+
+def test_a_type_that_has_widened_is_read_in_todays(either: Lake) -> None:
+    write_earlier(either, earlier(volume="int32", close="float64"), DAYS[0], volume=7, close=10.25)
+    read = either.read(QUOTES, columns=["close", "volume"])
+    assert read.table.to_pydict() == {"close": [Decimal("10.25")], "volume": [7]}
+    assert set(read.outdated) == {DAYS[0]}
+
+
+def test_a_value_that_todays_contract_has_no_room_for_is_refused_and_not_rounded(either: Lake) -> None:
+    write_earlier(either, earlier(close="float64"), DAYS[0], close=1 / 3)
+    with pytest.raises(LakeError, match=r"core/quotes\.close: 0\.3333333333333333 in row 0") as caught:
+        either.read(QUOTES)
+    assert either.file(QUOTES, DAYS[0]) in str(caught.value)
+    assert "make its partition again" in str(caught.value)
+    assert either.read(QUOTES, columns=["volume"]).table.num_rows == 1, "other columns can be read"
+
+
+# -- bytes ---------------------------------------------------------------------------------------------------
+
+
+def test_small_and_large_files_hold_the_same_values() -> None:
+    for count in (lake_module.SMALL_FILE_ROWS - 1, lake_module.SMALL_FILE_ROWS):
+        table = sessions(count)
+        read = pq.read_table(pa.BufferReader(parquet_bytes(table)))
+        assert read.equals(table)
+
+
+def test_a_slice_gives_the_bytes_of_its_rows_alone() -> None:
+    table = sessions(50)
+    alone = pa.Table.from_pylist(table.slice(10, 5).to_pylist(), schema=table.schema)
+    assert parquet_bytes(table.slice(10, 5)) == parquet_bytes(alone)
