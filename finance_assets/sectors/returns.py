@@ -165,8 +165,10 @@ def levels_from_returns(returns: npt.ArrayLike) -> FloatArray:
     Returns
     -------
     numpy.ndarray
-        One element more than `returns`. A session without a return has no level (NaN); the next return builds
-        on the last level there was. A return of -1 leaves the level at zero for good.
+        One element more than `returns`. From the first undefined return on there is no level (NaN): what the
+        composite gained on that session is unknown, and so is everything that builds on it. What follows a gap is
+        a chain of its own, as it is in the marts: pass its returns alone. A return of -1 leaves the level at zero
+        for good.
 
     Raises
     ------
@@ -178,9 +180,8 @@ def levels_from_returns(returns: npt.ArrayLike) -> FloatArray:
         raise ValueError(f"returns must be one-dimensional, got shape {values.shape}")
     if (values < -1).any():
         raise ValueError("a simple return cannot be below -1")
-    defined = np.isfinite(values)
-    compounded = np.multiply.accumulate(np.where(defined, 1.0 + values, 1.0))
-    return np.concatenate(([1.0], np.where(defined, compounded, np.nan)))
+    known = np.where(np.isfinite(values), values, np.nan)
+    return np.concatenate(([1.0], np.multiply.accumulate(1.0 + known)))
 
 
 def _require_period(period: str) -> None:

@@ -179,7 +179,8 @@ def test_refused_composites() -> None:
 def test_levels_start_at_one_the_session_before() -> None:
     np.testing.assert_allclose(levels_from_returns([0.1, -0.5]), [1.0, 1.1, 0.55], rtol=1e-15)
     np.testing.assert_array_equal(levels_from_returns([0.5, -1.0, 0.5]), [1.0, 1.5, 0.0, 0.0])
-    np.testing.assert_allclose(levels_from_returns([0.1, math.nan, 0.1]), [1, 1.1, np.nan, 1.21])
+    np.testing.assert_allclose(levels_from_returns([0.1, math.nan, 0.1]), [1, 1.1, np.nan, np.nan])
+    np.testing.assert_allclose(levels_from_returns([0.1, math.inf, 0.1]), [1, 1.1, np.nan, np.nan])
     np.testing.assert_array_equal(levels_from_returns([]), [1.0])
     with pytest.raises(ValueError, match="below -1"):
         levels_from_returns([-1.5])
