@@ -4,26 +4,14 @@ What belongs here: reading arguments, showing progress and results. Everything i
 modules are imported inside the commands, so that ``--help`` answers at once.
 """
 
-import difflib
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-if TYPE_CHECKING:
-    from finance_assets.settings import Settings
-
-PREFIX = "FINANCE_ASSETS_"
-PIPED_WIDTH = 120
-#: Variables with the prefix that are no settings: dbt's profile reads them, and our own code sets them.
-_NOT_SETTINGS = (f"{PREFIX}DBT_",)
+from finance_assets.advisory.commands import register_commands
+from finance_assets.terminal import console, day_of, fail, read_settings, told_in_one_line
 
 app = typer.Typer(
     name="finance-assets",
@@ -47,79 +35,6 @@ contracts_app = typer.Typer(
 app.add_typer(contracts_app, name="contracts")
 
 
-def _console(*, stderr: bool = False) -> Console:
-    # Where nobody looks at a terminal, lines are long enough for every table.
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
-    return Console(stderr=stderr, highlight=False, width=width)
-
-
-def _fail(message: str, status: int = 2) -> typer.Exit:
-    """Say what is wrong on standard error, in one line, and end with a status."""
-    line = " ".join(message.split())
-    _console(stderr=True).print(f"[red]error:[/red] {escape(line)}", soft_wrap=True)
-    return typer.Exit(status)
-
-
-def _day(text: str | None, option: str) -> date | None:
-    if text is None:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise _fail(f"{option} takes a date such as 2013-03-01, not {text!r}") from None
-
-
-def _settings() -> "Settings":
-    """Read the settings; a wrong one ends the command with one line, and an unknown one is named."""
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError as UnreadableError
-
-    from finance_assets.settings import Settings
-
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name.upper() not in known and not name.startswith(_NOT_SETTINGS):
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            _console(stderr=True).print(f"[yellow]warning:[/yellow] {name} is no setting{hint}", soft_wrap=True)
-    try:
-        return Settings.from_env()
-    except ValidationError as error:
-        raise _fail("settings: " + "; ".join(_said(entry) for entry in error.errors(include_input=False))) from None
-    except UnreadableError as error:
-        raise _fail(f"settings: {error}") from None
-
-
-def _said(entry: object) -> str:
-    """Return one problem of the settings with the name of the variable; never its value."""
-    details = entry if isinstance(entry, dict) else {}
-    message = str(details.get("msg", "")).removeprefix("Value error, ")
-    name = "_".join(str(part) for part in details.get("loc", ())[:1]).upper()
-    return f"{PREFIX}{name}: {message}" if name and PREFIX not in message else message
-
-
-@contextmanager
-def _told_in_one_line() -> Iterator[None]:
-    """Turn what a person can mend into one line: a run that cannot start, a folder or a database out of reach."""
-    from sqlalchemy.exc import OperationalError
-
-    from finance_assets.running import RunRefusedError
-    from finance_assets.storage.lake import LakeError
-    from finance_assets.storage.warehouse import WarehouseError
-
-    try:
-        yield
-    except (RunRefusedError, LakeError, WarehouseError) as error:
-        raise _fail(str(error)) from None
-    except OSError as error:
-        raise _fail(f"{type(error).__name__}: {error}") from None
-    except OperationalError as error:
-        raise _fail(f"the database of the ledger or of Dagster cannot be reached: {error.orig}") from None
-    except KeyboardInterrupt:
-        raise _fail("interrupted; finance-assets materialize goes on with what is missing", status=130) from None
-
-
 _FROM = "First session. A day without a session stands for the next one."
 _TO = "Last session. A day without a session stands for the one before."
 
@@ -140,24 +55,24 @@ def demo(
     Ends with a table of what was made and where it lies. Exit status 0 means that every asset was made and every
     check passed. Running it again changes nothing.
     """
-    days = _day(first, "--from"), _day(last, "--to")
-    settings = _settings()
+    days = day_of(first, "--from"), day_of(last, "--to")
+    settings = read_settings()
     if not settings.uses_sample:
-        raise _fail(
+        raise fail(
             f"the demo runs on the sample, but FINANCE_ASSETS_MARKET_PROVIDERS is "
             f"{','.join(settings.market_providers)}; unset it, or use finance-assets materialize"
         )
     from finance_assets.running import live_sessions_in, run_assets
 
-    with _told_in_one_line():
+    with told_in_one_line():
         live = live_sessions_in(settings)
         if live is not None:
-            raise _fail(
+            raise fail(
                 f"the lake {settings.lake} holds quotes up to {live}, which the sample does not have; set "
                 "FINANCE_ASSETS_HOME to another folder for the demo"
             )
-        outcome = run_assets(settings, first=days[0], last=days[1], console=_console())
-    outcome.show(_console(), next_steps=True)
+        outcome = run_assets(settings, first=days[0], last=days[1], console=console())
+    outcome.show(console(), next_steps=True)
     raise typer.Exit(0 if outcome.success else 1)
 
 
@@ -182,19 +97,19 @@ def materialize(
     Without dates: every session that is missing or incomplete, oldest first, so a gap heals; then the tables over all
     sessions. With dates: those sessions again, whatever is there; rows that have not changed stay as they are.
     """
-    days = _day(first, "--from"), _day(last, "--to")
-    settings = _settings()
+    days = day_of(first, "--from"), day_of(last, "--to")
+    settings = read_settings()
     from finance_assets.running import run_assets, run_missing
 
-    with _told_in_one_line():
+    with told_in_one_line():
         if days == (None, None):
-            outcome = run_missing(settings, select=select, console=_console())
+            outcome = run_missing(settings, select=select, console=console())
         else:
-            outcome = run_assets(settings, select=select, first=days[0], last=days[1], console=_console())
+            outcome = run_assets(settings, select=select, first=days[0], last=days[1], console=console())
     if outcome is None:
-        _console().print("Everything is there; nothing to do. --from and --to make sessions again.")
+        console().print("Everything is there; nothing to do. --from and --to make sessions again.")
         return
-    outcome.show(_console())
+    outcome.show(console())
     raise typer.Exit(0 if outcome.success else 1)
 
 
@@ -204,11 +119,11 @@ def status() -> None:
 
     Exit status 1 means that something is missing.
     """
-    settings = _settings()
+    settings = read_settings()
     from finance_assets.running import show_status
 
-    with _told_in_one_line():
-        complete = show_status(settings, _console())
+    with told_in_one_line():
+        complete = show_status(settings, console())
     raise typer.Exit(0 if complete else 1)
 
 
@@ -219,10 +134,10 @@ def home() -> None:
     The folder is DAGSTER_HOME where that is set, else "dagster" in FINANCE_ASSETS_HOME. For scripts:
     export DAGSTER_HOME=$(finance-assets home).
     """
-    settings = _settings()
+    settings = read_settings()
     from finance_assets.running import dagster_home
 
-    with _told_in_one_line():
+    with told_in_one_line():
         typer.echo(dagster_home(settings))
 
 
@@ -239,15 +154,15 @@ def contracts_show(
     if table is None:
         width = max(map(len, CONTRACTS))
         for contract in CONTRACTS.values():
-            _console().print(f"{contract.path:{width}}  {escape(contract.grain)}")
+            console().print(f"{contract.path:{width}}  {escape(contract.grain)}")
         return
     try:
         contract = contract_of(table)
     except ContractError as error:
-        raise _fail(str(error)) from None
+        raise fail(str(error)) from None
     from rich.markdown import Markdown
 
-    _console().print(Markdown(data_dictionary([contract])))
+    console().print(Markdown(data_dictionary([contract])))
 
 
 @contracts_app.command("write")
@@ -258,19 +173,22 @@ def contracts_write(
     from finance_assets.contracts.generated import stale_files, write_files
 
     root = Path(__file__).resolve().parents[1]
-    with _told_in_one_line():
+    with told_in_one_line():
         if check:
             stale = stale_files(root)
             if stale:
-                raise _fail(
+                raise fail(
                     f"out of date: {', '.join(str(path.relative_to(root)) for path in stale)}; "
                     "run finance-assets contracts write",
                     status=1,
                 )
-            _console().print("Everything generated from the contracts is up to date.")
+            console().print("Everything generated from the contracts is up to date.")
             return
         for path in write_files(root):
-            _console().print(f"wrote {path.relative_to(root)}")
+            console().print(f"wrote {path.relative_to(root)}")
+
+
+register_commands(app)
 
 
 def main() -> None:

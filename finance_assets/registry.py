@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -23,6 +23,9 @@ from finance_assets.storage.lake import Lake, S3Options
 from finance_assets.storage.ledger import Ledger
 from finance_assets.storage.warehouse import DuckDBWarehouse
 
+if TYPE_CHECKING:
+    from finance_assets.advisory.intake import Intake
+
 # Backfill policies are the one beta parameter that is worth its warning (see docs/architecture.md).
 warnings.filterwarnings("ignore", message=".*`backfill_policy`.*", category=dg.BetaWarning)
 
@@ -30,6 +33,7 @@ warnings.filterwarnings("ignore", message=".*`backfill_policy`.*", category=dg.B
 ASSET_MODULES: dict[str, tuple[str, ...]] = {
     "market": ("finance_assets.market.assets",),
     "sectors": ("finance_assets.sectors.assets",),
+    "advisory": ("finance_assets.advisory.assets",),
     "publishing": ("finance_assets.publishing.assets",),
 }
 #: Modules whose asset checks go beyond the contracts.
@@ -55,18 +59,34 @@ def warehouse_of(settings: Settings) -> DuckDBWarehouse:
     )
 
 
+def intake_of(settings: Settings) -> Intake:
+    """Return the way of vendors' files into a deployment."""
+    from finance_assets.advisory.intake import SHIPPED_CONTRACTS, Intake
+    from finance_assets.storage.landing import Landing
+
+    own = settings.vendor_contracts or settings.home_dir / "vendors"
+    return Intake(
+        landing=Landing(settings.landing, S3Options(settings.aws_region, settings.s3_endpoint_url)),
+        lake=lake_of(settings),
+        ledger=Ledger(settings.ledger, settings.clock),
+        contract_folders=(SHIPPED_CONTRACTS, own),
+    )
+
+
 def build_resources(settings: Settings) -> dict[str, Any]:
     """Return every resource of a deployment; none of them opens anything before it is used."""
     from finance_assets.market.resources import MarketData
 
     lake, warehouse = lake_of(settings), warehouse_of(settings)
-    ledger = Ledger(settings.ledger, settings.clock)
+    intake = intake_of(settings)
+    ledger = intake.ledger
     return {
         "settings": settings,
         "lake": lake,
         "warehouse": warehouse,
         "ledger": ledger,
         "market_data": MarketData(settings, ledger),
+        "intake": intake,
         "lake_io_manager": LakeIOManager(lake),
         "warehouse_io_manager": WarehouseIOManager(warehouse),
     }
@@ -102,6 +122,7 @@ def build_definitions(settings: Settings, *, resource_overrides: Mapping[str, An
     KeyError
         An override names no resource.
     """
+    from finance_assets.advisory.sensors import advisory_job, vendor_files_sensor
     from finance_assets.automation.run_failures import run_failure_alerts
     from finance_assets.automation.schedules import market_sessions_daily, market_sessions_job
 
@@ -115,10 +136,11 @@ def build_definitions(settings: Settings, *, resource_overrides: Mapping[str, An
             *contract_checks(CONTRACTS.values()),
             *dg.load_asset_checks_from_modules(_modules(CHECK_MODULES)),
         ],
-        jobs=[market_sessions_job],
+        jobs=[market_sessions_job, advisory_job],
         schedules=[market_sessions_daily],
         sensors=[
             run_failure_alerts,
+            vendor_files_sensor,
             dg.AutomationConditionSensorDefinition(
                 "automation",
                 target=dg.AssetSelection.all(),

@@ -26,12 +26,13 @@ import dagster as dg
 
 from finance_assets.automation.run_failures import failure_message
 from finance_assets.contracts import CONTRACTS
+from finance_assets.contracts.advisory import PERFORMANCE_HISTORY, RAW_TABLES
 from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
 from finance_assets.contracts.market import QUOTES_RAW
 from finance_assets.contracts.model import Contract, Partitioning, Store
 from finance_assets.market.planning import SessionRange
 from finance_assets.partitions import SessionCalendar, partition_days
-from finance_assets.registry import build_definitions, build_resources, lake_of, warehouse_of
+from finance_assets.registry import build_definitions, build_resources, intake_of, lake_of, warehouse_of
 from finance_assets.settings import SAMPLE_END, Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.warehouse import WarehouseError
@@ -413,9 +414,15 @@ def plan_phases(assets: Sequence[dg.AssetsDefinition], selected: AbstractSet[dg.
 
 
 def outdated_tables(
-    assets: Sequence[dg.AssetsDefinition], selected: AbstractSet[dg.AssetKey], instance: dg.DagsterInstance
+    assets: Sequence[dg.AssetsDefinition],
+    selected: AbstractSet[dg.AssetKey],
+    instance: dg.DagsterInstance,
+    waiting: AbstractSet[dg.AssetKey] = frozenset(),
 ) -> set[dg.AssetKey]:
-    """Return the selected assets without partitions that were never made, or are older than what they are made of."""
+    """Return the selected assets without partitions that were never made, or are older than what they are made of.
+
+    Those in ``waiting`` have input that no other asset tells of, such as a file that has landed.
+    """
     specs = {spec.key: spec for definition in assets for spec in definition.specs}
     made: dict[dg.AssetKey, float] = {}
     for key in specs:
@@ -429,12 +436,24 @@ def outdated_tables(
             parents = [dep.asset_key for dep in specs[key].deps if dep.asset_key in specs]
             outdated[key] = (
                 key not in made
+                or key in waiting
                 or any(made.get(parent, 0.0) > made[key] for parent in parents)
                 or any(is_outdated(parent) for parent in parents if parent in selected)
             )
         return specs[key].partitions_def is None and outdated[key]
 
     return {key for key in selected if specs[key].partitions_def is None and is_outdated(key)}
+
+
+def _waiting(settings: Settings) -> set[dg.AssetKey]:
+    """Return the assets for which files of vendors wait."""
+    intake = intake_of(settings)
+    waiting: list[Contract] = []
+    if intake.pending():
+        waiting += RAW_TABLES
+    if intake.unknown_to_history():
+        waiting.append(PERFORMANCE_HISTORY)
+    return {dg.AssetKey(contract.asset_key) for contract in waiting}
 
 
 def _selected(assets: Sequence[dg.AssetsDefinition], select: str) -> AbstractSet[dg.AssetKey]:
@@ -474,7 +493,7 @@ def _run(settings: Settings, select: str, ranges: Sequence[SessionRange], consol
     with contextlib.ExitStack() as stack:
         instance = stack.enter_context(dg.DagsterInstance.get())
         if not ranges:
-            selected = outdated_tables(assets, selected, instance)
+            selected = outdated_tables(assets, selected, instance, _waiting(settings))
             if not selected:
                 return None
         phases = plan_phases(assets, selected)
@@ -615,7 +634,7 @@ def show_status(settings: Settings, console: Console) -> bool:
         keys = sorted(counts or {})
         rows = "in use" if counts is None else f"{sum(counts.values()):,}"
         absent = len({day.isoformat() for day in closed}.difference(keys)) if by_session else int(not keys)
-        if counts is None or contract.sparse:
+        if counts is None or contract.may_be_empty:
             missing = "-"
         else:
             missing = f"[yellow]{absent:,}[/yellow]" if absent else "0"
@@ -637,7 +656,7 @@ def show_status(settings: Settings, console: Console) -> bool:
     resources = build_resources(settings)
     ranges = ranges_to_run(settings, lake, resources["market_data"], everything=True)
     everything = sum(first <= day <= last for day in closed for first, last in ranges)
-    if len(never) == len([contract for contract in CONTRACTS.values() if not contract.sparse]):
+    if len(never) == len([contract for contract in CONTRACTS.values() if not contract.may_be_empty]):
         console.print("Nothing was made yet. [bold]finance-assets demo[/bold] makes all of it from the sample.")
         return False
     if everything:

@@ -91,6 +91,10 @@ class Settings(BaseSettings):
     provider_timeout_seconds: float = Field(default=20.0, gt=0)
     provider_attempts: int = Field(default=4, ge=1, le=10)
 
+    landing_uri: str = ""
+    vendor_contracts: Path | None = None
+    publish_url: SecretStr | None = None
+
     aws_region: str = "us-east-1"
     s3_endpoint_url: str | None = None
     secrets_manager_id: str | None = None
@@ -104,6 +108,8 @@ class Settings(BaseSettings):
 
     @field_validator(
         "ledger_url",
+        "publish_url",
+        "vendor_contracts",
         "warehouse_path",
         "market_start",
         "now",
@@ -132,7 +138,7 @@ class Settings(BaseSettings):
     def _once_each(cls, value: tuple[ProviderName, ...]) -> tuple[ProviderName, ...]:
         return tuple(dict.fromkeys(value))
 
-    @field_validator("lake_uri")
+    @field_validator("lake_uri", "landing_uri")
     @classmethod
     def _known_address(cls, value: str) -> str:
         if value.startswith("s3://"):
@@ -143,7 +149,7 @@ class Settings(BaseSettings):
             raise SettingsError("is neither a folder nor s3://bucket/prefix")
         return str(Path(value).absolute()) if value.strip() else ""
 
-    @field_validator("home", "warehouse_path")
+    @field_validator("home", "warehouse_path", "vendor_contracts")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         # Fixed once: a library that changes the working directory must not move the data.
@@ -166,8 +172,10 @@ class Settings(BaseSettings):
                     "profile aws needs FINANCE_ASSETS_LEDGER_URL, a database that all workers share, "
                     "such as postgresql+psycopg://user@host/db"
                 )
-        elif self.lake_uri.startswith("s3://"):
-            raise SettingsError("FINANCE_ASSETS_LAKE_URI is on S3: set FINANCE_ASSETS_PROFILE=aws to use it")
+        else:
+            for name, uri in (("LAKE_URI", self.lake_uri), ("LANDING_URI", self.landing_uri)):
+                if uri.startswith("s3://"):
+                    raise SettingsError(f"FINANCE_ASSETS_{name} is on S3: set FINANCE_ASSETS_PROFILE=aws to use it")
         has_key = self.alpha_vantage_api_key is not None or self.secrets_manager_id is not None
         if "alpha_vantage" in self.market_providers and not has_key:
             raise SettingsError(
@@ -210,6 +218,13 @@ class Settings(BaseSettings):
     def lake(self) -> str:
         """Address of the lake: an absolute folder or ``s3://…``."""
         return self.lake_uri or str(self.home_dir / "lake")
+
+    @property
+    def landing(self) -> str:
+        """Address where vendors' files arrive: ``landing`` in the home folder, ``incoming`` in a lake on S3."""
+        if self.landing_uri:
+            return self.landing_uri
+        return f"{self.lake}/incoming" if self.lake.startswith("s3://") else str(self.home_dir / "landing")
 
     @property
     def warehouse_file(self) -> Path:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from finance_assets.contracts import market, publishing, sectors
+from finance_assets.contracts import advisory, market, publishing, sectors
 from finance_assets.contracts.model import (
     Column,
     Contract,
@@ -20,7 +20,8 @@ from finance_assets.contracts.status import Status
 
 #: Every contract by its path, ``layer/name``.
 CONTRACTS: dict[str, Contract] = {
-    contract.path: contract for contract in (*market.CONTRACTS, *sectors.CONTRACTS, *publishing.CONTRACTS)
+    contract.path: contract
+    for contract in (*market.CONTRACTS, *sectors.CONTRACTS, *advisory.CONTRACTS, *publishing.CONTRACTS)
 }
 
 

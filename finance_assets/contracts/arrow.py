@@ -21,6 +21,8 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "int64": pa.int64(),
     "float64": pa.float64(),
     "price": pa.decimal128(18, 8),
+    "amount": pa.decimal128(28, 8),
+    "rate": pa.decimal128(24, 14),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
 

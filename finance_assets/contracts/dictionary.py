@@ -84,6 +84,11 @@ def _kept(contract: Contract) -> str:
     if contract.partitioning is Partitioning.SESSION:
         sparse = "; a session without rows has no file" if contract.sparse else ""
         return f"{folder}, one Parquet file per exchange session, by `{contract.partition_column}`{sparse}"
+    if contract.partitioning is Partitioning.MONTH:
+        return f"{folder}, one Parquet file per month, by `{contract.partition_column}`"
+    if contract.partitioning is Partitioning.ARRIVAL:
+        sparse = "; what arrived without such rows has no file" if contract.sparse else ""
+        return f"{folder}, one Parquet file for each thing that arrived{sparse}"
     return f"{folder}, one Parquet file"
 
 

@@ -38,10 +38,12 @@ class Store(StrEnum):
 
 
 class Partitioning(StrEnum):
-    """How a lake table is cut into files."""
+    """How a lake table is cut into files: one, one per session or month, or one per thing that arrived."""
 
     NONE = "none"
     SESSION = "session"
+    MONTH = "month"
+    ARRIVAL = "arrival"
 
 
 #: Column type -> standard SQL type, spelled so that DuckDB, PostgreSQL and Redshift all take it.
@@ -53,12 +55,14 @@ SQL_TYPES: dict[str, str] = {
     "int64": "bigint",
     "float64": "double precision",
     "price": "decimal(18,8)",
+    "amount": "decimal(28,8)",
+    "rate": "decimal(24,14)",
     "timestamp": "timestamp with time zone",
 }
 
 
 #: Types whose values have an order that bounds can speak of.
-_NUMERIC = ("int32", "int64", "float64", "price")
+_NUMERIC = ("int32", "int64", "float64", "price", "amount", "rate")
 #: Names of layers, tables and columns: they become folders, SQL identifiers and JSON keys without quoting.
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _REFERENCE = re.compile(r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
@@ -77,7 +81,8 @@ class Column:
     name
         Field's standard term; carries unit and basis where they could be mistaken.
     type
-        A key of :data:`SQL_TYPES`. ``price`` is an exact decimal with eight places.
+        A key of :data:`SQL_TYPES`. ``price`` and ``amount`` (money of any size) are exact decimals with eight places,
+        ``rate`` (a fraction as somebody stated it) one with fourteen.
     unit
         Unit of the values (``USD``, ``fraction``, ``percent``, ``shares``, ``sessions``, …) or ``text``/``date``/….
     description
@@ -215,7 +220,8 @@ class Contract:
         for name in self.key:
             if self.column(name).nullable:
                 raise ContractError(f"{where}: key column {name!r} may not be nullable")
-        if (self.partitioning is Partitioning.NONE) != (self.partition_column is None):
+        by_value = self.partitioning in (Partitioning.SESSION, Partitioning.MONTH)
+        if by_value != (self.partition_column is not None):
             raise ContractError(f"{where}: partitioning and partition_column go together")
         if self.partition_column is not None:
             partition = self.column(self.partition_column)
@@ -229,6 +235,11 @@ class Contract:
     def path(self) -> str:
         """``layer/name``: the asset key as a path, and the folder in the lake."""
         return f"{self.layer}/{self.name}"
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether no file at all is in order: nothing may have arrived, or no row may be worth a file."""
+        return self.sparse or self.partitioning in (Partitioning.MONTH, Partitioning.ARRIVAL)
 
     @property
     def asset_key(self) -> list[str]:

@@ -6,6 +6,7 @@ command line all call :func:`violations`; dbt's generated tests say the same in 
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,11 @@ from finance_assets.contracts.model import Column, Contract
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.dataset as ds
 
 
+#: Memory of a check; beyond it, counting goes by way of the disk.
+MEMORY_LIMIT = "1500MB"
 #: Name of the rule that columns and types are those of the contract.
 SCHEMA_RULE = "schema equals the contract"
 
@@ -94,7 +98,14 @@ def schema_difference(contract: Contract, schema: pa.Schema) -> str:
     return "; ".join(part for part in parts if part) or "columns in another order or twice"
 
 
-def violations(contract: Contract, table: pa.Table) -> list[Violation]:
+def row_count(table: pa.Table | ds.Dataset) -> int:
+    """Return the number of rows of a table or a dataset."""
+    import pyarrow as pa
+
+    return int(table.num_rows) if isinstance(table, pa.Table) else int(table.count_rows())
+
+
+def violations(contract: Contract, table: pa.Table | ds.Dataset) -> list[Violation]:
     """Return every promise of ``contract`` that ``table`` breaks; an empty list where all hold.
 
     Parameters
@@ -102,7 +113,7 @@ def violations(contract: Contract, table: pa.Table) -> list[Violation]:
     contract
         The promise.
     table
-        Rows as stored. Its columns and types are part of the promise.
+        Rows as stored. Its columns and types are part of the promise. A dataset is read piece by piece.
 
     Returns
     -------
@@ -112,17 +123,22 @@ def violations(contract: Contract, table: pa.Table) -> list[Violation]:
     from finance_assets.contracts.arrow import is_strictly_sorted
 
     differing = schema_difference(contract, table.schema)
+    count = row_count(table)
     if differing:
-        return [Violation(SCHEMA_RULE, table.num_rows, differing)]
-    if table.num_rows == 0:
+        return [Violation(SCHEMA_RULE, count, differing)]
+    if count == 0:
         return []
 
     import duckdb
+    import pyarrow as pa
 
     found: list[Violation] = []
     key = ", ".join(_quoted(name) for name in contract.key)
     example = f"concat_ws(', ', {key})"
-    with duckdb.connect() as connection:
+    with tempfile.TemporaryDirectory() as spill, duckdb.connect() as connection:
+        # A table that may be larger than memory is counted out of it.
+        connection.execute(f"set temp_directory = '{spill}'")
+        connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
         # A rule on a timestamp gives the same answer on a machine in any zone.
         connection.execute("set timezone = 'UTC'")
         connection.register("t", table)
@@ -137,7 +153,10 @@ def violations(contract: Contract, table: pa.Table) -> list[Violation]:
                     found.append(Violation(rule, int(count), str(first[0]) if first else ""))
         # Rows as the lake holds them ascend by partition and key; only others need to be counted out.
         ascending = sorted(contract.key, key=lambda name: name != contract.partition_column)
-        if not (is_strictly_sorted(table, contract.key) or is_strictly_sorted(table, ascending)):
+        is_sorted = isinstance(table, pa.Table) and (
+            is_strictly_sorted(table, contract.key) or is_strictly_sorted(table, ascending)
+        )
+        if not is_sorted:
             surplus, first_key = connection.execute(
                 f"""
                 select sum(n - 1), min({example})

@@ -25,7 +25,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from finance_assets.contracts.model import Contract, ContractError, Partitioning
+from finance_assets.contracts.model import Contract, ContractError
 from finance_assets.contracts.validation import schema_difference
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     import pyarrow.compute as pc
+    import pyarrow.dataset as ds
     import pyarrow.fs as pafs
 
 SINGLE_FILE_KEY = "data"
@@ -94,6 +95,25 @@ class LakeRead:
     missing: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     outdated: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LakeScan:
+    """A table that is read piece by piece.
+
+    Attributes
+    ----------
+    dataset
+        The rows, in the contract's types.
+    keys
+        Its files.
+    outdated
+        Files written by an earlier contract, with how they differ from today's.
+    """
+
+    dataset: ds.Dataset
+    keys: tuple[str, ...]
+    outdated: Mapping[str, str]
 
 
 @dataclass
@@ -185,7 +205,7 @@ class Lake:
         """
         from finance_assets.contracts.arrow import conform
 
-        if contract.partitioning is not Partitioning.NONE:
+        if contract.partition_column is not None:
             raise LakeError(f"{contract.path} is partitioned by {contract.partition_column}; use write_partitions")
         path = self.file(contract, key)
         conformed = conform(contract, table)
@@ -536,6 +556,33 @@ class Lake:
             raise _unreadable(path, error) from error
         difference = schema_difference(contract, own)
         return (_as_today(contract, path, table, names) if difference else table), difference
+
+    def scan(self, contract: Contract) -> LakeScan:
+        """Return a table to be read piece by piece, for tables that may be larger than memory.
+
+        Files that an earlier contract wrote are read in today's types, and named.
+        """
+        import pyarrow as pa
+        import pyarrow.dataset as ds
+
+        from finance_assets.contracts.arrow import storage_schema
+
+        files = self._listing(self.folder(contract), SUFFIX)
+        schema = storage_schema(contract)
+        if not files:
+            return LakeScan(ds.dataset(schema.empty_table()), (), {})
+        try:
+            dataset = ds.dataset(
+                [info.path for info in files], schema=schema, format="parquet", filesystem=self.filesystem
+            )
+            differing = {
+                _key(fragment.path): schema_difference(contract, fragment.physical_schema)
+                for fragment in dataset.get_fragments()
+            }
+        except pa.ArrowInvalid as error:
+            raise _unreadable(self.folder(contract), error) from error
+        outdated = {key: difference for key, difference in differing.items() if difference}
+        return LakeScan(dataset, tuple(_key(info.path) for info in files), outdated)
 
     def row_counts(self, contract: Contract) -> dict[str, int]:
         """Return the rows of each file of a table, from the files' footers."""

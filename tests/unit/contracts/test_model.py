@@ -105,7 +105,7 @@ def test_a_table_that_is_not_there_is_named_with_its_neighbours() -> None:
     with pytest.raises(ContractError, match=r"no table 'core/quote'; known: .*core/quotes") as caught:
         contract_of("core/quote")
     assert "raw/" not in str(caught.value)
-    with pytest.raises(ContractError, match="known: core/corporate_actions"):
+    with pytest.raises(ContractError, match="known: core/account_performance"):
         contract_of("nowhere/quotes")
     with pytest.raises(KeyError, match="raw/things has no column 'nothing'"):
         contract().column("nothing")

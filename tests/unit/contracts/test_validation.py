@@ -42,9 +42,8 @@ def _bad_value(column: Column, rule: str) -> Any:
 
 
 def _typed(column: Column, number: Any) -> Any:
-    return {"price": lambda: Decimal(str(number)), "float64": lambda: float(number)}.get(
-        column.type, lambda: int(number)
-    )()
+    exact = column.type in ("price", "amount", "rate")
+    return Decimal(str(number)) if exact else float(number) if column.type == "float64" else int(number)
 
 
 def _cases() -> Iterator[Any]:

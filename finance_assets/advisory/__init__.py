@@ -1,0 +1,1 @@
+"""Advisory performance: any vendor's file to a return that can be believed."""

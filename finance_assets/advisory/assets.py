@@ -1,0 +1,104 @@
+"""Assets of the advisory branch: what vendors sent, what is known, what it comes to, and what does not agree.
+
+What belongs here: thin Dagster assets that read inputs, call the maths beside them and hand over tables.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from finance_assets.advisory.history import new_versions
+from finance_assets.advisory.intake import Intake, history_key
+from finance_assets.contracts.advisory import (
+    PERFORMANCE_HISTORY,
+    QUARANTINED_FILES,
+    QUARANTINED_ROWS,
+    VENDOR_FILES,
+    VENDOR_ROWS,
+)
+from finance_assets.contracts.dagster_metadata import asset_attributes
+from finance_assets.contracts.model import Contract
+from finance_assets.storage.lake import Lake
+
+#: One run at a time reads files or extends the history: the order in which files become known matters.
+ADVISORY_POOL = "advisory"
+#: Files that metadata name.
+LISTED = 50
+
+_RAW = {
+    VENDOR_FILES: "Every file that a vendor sent: what it was taken for and what became of it; from the landing zone.",
+    VENDOR_ROWS: "Rows of accepted files in the canonical form, exact decimals, each with file and physical line.",
+    QUARANTINED_ROWS: "Records that could not be read or whose meaning is not sure, with line and reason.",
+    QUARANTINED_FILES: "Files of which nothing was loaded, with the reason and what to do about it.",
+}
+
+
+def _spec(contract: Contract, description: str, *deps: Contract) -> dg.AssetSpec:
+    attributes = asset_attributes(contract)
+    return dg.AssetSpec(**attributes, description=description, deps=[dg.AssetKey(dep.asset_key) for dep in deps])
+
+
+@dg.multi_asset(
+    name="vendor_intake",
+    specs=[_spec(contract, text) for contract, text in _RAW.items()],
+    pool=ADVISORY_POOL,
+)
+def vendor_intake(
+    context: dg.AssetExecutionContext, intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Read every file that is whole and not yet dealt with; keep its bytes, its rows and what is wrong with it."""
+    taken = intake.take(intake.pending(), log=context.log.info)
+    told = "\n".join(
+        f"- `{one.key}`: {one.action}{f' ({one.reason})' if one.reason else ''}, {one.rows} rows"
+        for one in taken[:LISTED]
+    )
+    for contract in _RAW:
+        yield dg.MaterializeResult(
+            asset_key=dg.AssetKey(contract.asset_key),
+            metadata={
+                "dagster/row_count": sum(lake.row_counts(contract).values()),
+                "files_read": len(taken),
+                "rows_read": sum(one.rows for one in taken),
+                "rows_quarantined": sum(one.quarantined for one in taken),
+                "files": dg.MetadataValue.md(told or "no new file"),
+                "uri": lake.scan_address(contract),
+            },
+        )
+    failed = [one for one in taken if one.action == "failed"]
+    if failed:
+        raise dg.Failure(
+            f"{len(failed)} files could not be dealt with, the others were: "
+            + "; ".join(f"{one.key}: {one.reason}" for one in failed[:LISTED]),
+            allow_retries=False,
+        )
+
+
+@dg.asset(
+    **asset_attributes(PERFORMANCE_HISTORY),
+    deps=[dg.AssetKey(VENDOR_FILES.asset_key), dg.AssetKey(VENDOR_ROWS.asset_key)],
+    pool=ADVISORY_POOL,
+)
+def performance_history(
+    context: dg.AssetExecutionContext, intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
+) -> dg.MaterializeResult[Any]:
+    """Every version of what a vendor says of an account and period, append-only, with valid and known time."""
+    waiting = intake.unknown_to_history()
+    added = 0
+    if waiting:
+        history = lake.read(PERFORMANCE_HISTORY).table
+        for line in waiting:
+            rows = lake.read(VENDOR_ROWS, keys=[line["file_sha256"]]).table
+            versions = new_versions(rows, history)
+            lake.write(PERFORMANCE_HISTORY, versions, key=history_key(line["received_ts_utc"], line["file_sha256"]))
+            context.log.info(f"{line['landing_key']}: {versions.num_rows} of {rows.num_rows} rows say something new")
+            history = pa.concat_tables([history, versions])
+            added += versions.num_rows
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": sum(lake.row_counts(PERFORMANCE_HISTORY).values()),
+            "versions_added": added,
+            "uri": lake.scan_address(PERFORMANCE_HISTORY),
+        }
+    )

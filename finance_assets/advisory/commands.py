@@ -1,0 +1,300 @@
+"""The commands of the advisory branch: ``vendors …``, ``explain``, ``restatements``.
+
+What belongs here: reading arguments and showing results; the work is done by the modules beside this one, which are
+imported inside the commands.
+"""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from finance_assets.terminal import console, day_of, fail, read_settings, told_in_one_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from finance_assets.advisory.intake import Intake
+    from finance_assets.advisory.reading.vendor_contract import VendorContract
+
+vendors_app = typer.Typer(
+    help="Files of vendors: look into one, propose a contract, see what is in quarantine, read it again.",
+    no_args_is_help=True,
+)
+#: Rows that a table on the screen shows of one file.
+SHOWN = 20
+
+
+def register_commands(app: typer.Typer) -> None:
+    """Add the commands of this branch to ``finance-assets``."""
+    app.add_typer(vendors_app, name="vendors")
+    app.command()(explain)
+    app.command()(restatements)
+
+
+def _table(*names: str) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _intake() -> "Intake":
+    from finance_assets.registry import intake_of
+
+    return intake_of(read_settings())
+
+
+def _contracts(sheet: Path | None) -> "list[VendorContract]":
+    """Return the deployment's contracts; those of a file go before them."""
+    from finance_assets.advisory.reading.vendor_contract import read_onboarding_sheet
+
+    own = _intake().contracts
+    if sheet is None:
+        return own
+    try:
+        given = read_onboarding_sheet(sheet)
+    except (OSError, ValueError) as error:
+        raise fail(f"{sheet}: {error}") from None
+    names = {contract.vendor for contract in given}
+    return [*given, *(contract for contract in own if contract.vendor not in names)]
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(each for each in path.rglob("*") if each.is_file() and not each.name.startswith("."))
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise fail(f"{path} is neither a file nor a folder")
+    return found
+
+
+@vendors_app.command()
+def inspect(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files, or folders of files.")],
+    contracts: Annotated[
+        Path | None,
+        typer.Option("--contracts", metavar="FILE", help="An onboarding sheet or a contract, JSON or YAML."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT", help="Write everything as JSON; - for standard output.")
+    ] = None,
+    received: Annotated[
+        str | None,
+        typer.Option("--received", metavar="YYYY-MM-DD", help="Day of receipt. Default: now. Later dates are refused."),
+    ] = None,
+) -> None:
+    """Say what would become of files, row by row, without loading any.
+
+    Exit status 1 means that a file would go to quarantine.
+    """
+    day = day_of(received, "--received")
+    from finance_assets.advisory.reading.inspection import inspect_files
+
+    at = datetime.now(UTC) if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+    entries = inspect_files(_files(paths), _contracts(contracts), at)
+    if output is not None:
+        text = json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
+        if str(output) == "-":
+            typer.echo(text, nl=False)
+        else:
+            output.write_text(text, encoding="utf-8")
+    if output is None or str(output) != "-":
+        table = _table("file", "action", "schema", "rows", "quarantined", "reason and warnings")
+        for name, entry in entries.items():
+            said = [entry.get("file_reason"), *entry.get("warnings", ())]
+            table.add_row(
+                escape(name),
+                entry["action"],
+                escape(str(entry.get("vendor_schema") or "")),
+                str(len(entry["rows"])),
+                str(len(entry["quarantined"])),
+                escape(", ".join(str(one) for one in said if one)),
+            )
+        console().print(table)
+        for name, entry in entries.items():
+            for row in entry["quarantined"][:SHOWN]:
+                account = f", account {row['account_id']}" if row.get("account_id") else ""
+                detail = f": {row['detail']}" if row.get("detail") else ""
+                console().print(escape(f"{name}, line {row['line']}{account}: {row['reason']}{detail}"), soft_wrap=True)
+    raise typer.Exit(1 if any(entry["action"] == "quarantine_file" for entry in entries.values()) else 0)
+
+
+@vendors_app.command()
+def propose(
+    file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A file of the vendor.")],
+) -> None:
+    """Print the draft of a contract for a file that no contract knows, with the evidence as comments."""
+    from finance_assets.advisory.reading.proposing import propose_contract
+
+    typer.echo(propose_contract(file.read_bytes(), file.name))
+
+
+@vendors_app.command("list")
+def list_vendors() -> None:
+    """Show every vendor that is known: its contract, and what came from it."""
+    with told_in_one_line():
+        intake = _intake()
+        register = intake.register().to_pylist()
+    names = {contract.vendor: contract for contract in intake.contracts}
+    table = _table("vendor", "contract", "timing", "files", "quarantined", "rows", "newest file")
+    for name in sorted({*names, *(row["vendor"] for row in register)}):
+        files = [row for row in register if row["vendor"] == name]
+        contract = names.get(name)
+        table.add_row(
+            escape(name),
+            f"version {contract.version}" if contract else "none: proved by content",
+            str(contract.timing or "default") if contract else "default",
+            str(len(files)),
+            str(sum(row["action"] == "quarantine_file" for row in files)),
+            f"{sum(row['row_count'] for row in files):,}",
+            f"{max(row['received_ts_utc'] for row in files):%Y-%m-%d %H:%M}" if files else "-",
+        )
+    console().print(table)
+
+
+@vendors_app.command()
+def quarantine() -> None:
+    """Show the files and rows that were left out, with line, reason and what to do.
+
+    Exit status 1 means that there are some.
+    """
+    from finance_assets.contracts.advisory import QUARANTINED_FILES, QUARANTINED_ROWS
+
+    with told_in_one_line():
+        lake = _intake().lake
+        files = lake.read(QUARANTINED_FILES).table.to_pylist()
+        rows = lake.read(QUARANTINED_ROWS).table.to_pylist()
+    if not files and not rows:
+        console().print("Nothing is in quarantine.")
+        return
+    if files:
+        table = _table("file", "sha256", "received", "reason")
+        for row in files:
+            table.add_row(
+                escape(row["landing_key"]),
+                row["file_sha256"][:12],
+                f"{row['received_ts_utc']:%Y-%m-%d %H:%M}",
+                escape(row["reason"]),
+            )
+        console().print(table)
+    suspects = {row["file_sha256"] for row in files}
+    single = [row for row in rows if row["file_sha256"] not in suspects]
+    if single:
+        table = _table("file", "sha256", "line", "account", "reason")
+        for row in single[: SHOWN * 5]:
+            detail = f": {row['detail']}" if row["detail"] else ""
+            table.add_row(
+                escape(row["landing_key"]),
+                row["file_sha256"][:12],
+                str(row["line"]),
+                escape(row["account_id"] or ""),
+                escape(f"{row['reason']}{detail}"),
+            )
+        console().print(table)
+        if len(single) > SHOWN * 5:
+            console().print(f"and {len(single) - SHOWN * 5:,} more rows in raw/quarantined_rows")
+    console().print("After a fix: finance-assets vendors replay SHA256…, then finance-assets materialize.")
+    raise typer.Exit(1)
+
+
+@vendors_app.command()
+def replay(
+    digests: Annotated[
+        list[str], typer.Argument(metavar="SHA256…", help="The files, by the first digits of their sha256.")
+    ],
+) -> None:
+    """Read kept files again, as after a contract was added; what is new in them is known from now on."""
+    with told_in_one_line():
+        intake = _intake()
+        known = [row["file_sha256"] for row in intake.register().to_pylist()]
+        chosen = []
+        for digest in digests:
+            found = [each for each in known if each.startswith(digest.lower())]
+            if len(found) != 1:
+                raise fail(f"{digest}: {'no file' if not found else f'{len(found)} files'} with that sha256")
+            chosen += found
+        for taken in intake.replay(chosen):
+            reason = f" ({taken.reason})" if taken.reason else ""
+            console().print(
+                escape(f"{taken.key}: {taken.action}{reason}, {taken.rows} rows, {taken.quarantined} quarantined"),
+                soft_wrap=True,
+            )
+    console().print("finance-assets materialize brings it into the tables that follow.")
+
+
+def _period(text: str) -> tuple[date, date]:
+    """Return the first and last day that a period such as 2013-02, 2013-Q1 or 2013-02-28 stands for."""
+    try:
+        if "Q" in text.upper():
+            year, quarter = text.upper().replace("-", "").split("Q")
+            first = date(int(year), 3 * int(quarter) - 2, 1)
+            return first, (first + timedelta(days=100)).replace(day=1) - timedelta(days=1)
+        if text.count("-") == 1:
+            first = date.fromisoformat(f"{text}-01")
+            return first, (first + timedelta(days=31)).replace(day=1) - timedelta(days=1)
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise fail(
+            f"PERIOD is a month, a quarter or a day, such as 2013-02, 2013-Q1 or 2013-02-28, not {text!r}"
+        ) from None
+    return day, day
+
+
+def _end_of(day: date | None) -> datetime | None:
+    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+
+
+def explain(
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Account as the vendor writes it.")],
+    period: Annotated[str, typer.Argument(metavar="PERIOD", help="2013-02, 2013-Q1 or 2013-02-28.")],
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", metavar="YYYY-MM-DD", help="Explain what was known at the end of that day.")
+    ] = None,
+) -> None:
+    """Write out how an account's return came about: the arithmetic, each input with its file and line.
+
+    Says too whether computing it now gives the same number. Exit status 1 means that it does not.
+    """
+    first, last = _period(period)
+    known = _end_of(day_of(as_of, "--as-of"))
+    from finance_assets.advisory.results import explanation
+
+    with told_in_one_line():
+        told = explanation(_intake(), account, first, last, as_of=known)
+    if told is None:
+        raise fail(f"nothing is known of account {account!r} from {first} to {last}", status=1)
+    for line in told.lines:
+        console().print(escape(line), soft_wrap=True)
+    raise typer.Exit(0 if told.holds else 1)
+
+
+def restatements(
+    between: Annotated[
+        tuple[str, str], typer.Option("--between", metavar="D1 D2", help="First and last day of becoming known.")
+    ],
+) -> None:
+    """Show what was corrected between two days: the value before and after, and by which file."""
+    first, last = (day_of(text, "--between") for text in between)
+    from finance_assets.advisory.results import restated
+
+    start = None if first is None else datetime(first.year, first.month, first.day, tzinfo=UTC)
+    with told_in_one_line():
+        rows: list[dict[str, Any]] = restated(_intake(), start, _end_of(last))
+    if not rows:
+        console().print(f"Nothing was restated from {first} to {last}.")
+        return
+    names = list(rows[0])
+    table = _table(*names)
+    for row in rows:
+        table.add_row(*(escape(str(row[name]) if row[name] is not None else "-") for name in names))
+    console().print(table)

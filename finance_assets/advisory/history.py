@@ -1,0 +1,70 @@
+"""What is known of each account and period, and since when.
+
+What belongs here: adding a file's rows to the history as versions, and the state of the history at an instant. Pure:
+Arrow tables in, Arrow tables out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finance_assets.contracts.advisory import PERFORMANCE_HISTORY
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: What identifies a fact; its versions differ in when they became known.
+FACT_KEY = ("vendor", "account_id", "granularity", "period_end")
+#: How a row came, not what it says: a row that differs in these alone says nothing new.
+_PROVENANCE = ("received_ts_utc", "version", "flags", "file_sha256", "member", "line", "contract_version")
+CONTENT = tuple(name for name in PERFORMANCE_HISTORY.column_names if name not in FACT_KEY and name not in _PROVENANCE)
+
+
+def new_versions(rows: pa.Table, history: pa.Table) -> pa.Table:
+    """Return what the rows of one file add to the history.
+
+    Parameters
+    ----------
+    rows
+        Rows of ``raw/vendor_rows`` of one file.
+    history
+        All rows of ``core/performance_history`` that were known before the file, of any vendor.
+
+    Returns
+    -------
+    pyarrow.Table
+        Rows of ``core/performance_history``: the first version of a fact that was unknown, and the next one of a fact
+        of which the file says something else. A row that repeats what is known adds nothing.
+    """
+    import duckdb
+
+    from finance_assets.contracts.arrow import conform
+
+    key = ", ".join(FACT_KEY)
+    same_key = " and ".join(f"known.{name} = rows.{name}" for name in FACT_KEY)
+    differs = " or ".join(f"known.{name} is distinct from rows.{name}" for name in CONTENT)
+    columns = ", ".join(
+        f"cast(coalesce(known.version, 0) + 1 as integer) as {name}" if name == "version" else f"rows.{name}"
+        for name in PERFORMANCE_HISTORY.column_names
+    )
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        connection.register("rows", rows)
+        connection.register("history", history)
+        # An archive may state a fact in two of its files; the reader has quarantined those that contradict.
+        found = connection.execute(
+            f"""
+            with rows as (
+                select * from rows qualify row_number() over (partition by {key} order by member, line) = 1
+            ),
+            known as (
+                select * from history
+                semi join rows using ({key})
+                qualify row_number() over (partition by {key} order by version desc) = 1
+            )
+            select {columns}
+            from rows left join known on {same_key}
+            where known.version is null or {differs}
+            """
+        ).to_arrow_table()
+    return conform(PERFORMANCE_HISTORY, found)

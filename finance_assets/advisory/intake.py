@@ -1,0 +1,315 @@
+"""From the landing zone to the raw tables: one file after the other, nothing lost, nothing twice.
+
+What belongs here: which files are to be read, since when each is known, and the order of the durable writes. Reading a
+file is ``reading``'s work, running is ``assets``'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finance_assets.contracts.advisory import (
+    PERFORMANCE_HISTORY,
+    QUARANTINED_FILES,
+    QUARANTINED_ROWS,
+    VENDOR_FILES,
+    VENDOR_ROWS,
+)
+from finance_assets.storage.lake import Lake
+from finance_assets.storage.landing import LandedFile, Landing
+from finance_assets.storage.ledger import FileStatus, Ledger
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from finance_assets.advisory.reading.reader import FileReading
+    from finance_assets.advisory.reading.vendor_contract import VendorContract
+    from finance_assets.settings import Clock
+
+#: Folder of the lake that keeps the bytes of vendors' files.
+LANDED_FOLDER = "vendor_files"
+SHIPPED_CONTRACTS = Path(__file__).parent / "vendors"
+#: Known times differ at least by this: timestamps are stored in microseconds.
+TICK = timedelta(microseconds=1)
+MAX_ATTEMPTS = 3
+
+
+def _system_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of one file.
+
+    Attributes
+    ----------
+    key
+        The file's key below the landing zone.
+    action
+        ``accept``, ``accept_with_warnings``, ``quarantine_file``, ``skip_duplicate``, or ``failed`` where the reader
+        itself broke.
+    reason
+        Why the file is in quarantine or failed.
+    rows, quarantined
+        Rows loaded and left out.
+    vendor
+        Name of the contract or layout.
+    """
+
+    key: str
+    action: str
+    reason: str | None = None
+    rows: int = 0
+    quarantined: int = 0
+    vendor: str = ""
+
+
+@dataclass
+class Intake:
+    """The way of a file into the raw tables.
+
+    Parameters
+    ----------
+    landing, lake, ledger
+        Where files arrive, where tables and bytes are kept, and where it is written down what is done.
+    contract_folders
+        Folders of vendor contracts, later ones go before earlier ones.
+    clock
+        The real time. The clock of the sample stands in 2013 and would take every newer period for one of the future.
+    """
+
+    landing: Landing
+    lake: Lake
+    ledger: Ledger
+    contract_folders: Sequence[Path] = (SHIPPED_CONTRACTS,)
+    clock: Clock = field(default=_system_clock)
+
+    @cached_property
+    def contracts(self) -> list[VendorContract]:
+        """Every vendor contract of the deployment."""
+        from finance_assets.advisory.reading.vendor_contract import load_contracts
+
+        found: dict[str, VendorContract] = {}
+        for folder in self.contract_folders:
+            if folder.is_dir():
+                found |= {contract.vendor: contract for contract in load_contracts(folder)}
+        return list(found.values())
+
+    # -- what is to be done ------------------------------------------------------------------------------
+
+    def pending(self) -> list[LandedFile]:
+        """Return the landed files that are whole and not yet dealt with, oldest first."""
+        listed = {file.identity: file for file in self.landing.whole(self.clock())}
+        unseen = self.ledger.unseen(listed, max_attempts=MAX_ATTEMPTS)
+        return sorted((listed[identity] for identity in unseen), key=lambda file: (file.modified, file.identity.key))
+
+    def register(self) -> pa.Table:
+        """Return ``raw/vendor_files``."""
+        return self.lake.read(VENDOR_FILES).table
+
+    # -- doing it ----------------------------------------------------------------------------------------
+
+    def take(self, files: Iterable[LandedFile], log: Callable[[str], None] = lambda _: None) -> list[Taken]:
+        """Read files into the raw tables, one after the other.
+
+        Of each file the bytes are kept first, then its rows and what is quarantined, then its line in
+        ``raw/vendor_files``; the ledger is told last. A run that is killed in between does the file again, with the
+        same outcome. A file on which the reader breaks is noted and does not hold up the others.
+
+        Parameters
+        ----------
+        files
+            What to read, oldest first.
+        log
+            Told of every file.
+        """
+        register = self.register()
+        seen = _seen(register)
+        known_until = _newest(register)
+        taken = []
+        for file in files:
+            identity = file.identity
+            # Known time never runs backwards: a file that was put there with an old date is known from now on.
+            received = min(file.modified, self.clock())
+            if known_until is not None and received <= known_until and not _is_same_again(register, file):
+                received = known_until + TICK
+            try:
+                outcome, digest = self._take_one(self.landing.read(identity.key), identity.key, received, seen)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"[:500]
+                self.ledger.record(identity, FileStatus.FAILED, reason=reason)
+                taken.append(Taken(identity.key, "failed", reason))
+                log(f"{identity.key}: failed: {reason}")
+                continue
+            if outcome.action != "skip_duplicate":
+                known_until = received if known_until is None else max(known_until, received)
+                if outcome.action != "quarantine_file":
+                    seen[digest] = identity.key
+            status = FileStatus.QUARANTINED if outcome.action == "quarantine_file" else FileStatus.PROCESSED
+            self.ledger.record(identity, status, reason=outcome.reason)
+            taken.append(outcome)
+            log(_sentence(outcome))
+        return taken
+
+    def replay(self, digests: Sequence[str], log: Callable[[str], None] = lambda _: None) -> list[Taken]:
+        """Read kept files again, as after a contract was added; what is new in them is known from now on.
+
+        Parameters
+        ----------
+        digests
+            SHA-256 of the files, as in ``raw/vendor_files``.
+        log
+            Told of every file.
+
+        Raises
+        ------
+        KeyError
+            A file was never received.
+        """
+        register = self.register()
+        known = {row["file_sha256"]: row for row in register.to_pylist()}
+        newest = _newest(register)
+        taken = []
+        for digest in digests:
+            if digest not in known:
+                raise KeyError(f"no file with sha256 {digest} was received")
+            row = known[digest]
+            received = self.clock() if newest is None else max(self.clock(), newest + TICK)
+            newest = received
+            outcome, _ = self._take_one(self.lake.get(row["landed_path"]), row["landing_key"], received, {})
+            taken.append(outcome)
+            log(_sentence(outcome))
+        return taken
+
+    def _take_one(self, data: bytes, key: str, received: datetime, seen: dict[str, str]) -> tuple[Taken, str]:
+        from finance_assets.advisory.reading.reader import read_vendor_file
+
+        name = key.rsplit("/", 1)[-1]
+        reading = read_vendor_file(data, name, contracts=self.contracts, received_at=received, seen=seen)
+        digest = reading.sha256
+        if reading.action == "skip_duplicate":
+            return Taken(key, reading.action, f"the same bytes as {seen.get(digest, 'an earlier file')}"), digest
+        self.lake.land(data, LANDED_FOLDER)
+        path = self.lake.landed_path(digest, LANDED_FOLDER)
+        tables = raw_tables(reading, key=key, size=len(data), received=received, landed_path=path)
+        # raw/vendor_files last: a file that has its line there has all its rows.
+        for contract, table in tables:
+            self.lake.write(contract, table, key=digest)
+        outcome = Taken(
+            key,
+            reading.action,
+            reading.file_reason,
+            reading.rows.num_rows,
+            reading.quarantined.num_rows,
+            reading.vendor,
+        )
+        return outcome, digest
+
+    # -- the history -------------------------------------------------------------------------------------
+
+    def unknown_to_history(self) -> list[dict[str, Any]]:
+        """Return the lines of ``raw/vendor_files`` whose rows the history has not seen yet, oldest first."""
+        done = set(self.lake.partitions(PERFORMANCE_HISTORY))
+        rows = [row for row in self.register().to_pylist() if row["action"].startswith("accept")]
+        rows.sort(key=lambda row: (row["received_ts_utc"], row["file_sha256"]))
+        return [row for row in rows if history_key(row["received_ts_utc"], row["file_sha256"]) not in done]
+
+
+def history_key(received: datetime, digest: str) -> str:
+    """Return the name of the history's file for one reading of a file; names ascend as knowledge does."""
+    return f"{received.astimezone(UTC):%Y%m%dT%H%M%S%fZ}-{digest[:16]}"
+
+
+def raw_tables(
+    reading: FileReading, *, key: str, size: int, received: datetime, landed_path: str
+) -> Iterator[tuple[Any, pa.Table]]:
+    """Return a file's rows of each raw table, in the order in which they are to be written."""
+    import pyarrow as pa
+
+    from finance_assets.contracts.arrow import storage_schema
+
+    def constant(name: str, value: Any, rows: int) -> pa.Array:
+        return pa.repeat(pa.scalar(value, storage_schema(VENDOR_ROWS).field(name).type), rows)
+
+    def with_origin(table: pa.Table) -> pa.Table:
+        for name, value in (
+            ("file_sha256", reading.sha256),
+            ("vendor", reading.vendor),
+            ("received_ts_utc", received),
+        ):
+            table = table.append_column(name, constant(name, value, table.num_rows))
+        return table
+
+    rows = with_origin(reading.rows)
+    yield (
+        VENDOR_ROWS,
+        rows.append_column("contract_version", constant("contract_version", reading.contract_version, rows.num_rows)),
+    )
+    left_out = with_origin(reading.quarantined)
+    left_out = left_out.append_column("ordinal", pa.array(range(left_out.num_rows), pa.int32()))
+    yield (
+        QUARANTINED_ROWS,
+        left_out.append_column("landing_key", pa.repeat(pa.scalar(key, pa.string()), left_out.num_rows)),
+    )
+    is_suspect = reading.action == "quarantine_file"
+    what_to_do = (
+        "compare with a whole file, or write a contract (finance-assets vendors propose), then "
+        f"finance-assets vendors replay {reading.sha256[:12]}"
+    )
+    line = {
+        "file_sha256": reading.sha256,
+        "landing_key": key,
+        "size_bytes": size,
+        "received_ts_utc": received,
+        "vendor": reading.vendor,
+    }
+    suspect = [line | {"reason": reading.file_reason or "unknown", "what_to_do": what_to_do}] if is_suspect else []
+    yield QUARANTINED_FILES, pa.Table.from_pylist(suspect, schema=storage_schema(QUARANTINED_FILES))
+    line |= {
+        "contract_version": reading.contract_version,
+        "action": reading.action,
+        "file_reason": reading.file_reason,
+        "warnings": ";".join(reading.warnings),
+        "row_count": reading.rows.num_rows,
+        "quarantined_count": reading.quarantined.num_rows,
+        "skipped": ";".join(f"{reason}={count}" for reason, count in sorted(reading.skipped.items())),
+        "detection_score": None if reading.score is None else float(reading.score),
+        "runner_up": reading.runner_up,
+        "landed_path": landed_path,
+    }
+    yield VENDOR_FILES, pa.Table.from_pylist([line], schema=storage_schema(VENDOR_FILES))
+
+
+def _seen(register: pa.Table) -> dict[str, str]:
+    """Return the files of which something was loaded: their bytes need not be read again."""
+    return {
+        row["file_sha256"]: row["landing_key"] for row in register.to_pylist() if row["action"] != "quarantine_file"
+    }
+
+
+def _newest(register: pa.Table) -> datetime | None:
+    import pyarrow.compute as pc
+
+    newest = pc.max(register.column("received_ts_utc")).as_py()
+    return None if newest is None else newest.astimezone(UTC)
+
+
+def _is_same_again(register: pa.Table, file: LandedFile) -> bool:
+    """Whether a run that died had written the file's line but not told the ledger."""
+    return any(
+        row["landing_key"] == file.identity.key
+        and row["size_bytes"] == file.identity.size
+        and row["received_ts_utc"] == file.modified
+        for row in register.to_pylist()
+    )
+
+
+def _sentence(taken: Taken) -> str:
+    reason = f" ({taken.reason})" if taken.reason else ""
+    return f"{taken.key}: {taken.action}{reason}, {taken.rows} rows, {taken.quarantined} quarantined"
