@@ -1,0 +1,1 @@
+"""Account performance from any vendor file: reading, returns, reconciliation and explanations."""
