@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """State of one computed value; anything but ``OK`` goes with a NULL.
+    """State of one computed value; anything but ``OK`` and ``LARGE_FLOW_UNVALUED`` goes with a NULL.
 
     Tables store the text (``"ok"``, ``"no_data"``, ...). Arrays in memory hold the small integer `code`,
     which is the position in this list, so that ``STATUSES[code]`` gives the member back and an Arrow
@@ -38,6 +38,9 @@ class Status(StrEnum):
     """The formula is not valid for these inputs."""
     NOT_CONVERGED = "not_converged"
     """An iterative estimate did not converge."""
+    LARGE_FLOW_UNVALUED = "large_flow_unvalued"
+    """A large flow on a date without a valuation: the return is kept, but not certified. Alone among the statuses
+    it stands beside a value."""
 
     @property
     def code(self) -> int:

@@ -1,0 +1,525 @@
+"""Performance of accounts from vendors' rows, columnar: current versions, returns, chains, cumulative values.
+
+Belongs here: the SQL that turns the bitemporal history into one row of performance per vendor, account, grain and
+period, and the policies it needs. Does not belong here: the arithmetic of a single value and its proof
+(`finance_assets.advisory.twrr`), reconciliation, tables on disk, Dagster.
+
+Money stays DECIMAL from input to output; only returns are doubles, computed from differences that were taken in
+DECIMAL. Every row is a function of its account's rows alone, so accounts may be computed in any division.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from finance_assets.advisory.twrr import LARGE_FLOW_THRESHOLD, TIMINGS
+from finance_assets.contracts.status import Status
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+__all__ = [
+    "DAILY_GAP_DAYS",
+    "DEFAULT_POLICY",
+    "HISTORY_COLUMNS",
+    "KEY_COLUMNS",
+    "PERFORMANCE_COLUMNS",
+    "Policy",
+    "account_performance",
+    "certified",
+    "current_versions",
+    "current_versions_query",
+    "history_schema",
+    "performance_batches",
+    "performance_query",
+    "performance_schema",
+]
+
+KEY_COLUMNS: Final = ("vendor", "account_id", "granularity", "period_end")
+"""What identifies a row of the history in valid time; its versions differ in known time."""
+
+_MONEY: Final = "decimal128(28, 8)"
+_RETURN: Final = "decimal128(24, 14)"
+
+HISTORY_COLUMNS: Final[dict[str, str]] = {
+    "vendor": "string",
+    "contract_version": "int32",
+    "account_id": "string",
+    "granularity": "string",
+    "currency": "string",
+    "period_start": "date32",
+    "period_end": "date32",
+    "beginning_market_value": _MONEY,
+    "contributions": _MONEY,
+    "distributions": _MONEY,
+    "net_flow": _MONEY,
+    "ending_market_value": _MONEY,
+    "fees": _MONEY,
+    "income": _MONEY,
+    "appreciation": _MONEY,
+    "other_adjustments": _MONEY,
+    "return_net": _RETURN,
+    "return_gross": _RETURN,
+    "benchmark_return": _RETURN,
+    "file_sha256": "string",
+    "member": "string",
+    "line": "int64",
+    "received_ts_utc": "timestamp[us, UTC]",
+    "flags": "string",
+}
+"""Columns of the history and their Arrow types. Money in the row's currency, returns as decimal fractions."""
+
+PERFORMANCE_COLUMNS: Final[dict[str, tuple[str, str]]] = {
+    "vendor": ("string", "Vendor that stated the row."),
+    "account_id": ("string", "Account, as the vendor writes it."),
+    "granularity": ("string", "Grain of the row: daily, monthly or quarterly. Grains are never chained together."),
+    "currency": ("string", "Currency of all money in the row."),
+    "period_start": ("date32", "First day: stated, or the first day of the month or quarter, or the day itself."),
+    "period_end": ("date32", "Last day."),
+    "period_month": ("date32", "First day of the month of period_end; the partition."),
+    "beginning_market_value": (_MONEY, "Stated value at the beginning."),
+    "contributions": (_MONEY, "Stated money in."),
+    "distributions": (_MONEY, "Stated money out, positive."),
+    "ending_market_value": (_MONEY, "Stated value at the end."),
+    "fees": (_MONEY, "Stated fees taken from the account."),
+    "net_flow": (_MONEY, "Contributions less distributions where both are known, else the stated net flow."),
+    "cumulative_net_flow": (
+        "decimal128(38, 8)",
+        "Running sum of net_flow over all rows of the account; null from the first unknown flow or currency change.",
+    ),
+    "gain": (_MONEY, "Ending value less beginning value less net flow, exact."),
+    "rollforward_difference": (
+        _MONEY,
+        "Beginning value + net flow + stated components - ending value; null where the vendor states no appreciation.",
+    ),
+    "continuity_difference": (
+        _MONEY,
+        "Beginning value less the ending value of the adjacent period before; null without one.",
+    ),
+    "gap_days": ("int32", "Days between the end of the period before and this start: 0 adjacent, negative overlap."),
+    "timing": ("string", "Flow timing that was applied."),
+    "timing_rule": ("string", "Why: declared, inception, full_withdrawal or no_capital."),
+    "policy_version": ("string", "Version of the vendor's timing policy."),
+    "return_net_computed": ("double", "Return after fees under the applied timing; decimal fraction, unrounded."),
+    "return_status": ("string", "Status of return_net_computed; large_flow_unvalued keeps the value, uncertified."),
+    "return_sod": ("double", "The same period with flows at the start of the period."),
+    "return_mid": ("double", "... with flows in the middle."),
+    "return_eod": ("double", "... with flows at the end."),
+    "timing_spread": ("double", "Largest less smallest of the three that are defined."),
+    "return_net": (_RETURN, "Net return that the vendor states."),
+    "return_gross": (_RETURN, "Gross return that the vendor states."),
+    "benchmark_return": (_RETURN, "Benchmark return that the vendor states."),
+    "return_gross_computed": ("double", "Return before the stated fees, under the applied timing."),
+    "return_gross_status": ("string", "missing_input where fees are not stated; else as return_status."),
+    "chain_id": ("int32", "Number of the unbroken chain within the account, from 1."),
+    "chain_start": ("date32", "First day of the chain."),
+    "cumulative_return_chain": ("double", "Linked return since chain_start: the track record."),
+    "cumulative_return_all": ("double", "Linked over all rows that have a return, across breaks."),
+    "cumulative_status": ("string", "ok, or gap where cumulative_return_all crosses a break; no_data without any."),
+    "annualised_return_chain": ("double", "cumulative_return_chain per year; null for less than 365 days."),
+    "is_large_flow": ("bool", "The net flow reaches the policy's share of the beginning value."),
+    "is_terminated": ("bool", "All was withdrawn: the last row of the account unless it is funded again."),
+    "is_partial": ("bool", "The period starts inside its month or quarter."),
+    "is_negative_value": ("bool", "The beginning or ending value is negative (margin)."),
+    "contract_version": ("int32", "Version of the vendor's contract that read the row."),
+    "file_sha256": ("string", "File the row came from."),
+    "member": ("string", "Member of the archive, if any."),
+    "line": ("int64", "Physical line in that file."),
+    "received_ts_utc": ("timestamp[us, UTC]", "When the row became known."),
+}
+"""Columns of the performance table in order: Arrow type and meaning."""
+
+DAILY_GAP_DAYS: Final = 5
+"""Daily rows this many calendar days apart are taken as neighbours: weekends and holidays are not told apart."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the flows of one vendor are timed; configuration with a version, never inferred from data."""
+
+    timing: str = "mid"
+    """One of `finance_assets.advisory.twrr.TIMINGS`."""
+    version: str = "default-1"
+    large_flow_threshold: Decimal = LARGE_FLOW_THRESHOLD
+    """Share of the beginning value from which a net flow is large."""
+
+    def __post_init__(self) -> None:
+        if self.timing not in TIMINGS:
+            raise ValueError(f"unknown timing {self.timing!r}; known are {', '.join(TIMINGS)}")
+        if not (self.large_flow_threshold.is_finite() and self.large_flow_threshold > 0):
+            raise ValueError(f"a large flow cannot begin at {self.large_flow_threshold} of the beginning value")
+
+
+DEFAULT_POLICY: Final = Policy()
+"""For vendors without a policy: middle of the period, since only a period total of flows is known."""
+
+Policies = Mapping[str, "Policy | tuple[str, str | int, Decimal]"]
+
+
+def history_schema() -> pa.Schema:
+    """Give the Arrow schema of the history (`HISTORY_COLUMNS`)."""
+    return _schema(HISTORY_COLUMNS)
+
+
+def performance_schema() -> pa.Schema:
+    """Give the Arrow schema of the performance table (`PERFORMANCE_COLUMNS`)."""
+    return _schema({name: kind for name, (kind, _) in PERFORMANCE_COLUMNS.items()})
+
+
+def certified(value: float | Decimal | None) -> Decimal | None:
+    """Round a return once, to 6 decimal places (half even), for presentation; None stays None."""
+    if value is None:
+        return None
+    return (value if isinstance(value, Decimal) else Decimal(repr(float(value)))).quantize(Decimal("0.000001"))
+
+
+def current_versions_query(source: str, as_of: datetime | None = None) -> str:
+    """Give the SQL of the newest version of every key known at a time.
+
+    Parameters
+    ----------
+    source
+        A relation with `HISTORY_COLUMNS`: name of a table or view, or a table function, as SQL text.
+    as_of
+        Known time, with a time zone; by default everything that has been received.
+
+    Returns
+    -------
+    str
+        A SELECT with the columns of `source`. The newest ``received_ts_utc`` wins; ties go to the highest
+        ``file_sha256``, then to the highest line.
+
+    Raises
+    ------
+    ValueError
+        If `as_of` has no time zone.
+    """
+    known = "true"
+    if as_of is not None:
+        if as_of.tzinfo is None:
+            raise ValueError("as_of must have a time zone")
+        known = f"received_ts_utc <= TIMESTAMPTZ '{as_of.astimezone(UTC).isoformat(sep=' ')}'"
+    keys = ", ".join(KEY_COLUMNS)
+    # Few keys have several versions: finding them by aggregation and sorting only those is several times faster
+    # than a window over all rows.
+    return f"""
+        WITH known AS (SELECT * FROM {source} WHERE {known}),
+        repeated AS (SELECT {keys} FROM known GROUP BY ALL HAVING count(*) > 1)
+        SELECT known.* FROM known ANTI JOIN repeated USING ({keys})
+        UNION ALL
+        SELECT known.* FROM known SEMI JOIN repeated USING ({keys})
+        QUALIFY row_number() OVER (
+            PARTITION BY {keys} ORDER BY received_ts_utc DESC, file_sha256 DESC, line DESC
+        ) = 1
+    """
+
+
+def current_versions(history: pa.Table, as_of: datetime | None = None) -> pa.Table:
+    """Select the newest version of every row that was known at a time.
+
+    Parameters
+    ----------
+    history
+        Rows with `HISTORY_COLUMNS`, any number of versions per key (`KEY_COLUMNS`).
+    as_of
+        Known time, with a time zone; by default everything.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row per key, same columns, no particular order.
+
+    Raises
+    ------
+    ValueError
+        If `as_of` has no time zone.
+    """
+    with _connect() as connection:
+        connection.register("history_rows", history)
+        return connection.execute(current_versions_query("history_rows", as_of)).to_arrow_table()
+
+
+def account_performance(
+    source: pa.Table | duckdb.DuckDBPyConnection, policies: Policies, *, relation: str = "current_history"
+) -> pa.Table:
+    """Compute the performance table from the current versions of the history.
+
+    Parameters
+    ----------
+    source
+        Arrow table with `HISTORY_COLUMNS`, one row per key (`current_versions`), or a DuckDB connection in which
+        `relation` is such a table or view.
+    policies
+        `Policy`, or ``(timing, version, large_flow_threshold)``, by vendor; `DEFAULT_POLICY` for the others.
+    relation
+        Name of the relation, where `source` is a connection.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row per input row with `PERFORMANCE_COLUMNS`, ordered by key. Undefined values are null with a status,
+        never NaN.
+
+    Raises
+    ------
+    ValueError
+        If a policy is not valid.
+
+    Notes
+    -----
+    Per row ``R = gain / capital`` as in `finance_assets.advisory.twrr.row_return`. A chain restarts after a gap or
+    an overlap, after a row without a return, and where the currency changes; a period without any capital links
+    with factor 1. A total loss keeps the chain at -100 %.
+    """
+    import pyarrow as pa
+
+    if isinstance(source, pa.Table):
+        with _connect() as connection:
+            connection.register(relation, source)
+            return account_performance(connection, policies, relation=relation)
+    query = performance_query(relation, policies)
+    table = source.execute(f"{query} ORDER BY {', '.join(KEY_COLUMNS)}").to_arrow_table()
+    return table.cast(performance_schema())
+
+
+def performance_batches(
+    connection: duckdb.DuckDBPyConnection, relation: str, policies: Policies, *, buckets: int = 8
+) -> Iterator[pa.Table]:
+    """Compute the performance table in parts of whole accounts, so that memory stays bounded.
+
+    Parameters
+    ----------
+    connection, relation, policies
+        As for `account_performance`.
+    buckets
+        Number of parts; accounts are divided by a hash of their identifier.
+
+    Yields
+    ------
+    pyarrow.Table
+        Parts of the table, each ordered by key; some may be empty.
+    """
+    for bucket in range(buckets):
+        part = f"(SELECT * FROM {relation} WHERE hash(account_id) % {buckets} = {bucket})"
+        table = connection.execute(
+            f"{performance_query(part, policies)} ORDER BY {', '.join(KEY_COLUMNS)}"
+        ).to_arrow_table()
+        yield table.cast(performance_schema())
+
+
+def performance_query(source: str, policies: Policies) -> str:
+    """Give the SQL of the performance table, for COPY or CREATE TABLE inside the caller's database.
+
+    Parameters
+    ----------
+    source
+        Relation with `HISTORY_COLUMNS`, one row per key, as SQL text.
+    policies
+        As for `account_performance`.
+
+    Returns
+    -------
+    str
+        A SELECT with `PERFORMANCE_COLUMNS`, in that order and with those types; no order of rows.
+
+    Raises
+    ------
+    ValueError
+        If a policy is not valid.
+    """
+    timing = _by_vendor(policies, lambda policy: f"'{policy.timing}'")
+    version = _by_vendor(policies, lambda policy: _text(policy.version))
+    threshold = _by_vendor(policies, lambda policy: f"{policy.large_flow_threshold:f}::DECIMAL(9, 8)")
+    money = f"DECIMAL{_MONEY.removeprefix('decimal128')}"
+    columns = ",\n            ".join(_output(name, kind) for name, (kind, _) in PERFORMANCE_COLUMNS.items())
+    account = "PARTITION BY vendor, account_id, granularity"
+    return f"""
+        WITH stated AS (
+            SELECT * REPLACE (
+                coalesce(period_start, CASE granularity
+                    WHEN 'monthly' THEN date_trunc('month', period_end)
+                    WHEN 'quarterly' THEN date_trunc('quarter', period_end)
+                    ELSE period_end END)::DATE AS period_start,
+                CAST(coalesce(contributions - distributions, net_flow) AS {money}) AS net_flow
+            ),
+            period_start IS NOT NULL AS starts_as_stated,
+            {timing} AS declared, {version} AS policy_version, {threshold} AS threshold,
+            beginning_market_value AS bmv, ending_market_value AS emv,
+            row_number() OVER () AS row_id
+            FROM {source}
+        ),
+        timed AS (
+            SELECT *,
+            CASE WHEN bmv = 0 AND net_flow > 0 THEN 'inception'
+                 WHEN emv = 0 AND bmv > 0 AND net_flow < 0 THEN 'full_withdrawal'
+                 WHEN bmv = 0 AND net_flow = 0 AND emv = 0 THEN 'no_capital'
+                 ELSE 'declared' END AS timing_rule,
+            CASE timing_rule WHEN 'inception' THEN 'sod' WHEN 'no_capital' THEN 'sod'
+                 WHEN 'full_withdrawal' THEN 'eod' ELSE declared END AS timing,
+            bmv + net_flow AS capital_sod,
+            emv - capital_sod AS gain,
+            gain::DOUBLE AS gain_double,
+            -- capital of each timing; the sums are exact, and so are their signs: doubles of x and -x cancel
+            CASE WHEN bmv >= 0 AND capital_sod > 0 THEN capital_sod::DOUBLE END AS sod,
+            CASE WHEN bmv > 0 AND capital_sod IS NOT NULL THEN bmv::DOUBLE END AS eod,
+            CASE WHEN bmv >= 0 THEN nullif(greatest(bmv::DOUBLE + capital_sod::DOUBLE, 0), 0) / 2 END AS mid,
+            coalesce(bmv > 0 AND net_flow <> 0 AND abs(net_flow) >= threshold * bmv, false) AS is_large_flow
+            FROM stated
+        ),
+        valued AS (
+            SELECT *,
+            CASE timing WHEN 'sod' THEN sod WHEN 'mid' THEN mid
+                 WHEN 'mixed' THEN CASE WHEN bmv >= 0 AND net_flow IS NOT NULL AND bmv + contributions > 0
+                      THEN (bmv + contributions)::DOUBLE END
+                 ELSE eod END AS capital,
+            CASE WHEN timing = 'flow_after_valuation' THEN (emv - bmv)::DOUBLE ELSE gain_double END AS earned,
+            earned / capital AS raw_return,
+            CASE WHEN raw_return >= -1 THEN raw_return END AS return_net_computed,
+            CASE WHEN raw_return >= -1 THEN (earned + fees::DOUBLE) / capital END AS return_gross_computed,
+            CASE WHEN bmv IS NULL OR emv IS NULL OR net_flow IS NULL THEN '{Status.MISSING_INPUT}'
+                 WHEN timing_rule = 'no_capital' OR bmv < 0 THEN '{Status.UNDEFINED_DENOMINATOR}'
+                 WHEN timing = 'mixed' AND contributions IS NULL THEN '{Status.MISSING_INPUT}'
+                 WHEN capital IS NULL THEN CASE timing WHEN 'mid' THEN '{Status.NON_POSITIVE_AVERAGE_CAPITAL}'
+                      ELSE '{Status.UNDEFINED_DENOMINATOR}' END
+                 WHEN raw_return < -1 THEN '{Status.OUTSIDE_DOMAIN}'
+                 WHEN is_large_flow AND granularity <> 'daily' AND timing_rule <> 'full_withdrawal'
+                 THEN '{Status.LARGE_FLOW_UNVALUED}'
+                 ELSE '{Status.OK}' END AS return_status,
+            CASE WHEN return_net_computed IS NOT NULL THEN 1 + return_net_computed
+                 WHEN timing_rule = 'no_capital' THEN 1 END AS factor,
+            gain_double / sod AS return_sod, gain_double / mid AS return_mid, gain_double / eod AS return_eod
+            FROM timed
+        ),
+        -- The windows sort only what they need; the wide rows are joined back by number.
+        wide AS MATERIALIZED (
+            SELECT row_id, vendor, contract_version, account_id, granularity, currency, period_start, period_end,
+            starts_as_stated, beginning_market_value, contributions, distributions, ending_market_value, fees,
+            net_flow, gain::{money} AS gain,
+            CAST(capital_sod + appreciation + coalesce(income, 0) - coalesce(fees, 0) + coalesce(other_adjustments, 0)
+                - emv AS {money}) AS rollforward_difference,
+            timing, timing_rule, policy_version, return_net_computed, return_status, return_sod, return_mid,
+            return_eod, return_net, return_gross, benchmark_return, return_gross_computed, is_large_flow, factor,
+            file_sha256, member, line, received_ts_utc
+            FROM valued
+        ),
+        narrow AS (
+            SELECT row_id, vendor, account_id, granularity, period_start, period_end, starts_as_stated, factor,
+            currency, ending_market_value, net_flow
+            FROM wide
+        ),
+        neighbours AS (
+            SELECT row_id, vendor, account_id, granularity, period_start, period_end, starts_as_stated, factor,
+            lag(period_end) OVER account AS previous_end,
+            lag(ending_market_value) OVER account AS previous_emv,
+            coalesce(lag(factor IS NULL) OVER account, false) AS after_undefined,
+            coalesce(lag(currency) OVER account <> currency, false) AS currency_changed,
+            sum(net_flow) OVER account AS flow_so_far,
+            count(net_flow) OVER account = row_number() OVER account AS flows_known,
+            product(factor) OVER account AS wealth_all
+            FROM narrow
+            WINDOW account AS ({account} ORDER BY period_end ROWS UNBOUNDED PRECEDING)
+        ),
+        gaps AS (
+            SELECT *,
+            (period_start - previous_end - 1)::INTEGER AS days_apart,
+            -- a start that repeats the end of the period before is the date of the opening valuation
+            CASE WHEN days_apart = -1 AND granularity <> 'daily' THEN 0
+                 WHEN granularity = 'daily' AND NOT starts_as_stated AND days_apart BETWEEN 0 AND {DAILY_GAP_DAYS - 1}
+                 THEN 0 ELSE days_apart END AS gap_days,
+            coalesce(gap_days <> 0, false) OR after_undefined OR currency_changed AS starts_chain
+            FROM neighbours
+        ),
+        chains AS (
+            SELECT row_id, vendor, account_id, granularity, period_start, period_end, factor, gap_days, previous_emv,
+            currency_changed, flow_so_far, flows_known, wealth_all,
+            1 + count_if(starts_chain) OVER account AS chain_id,
+            count_if(currency_changed) OVER account > 0 AS currencies_mixed
+            FROM gaps
+            WINDOW account AS ({account} ORDER BY period_end ROWS UNBOUNDED PRECEDING)
+        ),
+        chained AS (
+            SELECT row_id, gap_days, previous_emv, currency_changed, flow_so_far, flows_known, wealth_all, chain_id,
+            currencies_mixed,
+            product(factor) OVER chain AS wealth_chain,
+            first_value(period_start) OVER chain AS chain_start
+            FROM chains
+            WINDOW chain AS ({account}, chain_id ORDER BY period_end ROWS UNBOUNDED PRECEDING)
+        ),
+        linked AS (SELECT * FROM wide JOIN chained USING (row_id)),
+        results AS (
+            SELECT *,
+            date_trunc('month', period_end)::DATE AS period_month,
+            CASE WHEN flows_known AND NOT currencies_mixed THEN flow_so_far END AS cumulative_net_flow,
+            CASE WHEN gap_days = 0 AND NOT currency_changed THEN beginning_market_value - previous_emv END AS continuity_difference,
+            greatest(return_sod, return_mid, return_eod) - least(return_sod, return_mid, return_eod) AS timing_spread,
+            CASE WHEN fees IS NULL THEN '{Status.MISSING_INPUT}' ELSE return_status END AS return_gross_status,
+            CASE WHEN factor IS NOT NULL THEN wealth_chain - 1 END AS cumulative_return_chain,
+            wealth_all - 1 AS cumulative_return_all,
+            CASE WHEN wealth_all IS NULL THEN '{Status.NO_DATA}'
+                 WHEN chain_id > 1 OR factor IS NULL THEN '{Status.GAP}' ELSE '{Status.OK}' END AS cumulative_status,
+            CASE WHEN factor IS NOT NULL AND period_end - chain_start + 1 >= 365
+                 THEN pow(wealth_chain, 365.25::DOUBLE / (period_end - chain_start + 1)) - 1
+                 END AS annualised_return_chain,
+            timing_rule = 'full_withdrawal' AS is_terminated,
+            CASE granularity WHEN 'monthly' THEN period_start > date_trunc('month', period_end)
+                 WHEN 'quarterly' THEN period_start > date_trunc('quarter', period_end) ELSE false END AS is_partial,
+            coalesce(beginning_market_value < 0, false) OR coalesce(ending_market_value < 0, false) AS is_negative_value
+            FROM linked
+        )
+        SELECT
+            {columns}
+        FROM results
+    """
+
+
+def _output(name: str, kind: str) -> str:
+    """One output column in its declared type."""
+    sql = {
+        "string": "VARCHAR", "date32": "DATE", "double": "DOUBLE", "bool": "BOOLEAN", "int32": "INTEGER",
+        "int64": "BIGINT", "timestamp[us, UTC]": "TIMESTAMPTZ",
+    }.get(kind) or "DECIMAL" + kind.removeprefix("decimal128")  # fmt: skip
+    return f"CAST({name} AS {sql}) AS {name}"
+
+
+def _by_vendor(policies: Policies, value: Any) -> str:
+    """A CASE over the vendor for one field of its policy."""
+    cases = [
+        f"WHEN {_text(vendor)} THEN {value(policy if isinstance(policy, Policy) else _policy(policy))}"
+        for vendor, policy in sorted(policies.items())
+    ]
+    return f"CASE vendor {' '.join(cases)} ELSE {value(DEFAULT_POLICY)} END" if cases else str(value(DEFAULT_POLICY))
+
+
+def _policy(fields: tuple[str, str | int, Decimal]) -> Policy:
+    timing, version, threshold = fields
+    return Policy(timing, str(version), threshold)
+
+
+def _text(value: str) -> str:
+    """A SQL string literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _schema(columns: Mapping[str, str]) -> pa.Schema:
+    import pyarrow as pa
+
+    types = {
+        "string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "date32": pa.date32(), "bool": pa.bool_(),
+        "double": pa.float64(), "timestamp[us, UTC]": pa.timestamp("us", tz="UTC"), _MONEY: pa.decimal128(28, 8),
+        _RETURN: pa.decimal128(24, 14), "decimal128(38, 8)": pa.decimal128(38, 8),
+    }  # fmt: skip
+    return pa.schema([pa.field(name, types[kind]) for name, kind in columns.items()])
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    """An in-memory database that neither reads the machine's settings nor its time zone."""
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
