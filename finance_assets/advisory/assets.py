@@ -11,7 +11,9 @@ import pyarrow as pa
 
 from finance_assets.advisory.history import new_versions
 from finance_assets.advisory.intake import Intake, history_key
+from finance_assets.advisory.results import write_performance
 from finance_assets.contracts.advisory import (
+    ACCOUNT_PERFORMANCE,
     PERFORMANCE_HISTORY,
     QUARANTINED_FILES,
     QUARANTINED_ROWS,
@@ -100,5 +102,23 @@ def performance_history(
             "dagster/row_count": sum(lake.row_counts(PERFORMANCE_HISTORY).values()),
             "versions_added": added,
             "uri": lake.scan_address(PERFORMANCE_HISTORY),
+        }
+    )
+
+
+@dg.asset(
+    **asset_attributes(ACCOUNT_PERFORMANCE),
+    deps=[dg.AssetKey(PERFORMANCE_HISTORY.asset_key)],
+    pool=ADVISORY_POOL,
+)
+def account_performance(intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
+    """One row per vendor, account, grain and period: flows, roll-forward, time-weighted returns linked in chains."""
+    written = write_performance(lake, intake.contracts)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": written.rows,
+            "months_rewritten": len(written.months),
+            "first_month_rewritten": min(written.months, default=None),
+            "uri": lake.scan_address(ACCOUNT_PERFORMANCE),
         }
     )

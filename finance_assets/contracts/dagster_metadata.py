@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from finance_assets.contracts.model import Contract, Partitioning, Store
+from finance_assets.contracts.model import Contract, Layer, Partitioning, Store
 from finance_assets.contracts.validation import SCHEMA_RULE, Violation, row_count, rule_expressions, violations
+from finance_assets.storage.warehouse import POOL as WAREHOUSE_POOL
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -168,6 +169,29 @@ def contract_check(contract: Contract) -> dg.AssetChecksDefinition:
     return honours_contract
 
 
+def relation_check(contract: Contract) -> dg.AssetChecksDefinition:
+    """Return the blocking check of a relation that is not dbt's: every row of it keeps the contract."""
+
+    @dg.asset_check(
+        asset=dg.AssetKey(contract.asset_key),
+        name=CHECK_NAME,
+        blocking=True,
+        description=f"Every row of {contract.path} keeps the promises of its contract.",
+        required_resource_keys={"warehouse"},
+        pool=WAREHOUSE_POOL,
+    )
+    def honours_contract(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        return check_result(contract, context.resources.warehouse.read(contract))
+
+    return honours_contract
+
+
 def contract_checks(contracts: Iterable[Contract]) -> list[dg.AssetChecksDefinition]:
-    """Return the blocking check of every lake table; dbt's generated tests guard the warehouse's."""
-    return [contract_check(contract) for contract in contracts if contract.store is Store.LAKE]
+    """Return the blocking check of every table of ours; dbt's generated tests guard dbt's."""
+    checks = []
+    for contract in contracts:
+        if contract.store is Store.LAKE:
+            checks.append(contract_check(contract))
+        elif contract.store is Store.WAREHOUSE and contract.layer is Layer.PUBLISHED:
+            checks.append(relation_check(contract))
+    return checks

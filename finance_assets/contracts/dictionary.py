@@ -79,7 +79,8 @@ def _columns(contract: Contract) -> list[str]:
 
 def _kept(contract: Contract) -> str:
     if contract.store is Store.WAREHOUSE:
-        return f"relation `{contract.layer}.{contract.name}` of the warehouse, built by dbt"
+        by_dbt = "" if contract.layer is Layer.PUBLISHED else ", built by dbt"
+        return f"relation `{contract.layer}.{contract.name}` of the warehouse{by_dbt}"
     folder = f"folder `{contract.path}` of the lake"
     if contract.partitioning is Partitioning.SESSION:
         sparse = "; a session without rows has no file" if contract.sparse else ""

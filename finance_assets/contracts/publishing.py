@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from finance_assets.contracts.model import Column, Contract, Layer, Store
+from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE
+from finance_assets.contracts.model import Column, Contract, Layer, Partitioning, Store
 from finance_assets.contracts.sectors import MART_SECTOR_PERFORMANCE
 
 GROUP = "publishing"
@@ -67,4 +68,20 @@ TICKER_DOCUMENTS = Contract(
     key=("symbol",),
 )
 
-CONTRACTS = (SECTOR_PERFORMANCE, TICKER_DOCUMENTS)
+ACCOUNT_RETURNS = replace(
+    ACCOUNT_PERFORMANCE,
+    layer=Layer.PUBLISHED,
+    group=GROUP,
+    store=Store.WAREHOUSE,
+    partitioning=Partitioning.NONE,
+    partition_column=None,
+    key=("vendor", "account_id", "granularity", "period_end"),
+    inputs=(ACCOUNT_PERFORMANCE.path,),
+    source=f"{ACCOUNT_PERFORMANCE.path}.",
+    description=(
+        f"{ACCOUNT_PERFORMANCE.description} A table of the warehouse, and of PostgreSQL where "
+        "FINANCE_ASSETS_PUBLISH_URL names one."
+    ),
+)
+
+CONTRACTS = (SECTOR_PERFORMANCE, TICKER_DOCUMENTS, ACCOUNT_RETURNS)

@@ -8,14 +8,16 @@ from typing import Any
 import dagster as dg
 
 from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
+from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE
 from finance_assets.contracts.dagster_metadata import asset_attributes, check_result
 from finance_assets.contracts.market import INSTRUMENTS, TICKER_KPIS
-from finance_assets.contracts.publishing import SECTOR_PERFORMANCE, TICKER_DOCUMENTS
+from finance_assets.contracts.publishing import ACCOUNT_RETURNS, SECTOR_PERFORMANCE, TICKER_DOCUMENTS
 from finance_assets.contracts.sectors import MART_SECTOR_PERFORMANCE
 from finance_assets.publishing.documents import DOCUMENT_SUFFIX, document_bytes, document_name, ticker_documents
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.warehouse import POOL as WAREHOUSE_POOL
+from finance_assets.storage.warehouse import Warehouse
 
 #: A ticker without a quote in so many sessions is no longer current and gets no new document.
 CURRENT_SESSIONS = 30
@@ -33,6 +35,31 @@ CURRENT_SESSIONS = 30
 def sector_performance(mart: Any) -> dg.MaterializeResult[Any]:
     """The sector performance mart as one Parquet file: a row per sector and session, returns as fractions."""
     return dg.MaterializeResult(value=mart)
+
+
+@dg.asset(
+    **asset_attributes(ACCOUNT_RETURNS),
+    deps=[dg.AssetKey(ACCOUNT_PERFORMANCE.asset_key)],
+    pool=WAREHOUSE_POOL,
+    automation_condition=WHEN_HISTORY_IS_NEW,
+)
+def account_returns(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[Lake],
+    warehouse: dg.ResourceParam[Warehouse],
+    settings: dg.ResourceParam[Settings],
+) -> dg.MaterializeResult[Any]:
+    """Account performance as a table of the warehouse, and of PostgreSQL where one is configured: all of it at once."""
+    table = lake.read(ACCOUNT_PERFORMANCE).table
+    rows = warehouse.replace(ACCOUNT_RETURNS, table)
+    metadata: dict[str, Any] = {"dagster/row_count": rows}
+    if settings.publish_url is not None:
+        from finance_assets.storage.postgres import publish
+
+        changed = publish(settings.publish_url.get_secret_value(), ACCOUNT_RETURNS, table)
+        metadata |= {"inserted": changed.inserted, "updated": changed.updated, "deleted": changed.deleted}
+        context.log.info(f"PostgreSQL: {changed.inserted} new, {changed.updated} changed, {changed.deleted} gone")
+    return dg.MaterializeResult(metadata=metadata)
 
 
 @dg.asset(

@@ -256,6 +256,20 @@ class Lake:
         self._put_all((paths[key] for key in replaced), lambda n: parquet_bytes(slices.get(replaced[n], empty)))
         return {key: slices[key].num_rows if key in slices else 0 for key in paths}
 
+    def write_partition_if_changed(self, contract: Contract, table: pa.Table, key: str) -> bool:
+        """Replace one file of a partitioned table unless it holds these very rows; return whether it was replaced.
+
+        A table that is computed as a whole so leaves alone the partitions that came out as they were.
+        """
+        from finance_assets.contracts.arrow import conform
+
+        path = self.file(contract, key)
+        data = parquet_bytes(conform(contract, table))
+        if self.exists(path) and self.get(path) == data:
+            return False
+        self.put(path, data)
+        return True
+
     def put(self, path: str, data: bytes) -> None:
         """Put ``data`` at ``path`` whole: it is all there, durably, or not at all."""
         self._put_all([path], lambda _: data)
