@@ -311,6 +311,70 @@ ACCOUNT_PERFORMANCE = Contract(
     key=("period_month", "vendor", "account_id", "granularity", "period_end"),
 )
 
+_UNITS = ("money", "return", "days")
+
+RECONCILIATION_BREAKS = Contract(
+    layer=Layer.CORE,
+    name="reconciliation_breaks",
+    group=GROUP,
+    grain="One disagreement about one account and period, followed from run to run.",
+    description=(
+        "What does not agree: stated and computed returns (1 basis point), roll-forward and continuity (2 cents), vendors "
+        "with each other and with existing records, what is missing, extra, double or restated; each with the hypothesis "
+        "that closes the gap, if one does."
+    ),
+    source="core/account_performance, core/performance_history.",
+    columns=(
+        Column(
+            "break_id", "string", "hex digits", "The same from run to run: of code, vendor, account, grain and period."
+        ),
+        Column("code", "string", "code", "What kind of break it is; docs/metrics.md lists them."),
+        Column("vendor", "string", "text", "Vendor whose row breaks."),
+        _ACCOUNT,
+        _GRANULARITY,
+        _PERIOD_END,
+        Column("other_vendor", "string", "text", "The second vendor, or existing; null where there is none.", True),
+        Column("field", "string", "text", "Value that disagrees.", True),
+        _CURRENCY,
+        Column(
+            "unit", "string", "enumeration", "What the numbers are: money, return (fraction) or days.", allowed=_UNITS
+        ),
+        Column("stated", "exact", "see unit", "What the vendor states.", True),
+        Column("computed", "exact", "see unit", "What it is compared with.", True),
+        Column("difference", "exact", "see unit", "Stated less computed.", True),
+        Column("tolerance", "exact", "see unit", "What would have been accepted.", True),
+        Column("hypothesis", "string", "code", "The first hypothesis that closes the gap; null where none does.", True),
+        Column("explanation", "string", "text", "The hypothesis with its numbers.", True),
+        Column("remaining", "exact", "see unit", "What the hypothesis leaves unexplained.", True),
+        Column("status", "string", "enumeration", "Of the last run.", allowed=("open", "reopened", "resolved")),
+        Column("first_seen", "timestamp", "UTC", "Known time of the data that first showed the break."),
+        Column("last_seen", "timestamp", "UTC", "Known time of the data that last showed it."),
+        Column("age_days", "int32", "days", "From first seen to the newest data, or to its resolution.", minimum=0),
+        Column(
+            "file_sha256", "string", "hex digits", "File of the row; null where it is the row that is missing.", True
+        ),
+        Column("line", "int64", "physical line", "Line of the row in its file; null as above.", True),
+        Column("received_ts_utc", "timestamp", "UTC", "When the row became known; null as above.", True),
+    ),
+    key=("break_id",),
+    sort_by=("vendor", "account_id", "granularity", "period_end", "code", "break_id"),
+)
+
+VENDOR_COMPLETENESS = Contract(
+    layer=Layer.CORE,
+    name="vendor_completeness",
+    group=GROUP,
+    grain="One vendor, grain and month.",
+    description="Accounts and files that were expected against those that came, so that an account that drops off is seen.",
+    source="core/performance_history.",
+    columns=(
+        Column("vendor", "string", "text", "Vendor."),
+        _GRANULARITY,
+        Column("period_month", "date", "date", "First day of the month in which the periods end."),
+    ),
+    key=("vendor", "granularity", "period_month"),
+)
+
 CONTRACTS = (
     VENDOR_FILES,
     VENDOR_ROWS,
@@ -318,6 +382,8 @@ CONTRACTS = (
     QUARANTINED_FILES,
     PERFORMANCE_HISTORY,
     ACCOUNT_PERFORMANCE,
+    RECONCILIATION_BREAKS,
+    VENDOR_COMPLETENESS,
 )
 #: What the reading of a file fills, all at once.
 RAW_TABLES = (VENDOR_FILES, VENDOR_ROWS, QUARANTINED_ROWS, QUARANTINED_FILES)

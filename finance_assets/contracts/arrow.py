@@ -23,6 +23,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "price": pa.decimal128(18, 8),
     "amount": pa.decimal128(28, 8),
     "rate": pa.decimal128(24, 14),
+    "exact": pa.decimal128(38, 14),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
 

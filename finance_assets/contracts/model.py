@@ -57,12 +57,13 @@ SQL_TYPES: dict[str, str] = {
     "price": "decimal(18,8)",
     "amount": "decimal(28,8)",
     "rate": "decimal(24,14)",
+    "exact": "decimal(38,14)",
     "timestamp": "timestamp with time zone",
 }
 
 
 #: Types whose values have an order that bounds can speak of.
-_NUMERIC = ("int32", "int64", "float64", "price", "amount", "rate")
+_NUMERIC = ("int32", "int64", "float64", "price", "amount", "rate", "exact")
 #: Names of layers, tables and columns: they become folders, SQL identifiers and JSON keys without quoting.
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _REFERENCE = re.compile(r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
@@ -82,7 +83,7 @@ class Column:
         Field's standard term; carries unit and basis where they could be mistaken.
     type
         A key of :data:`SQL_TYPES`. ``price`` and ``amount`` (money of any size) are exact decimals with eight places,
-        ``rate`` (a fraction as somebody stated it) one with fourteen.
+        ``rate`` (a fraction as somebody stated it) one with fourteen, ``exact`` whatever of these it may be.
     unit
         Unit of the values (``USD``, ``fraction``, ``percent``, ``shares``, ``sessions``, …) or ``text``/``date``/….
     description

@@ -42,7 +42,7 @@ def _bad_value(column: Column, rule: str) -> Any:
 
 
 def _typed(column: Column, number: Any) -> Any:
-    exact = column.type in ("price", "amount", "rate")
+    exact = column.type in ("price", "amount", "rate", "exact")
     return Decimal(str(number)) if exact else float(number) if column.type == "float64" else int(number)
 
 
