@@ -1,0 +1,262 @@
+"""One number written out: the formula, its inputs and where they come from; and what changed between two times.
+
+Belongs here: text for people about single rows, and the comparison of two states of the history. Does not belong
+here: computing tables, the command line, storage, Dagster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal, localcontext
+from typing import TYPE_CHECKING, Any, Final
+
+from finance_assets.advisory.performance import KEY_COLUMNS, _connect, certified, current_versions_query
+from finance_assets.advisory.twrr import CONTEXT, RowReturn, net_flow_of, period_return
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["RESTATEMENT_COLUMNS", "explain_row", "restatements"]
+
+RESTATEMENT_COLUMNS: Final = (
+    *KEY_COLUMNS, "kind", "field", "old_value", "new_value", "difference", "old_file_sha256", "old_line",
+    "old_received_ts_utc", "new_file_sha256", "new_line", "new_received_ts_utc",
+)  # fmt: skip
+"""Columns of `restatements`: values are text as stated, differences exact decimals."""
+
+_VALUES: Final = (
+    "beginning_market_value", "contributions", "distributions", "net_flow", "ending_market_value", "fees", "income",
+    "appreciation", "other_adjustments", "return_net", "return_gross", "benchmark_return",
+)  # fmt: skip
+_RULES: Final = {
+    "declared": "the vendor's timing policy",
+    "inception": "the account starts from nothing, so its flow counts at the start",
+    "full_withdrawal": "all was withdrawn, so the flow counts at the end",
+    "no_capital": "there is no capital in the period",
+}
+_FORMULAS: Final = {
+    "sod": "EMV / (BMV + F) - 1",
+    "eod": "(EMV - F) / BMV - 1",
+    "mid": "(EMV - BMV - F) / (BMV + F / 2)",
+    "mixed": "(EMV + out) / (BMV + in) - 1",
+    "flow_after_valuation": "EMV / BMV - 1, EMV before the flow",
+}
+
+
+def explain_row(row: Mapping[str, Any], recomputed: RowReturn | Mapping[str, Any] | Decimal | float | None) -> list[str]:
+    """Write out how the return of one row came about, in exact decimals.
+
+    Parameters
+    ----------
+    row
+        A row of the performance table (`finance_assets.advisory.performance.PERFORMANCE_COLUMNS`).
+    recomputed
+        The return computed again from the stored inputs: a `RowReturn`, a row of performance, a number, or None
+        where it is undefined.
+
+    Returns
+    -------
+    list of str
+        Lines of plain text: formula, the formula with numbers, the result (all digits and rounded once), the other
+        timings, flows so far, the vendor's own figure, the inputs with their source, and whether recomputing gives
+        the same number: the same 15 significant digits.
+    """
+    money = _money_of(row.get("currency"))
+    bmv, emv = row["beginning_market_value"], row["ending_market_value"]
+    money_in, money_out = row.get("contributions"), row.get("distributions")
+    flow = net_flow_of(money_in, money_out, row.get("net_flow"))
+    timing, rule = row["timing"], row["timing_rule"]
+    lines = [
+        f"{row['vendor']} account {row['account_id']}, {row['granularity']} period {row.get('period_start')}"
+        f" to {row['period_end']}",
+        f"Flow timing: {timing} ({_RULES.get(rule, rule)}; policy {row.get('policy_version')})",
+    ]
+    if flow is None:
+        lines.append("Net flow F: not stated")
+    elif money_in is not None and money_out is not None:
+        lines.append(f"Net flow F = in - out = {money(money_in)} - {money(money_out)} = {money(flow)}")
+    else:
+        lines.append(f"Net flow F = {money(flow)}, as stated")
+    value = None
+    if bmv is None or emv is None or flow is None:
+        lines.append(f"Return: none ({row['return_status']})")
+    else:
+        if money_in is None or money_out is None:
+            money_in, money_out = max(flow, Decimal(0)), max(-flow, Decimal(0))
+        lines.append(f"Formula: R = {_FORMULAS[timing]}")
+        lines.append(f"R = {_written_out(timing, bmv, money_in, money_out, flow, emv)}")
+        value = period_return(bmv, money_in, money_out, emv, timing)
+        stored = row["return_net_computed"]
+        if value is None or stored is None:
+            lines.append(f"Return: none ({row['return_status']})")
+            value = None
+        else:
+            note = "" if row["return_status"] == "ok" else f" ({row['return_status']})"
+            lines.append(f"Return: {_plain(value)} = {_percent(value)}; certified {certified(value)}{note}")
+        variants = []
+        for other in ("sod", "mid", "eod"):
+            variant = period_return(bmv, money_in, money_out, emv, other) if bmv >= 0 else None
+            variants.append(f"{other} {'none' if variant is None else certified(variant)}")
+        spread = row.get("timing_spread")
+        lines.append(f"By timing: {', '.join(variants)}" + (f"; spread {certified(spread)}" if spread else ""))
+    for column, name in (("return_net", "net"), ("return_gross", "gross")):
+        stated = row.get(column)
+        if stated is not None:
+            line = f"Stated {name} return: {_plain(stated)}"
+            if column == "return_net" and value is not None:
+                with localcontext(CONTEXT):
+                    line += f"; stated less computed {(stated - value) * 10_000:.4f} bp"
+            lines.append(line)
+    if row.get("cumulative_return_chain") is not None:
+        lines.append(
+            f"Linked since {row.get('chain_start')} (chain {row.get('chain_id')}):"
+            f" {certified(row['cumulative_return_chain'])}"
+        )
+    for column, name in (("rollforward_difference", "Roll-forward"), ("continuity_difference", "Continuity")):
+        if row.get(column) is not None:
+            lines.append(f"{name} difference: {money(row[column])}")
+    for column in _VALUES:
+        if row.get(column) is not None and not column.startswith("return") and column != "benchmark_return":
+            lines.append(f"Input {column} = {money(row[column])} from {_source(row)}")
+    if not any(line.startswith("Input") for line in lines):
+        lines.append(f"Source: {_source(row)}")
+    lines.append(_recomputing(row["return_net_computed"], recomputed))
+    return lines
+
+
+def restatements(history: pa.Table, first: datetime, last: datetime, *, include_new: bool = False) -> pa.Table:
+    """Compare what was known at two times, value by value.
+
+    Parameters
+    ----------
+    history
+        All versions of the rows (`finance_assets.advisory.performance.HISTORY_COLUMNS`).
+    first, last
+        Known times, with a time zone.
+    include_new
+        Also list keys of which nothing was known at `first` (kind ``new``, one row each, no field).
+
+    Returns
+    -------
+    pyarrow.Table
+        `RESTATEMENT_COLUMNS`, one row per changed value (kind ``changed``), ordered by key and field, with the
+        files and lines of both versions. A version that states the same values is not listed.
+
+    Raises
+    ------
+    ValueError
+        If a time has no time zone or `last` lies before `first`.
+    """
+    if first.tzinfo is None or last.tzinfo is None:
+        raise ValueError("first and last must have a time zone")
+    if last < first:
+        raise ValueError(f"last ({last}) lies before first ({first})")
+    keys = ", ".join(KEY_COLUMNS)
+    provenance = ", ".join(
+        f"{side}.{column} AS {name}_{column}"
+        for side, name in (("o", "old"), ("n", "new"))
+        for column in ("file_sha256", "line", "received_ts_utc")
+    )
+    number = "DECIMAL(38, 14)"
+    parts = [
+        f"""
+        SELECT {keys}, 'changed' AS kind, '{column}' AS field, CAST(o.{column} AS VARCHAR) AS old_value,
+        CAST(n.{column} AS VARCHAR) AS new_value, CAST(n.{column} AS {number}) - CAST(o.{column} AS {number}) AS difference,
+        {provenance}
+        FROM old_rows o JOIN new_rows n USING ({keys}) WHERE o.{column} IS DISTINCT FROM n.{column}
+        """
+        for column in _VALUES
+    ]
+    parts.append(
+        f"""
+        SELECT {keys}, 'changed', 'currency', o.currency, n.currency, NULL, {provenance}
+        FROM old_rows o JOIN new_rows n USING ({keys}) WHERE o.currency IS DISTINCT FROM n.currency
+        """
+    )
+    if include_new:
+        parts.append(
+            f"""
+            SELECT {keys}, 'new', NULL, NULL, NULL, NULL, NULL, NULL, NULL, n.file_sha256, n.line, n.received_ts_utc
+            FROM new_rows n ANTI JOIN old_rows o USING ({keys})
+            """
+        )
+    with _connect() as connection:
+        connection.register("history_rows", history)
+        # Only what became known in between can have changed.
+        since = f"TIMESTAMPTZ '{first.isoformat()}'"
+        connection.execute(
+            f"""
+            CREATE TEMP TABLE touched AS SELECT DISTINCT {keys} FROM history_rows
+            WHERE received_ts_utc > {since} AND received_ts_utc <= TIMESTAMPTZ '{last.isoformat()}'
+            """
+        )
+        connection.execute("CREATE TEMP VIEW candidates AS SELECT * FROM history_rows SEMI JOIN touched USING "f"({keys})")
+        for name, moment in (("old_rows", first), ("new_rows", last)):
+            connection.execute(f"CREATE TEMP TABLE {name} AS {current_versions_query('candidates', moment)}")
+        query = " UNION ALL ".join(parts)
+        return connection.execute(
+            f"SELECT {', '.join(RESTATEMENT_COLUMNS)} FROM ({query}) ORDER BY {keys}, field NULLS FIRST"
+        ).to_arrow_table()
+
+
+def _written_out(
+    timing: str, bmv: Decimal, money_in: Decimal, money_out: Decimal, flow: Decimal, emv: Decimal
+) -> str:
+    """The formula with its numbers."""
+    b, f, e = _number(bmv), _number(flow), _number(emv)
+    if timing == "sod":
+        return f"{e} / ({b} + {f}) - 1"
+    if timing == "eod":
+        return f"({e} - {f}) / {b} - 1"
+    if timing == "mid":
+        return f"({e} - {b} - {f}) / ({b} + {f} / 2)"
+    if timing == "mixed":
+        return f"({e} + {_number(money_out)}) / ({b} + {_number(money_in)}) - 1"
+    return f"{e} / {b} - 1"
+
+
+def _recomputing(stored: float | None, recomputed: Any) -> str:
+    """Whether the arithmetic done again agrees with the table."""
+    if isinstance(recomputed, RowReturn):
+        again = recomputed.value
+    elif isinstance(recomputed, Mapping):
+        again = recomputed.get("return_net_computed")
+    else:
+        again = recomputed
+    if stored is None or again is None:
+        same = stored is None and again is None
+    else:
+        # One unit in the fifteenth digit of 1 + R: what double arithmetic may lose.
+        same = abs(Decimal(repr(float(stored))) - Decimal(str(again))) <= Decimal("1e-15") * (1 + abs(Decimal(str(again))))
+    if same:
+        return "Recomputing gives the same number."
+    return f"Recomputing gives {'none' if again is None else _plain(Decimal(str(again)))}, not the same number."
+
+
+def _source(row: Mapping[str, Any]) -> str:
+    member = f" member {row['member']}" if row.get("member") else ""
+    received = row.get("received_ts_utc")
+    known = received.isoformat() if isinstance(received, datetime) else received
+    version = row.get("contract_version")
+    contract = f"contract version {version}" if version is not None else "no contract"
+    return f"file {row.get('file_sha256')}{member} line {row.get('line')}, {contract}, known {known}"
+
+
+def _money_of(currency: str | None) -> Any:
+    return lambda amount: f"{_plain(amount)}{' ' + currency if currency else ''}"
+
+
+def _number(value: Decimal) -> str:
+    return f"({_plain(value)})" if value < 0 else _plain(value)
+
+
+def _plain(value: Decimal) -> str:
+    """All digits without trailing zeros or an exponent; at most 28 decimal places."""
+    with localcontext(CONTEXT):
+        text = f"{round(value, 28):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _percent(value: Decimal) -> str:
+    return f"{value * 100:.4f} %"
