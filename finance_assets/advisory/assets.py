@@ -11,12 +11,14 @@ import pyarrow as pa
 
 from finance_assets.advisory.history import new_versions
 from finance_assets.advisory.intake import Intake, history_key
-from finance_assets.advisory.results import write_performance
+from finance_assets.advisory.results import breaks_now, completeness_now, write_performance
 from finance_assets.contracts.advisory import (
     ACCOUNT_PERFORMANCE,
     PERFORMANCE_HISTORY,
     QUARANTINED_FILES,
     QUARANTINED_ROWS,
+    RECONCILIATION_BREAKS,
+    VENDOR_COMPLETENESS,
     VENDOR_FILES,
     VENDOR_ROWS,
 )
@@ -122,3 +124,27 @@ def account_performance(intake: dg.ResourceParam[Intake], lake: dg.ResourceParam
             "uri": lake.scan_address(ACCOUNT_PERFORMANCE),
         }
     )
+
+
+@dg.asset(
+    **asset_attributes(RECONCILIATION_BREAKS),
+    deps=[dg.AssetKey(ACCOUNT_PERFORMANCE.asset_key), dg.AssetKey(PERFORMANCE_HISTORY.asset_key)],
+    pool=ADVISORY_POOL,
+    io_manager_key="lake_io_manager",
+)
+def reconciliation_breaks(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
+    """One row per disagreement about an account and period, with its explanation, age and status; from performance."""
+    table = breaks_now(lake)
+    by_status = table.group_by("status").aggregate([("break_id", "count")]).to_pylist()
+    return dg.MaterializeResult(value=table, metadata={row["status"]: row["break_id_count"] for row in by_status})
+
+
+@dg.asset(
+    **asset_attributes(VENDOR_COMPLETENESS),
+    deps=[dg.AssetKey(PERFORMANCE_HISTORY.asset_key)],
+    pool=ADVISORY_POOL,
+    io_manager_key="lake_io_manager",
+)
+def vendor_completeness(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
+    """One row per vendor, grain and month: accounts and files expected against those received; from the history."""
+    return dg.MaterializeResult(value=completeness_now(lake))

@@ -9,25 +9,37 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finance_assets.advisory.performance import (
     HISTORY_COLUMNS,
     Policy,
+    account_performance,
+    current_versions,
     current_versions_query,
     performance_query,
 )
-from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE, PERFORMANCE_HISTORY
+from finance_assets.contracts.advisory import (
+    ACCOUNT_PERFORMANCE,
+    PERFORMANCE_HISTORY,
+    RECONCILIATION_BREAKS,
+    VENDOR_COMPLETENESS,
+)
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
+    from finance_assets.advisory.intake import Intake
     from finance_assets.advisory.reading.vendor_contract import VendorContract
     from finance_assets.storage.lake import Lake
 
 #: Memory of the computation; beyond it, DuckDB goes by way of the disk.
 MEMORY_LIMIT = "1800MB"
+#: Vendor whose rows are the records of the house, with which the others are compared.
+OWN_RECORDS = "books"
 
 
 def policies(contracts: Sequence[VendorContract]) -> dict[str, Policy]:
@@ -94,3 +106,138 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
             if lake.write_partition_if_changed(ACCOUNT_PERFORMANCE, table, month.isoformat()):
                 changed.append(month.isoformat())
     return Written(sum(rows for _, rows in counted), tuple(changed))
+
+
+def known_until(lake: Lake) -> datetime | None:
+    """Return the newest known time of the history: the present, as far as the branch is concerned."""
+    import pyarrow.compute as pc
+
+    newest = pc.max(lake.scan(PERFORMANCE_HISTORY).dataset.to_table(columns=["received_ts_utc"])["received_ts_utc"])
+    known: datetime | None = newest.as_py()
+    return known
+
+
+def breaks_now(lake: Lake) -> pa.Table:
+    """Return ``core/reconciliation_breaks``: the breaks of what is known now, with their age since the last run."""
+    import pyarrow.compute as pc
+
+    from finance_assets.advisory.reconciliation import age_breaks, aged_schema, performance_breaks
+
+    performance, history = (lake.scan(contract).dataset for contract in (ACCOUNT_PERFORMANCE, PERFORMANCE_HISTORY))
+    own = pc.field("vendor") == OWN_RECORDS
+    existing = performance.to_table(filter=own)
+    found = performance_breaks(
+        performance.filter(~own),
+        history=history.filter(~own),
+        existing=existing if existing.num_rows else None,
+    )
+    before = lake.read(RECONCILIATION_BREAKS).table.select(aged_schema().names)
+    now = known_until(lake)
+    return before if now is None else age_breaks(before, found, now)
+
+
+def completeness_now(lake: Lake) -> pa.Table:
+    """Return ``core/vendor_completeness`` up to the newest month of which anything is known."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from finance_assets.advisory.completeness import completeness
+    from finance_assets.contracts.arrow import empty_table
+
+    history = lake.scan(PERFORMANCE_HISTORY).dataset.to_table(columns=list(HISTORY_COLUMNS))
+    last = pc.max(history["period_end"]).as_py()
+    if last is None:
+        return empty_table(VENDOR_COMPLETENESS)
+    table = completeness(history, last)
+    names = [", ".join(accounts or ()) for accounts in table["missing_accounts"].to_pylist()]
+    place = table.schema.get_field_index("missing_accounts")
+    return table.set_column(place, "missing_accounts", pa.array(names, pa.string()))
+
+
+# -- from a number to its inputs -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An explanation.
+
+    Attributes
+    ----------
+    lines
+        Plain text.
+    holds
+        Computing now gives what the table holds; True where an earlier state is explained, which no table holds.
+    """
+
+    lines: tuple[str, ...]
+    holds: bool
+
+
+def explanation(intake: Intake, account: str, first: date, last: date, *, as_of: datetime | None = None) -> Told | None:
+    """Write out how the returns of an account came about; None where nothing is known of it.
+
+    Parameters
+    ----------
+    intake
+        The deployment.
+    account
+        Account as the vendor writes it.
+    first, last
+        The periods that end within these days.
+    as_of
+        What was known at that instant; by default what is known now.
+    """
+    import pyarrow.compute as pc
+
+    from finance_assets.advisory.explaining import explain_row
+
+    lake = intake.lake
+    of_account = pc.field("account_id") == account
+    history = lake.scan(PERFORMANCE_HISTORY).dataset.to_table(columns=list(HISTORY_COLUMNS), filter=of_account)
+    computed = account_performance(current_versions(history, as_of), policies(intake.contracts))
+    chosen = [row for row in computed.to_pylist() if first <= row["period_end"] <= last]
+    if not chosen:
+        return None
+    stored = {
+        tuple(row[name] for name in ACCOUNT_PERFORMANCE.key): row
+        for row in lake.scan(ACCOUNT_PERFORMANCE).dataset.to_table(filter=of_account).to_pylist()
+    }
+    files = {row["file_sha256"]: row["landing_key"] for row in intake.register().to_pylist()}
+    lines: list[str] = []
+    holds = True
+    for row in sorted(chosen, key=lambda row: (row["vendor"], row["granularity"], row["period_end"])):
+        held = stored.get(tuple(row[name] for name in ACCOUNT_PERFORMANCE.key))
+        shown = row if as_of is not None or held is None else held
+        if lines:
+            lines.append("")
+        lines += explain_row(shown, row)
+        lines.append(f"That file landed as {files.get(row['file_sha256'], 'a file that is no longer registered')}.")
+        if as_of is not None:
+            lines.append(f"This is the state before {as_of:%Y-%m-%d %H:%M} UTC, computed now; no table holds it.")
+        elif held is None:
+            lines.append("core/account_performance does not hold this yet: finance-assets materialize.")
+            holds = False
+        else:
+            holds = holds and held["return_net_computed"] == row["return_net_computed"]
+    return Told(tuple(lines), holds)
+
+
+def restated(intake: Intake, first: datetime, last: datetime) -> list[dict[str, Any]]:
+    """Return what was corrected between two instants, one row per value, for people to read."""
+    from finance_assets.advisory.explaining import restatements
+
+    history = intake.lake.scan(PERFORMANCE_HISTORY).dataset.to_table(columns=list(HISTORY_COLUMNS))
+    files = {row["file_sha256"]: row["landing_key"] for row in intake.register().to_pylist()}
+    return [
+        {
+            "vendor": row["vendor"],
+            "account": row["account_id"],
+            "period": row["period_end"],
+            "value": row["field"],
+            "before": row["old_value"],
+            "after": row["new_value"],
+            "by": f"{files.get(row['new_file_sha256'], row['new_file_sha256'])}, line {row['new_line']}",
+            "known": f"{row['new_received_ts_utc']:%Y-%m-%d %H:%M}",
+        }
+        for row in restatements(history, first, last).to_pylist()
+    ]

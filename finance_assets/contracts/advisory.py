@@ -319,9 +319,9 @@ RECONCILIATION_BREAKS = Contract(
     group=GROUP,
     grain="One disagreement about one account and period, followed from run to run.",
     description=(
-        "What does not agree: stated and computed returns (1 basis point), roll-forward and continuity (2 cents), vendors "
-        "with each other and with existing records, what is missing, extra, double or restated; each with the hypothesis "
-        "that closes the gap, if one does."
+        "What does not agree: stated and computed returns (1 basis point), roll-forward and continuity (2 cents), "
+        "vendors with each other and with existing records, what is missing, extra, double or restated; each with the "
+        "hypothesis that closes the gap, if one does."
     ),
     source="core/account_performance, core/performance_history.",
     columns=(
@@ -365,12 +365,36 @@ VENDOR_COMPLETENESS = Contract(
     name="vendor_completeness",
     group=GROUP,
     grain="One vendor, grain and month.",
-    description="Accounts and files that were expected against those that came, so that an account that drops off is seen.",
-    source="core/performance_history.",
+    description="Accounts and files that were expected against those that came: an account that drops off is seen.",
+    source="core/performance_history and the rhythms of the vendors' contracts.",
     columns=(
         Column("vendor", "string", "text", "Vendor."),
-        _GRANULARITY,
-        Column("period_month", "date", "date", "First day of the month in which the periods end."),
+        Column(
+            "granularity", "string", "text", "Grain of the rows; none where a vendor with a rhythm sent no row yet."
+        ),
+        Column("period_month", "date", "date", "First day of the month that the rows are about."),
+        Column(
+            "accounts_expected",
+            "int64",
+            "accounts",
+            "Accounts of the period before, without those withdrawn.",
+            minimum=0,
+        ),
+        Column("accounts_received", "int64", "accounts", "Accounts of this period.", minimum=0),
+        Column("accounts_missing", "int64", "accounts", "Expected and not received.", minimum=0),
+        Column("accounts_new", "int64", "accounts", "Received and not in the period before.", minimum=0),
+        Column("missing_accounts", "string", "text", "The missing ones, separated by commas; 100 at the most."),
+        Column("files_expected", "int64", "files", "By the vendor's rhythm; null where it has none.", True, 0),
+        Column("files_received", "int64", "files", "Files with a row of the period, corrections too.", minimum=0),
+        Column("first_received_ts_utc", "timestamp", "UTC", "When the first row became known; null without one.", True),
+        Column("last_received_ts_utc", "timestamp", "UTC", "When the last row became known; null without one.", True),
+        Column(
+            "status",
+            "string",
+            "enumeration",
+            "What is missing.",
+            allowed=("complete", "missing_accounts", "missing_files", "nothing_received"),
+        ),
     ),
     key=("vendor", "granularity", "period_month"),
 )
