@@ -83,9 +83,7 @@ def completeness_schema() -> pa.Schema:
     return pa.schema([pa.field(name, types.get(name, pa.int64())) for name in COMPLETENESS_COLUMNS])
 
 
-def completeness(
-    history: pa.Table, as_of_month: date, expected: Mapping[str, Rhythm | str] | None = None
-) -> pa.Table:
+def completeness(history: pa.Table, as_of_month: date, expected: Mapping[str, Rhythm | str] | None = None) -> pa.Table:
     """Compute the completeness calendar of every vendor up to a month.
 
     Parameters

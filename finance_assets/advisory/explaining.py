@@ -44,7 +44,9 @@ _FORMULAS: Final = {
 }
 
 
-def explain_row(row: Mapping[str, Any], recomputed: RowReturn | Mapping[str, Any] | Decimal | float | None) -> list[str]:
+def explain_row(
+    row: Mapping[str, Any], recomputed: RowReturn | Mapping[str, Any] | Decimal | float | None
+) -> list[str]:
     """Write out how the return of one row came about, in exact decimals.
 
     Parameters
@@ -191,7 +193,9 @@ def restatements(history: pa.Table, first: datetime, last: datetime, *, include_
             WHERE received_ts_utc > {since} AND received_ts_utc <= TIMESTAMPTZ '{last.isoformat()}'
             """
         )
-        connection.execute("CREATE TEMP VIEW candidates AS SELECT * FROM history_rows SEMI JOIN touched USING "f"({keys})")
+        connection.execute(
+            f"CREATE TEMP VIEW candidates AS SELECT * FROM history_rows SEMI JOIN touched USING ({keys})"
+        )
         for name, moment in (("old_rows", first), ("new_rows", last)):
             connection.execute(f"CREATE TEMP TABLE {name} AS {current_versions_query('candidates', moment)}")
         query = " UNION ALL ".join(parts)
@@ -200,9 +204,7 @@ def restatements(history: pa.Table, first: datetime, last: datetime, *, include_
         ).to_arrow_table()
 
 
-def _written_out(
-    timing: str, bmv: Decimal, money_in: Decimal, money_out: Decimal, flow: Decimal, emv: Decimal
-) -> str:
+def _written_out(timing: str, bmv: Decimal, money_in: Decimal, money_out: Decimal, flow: Decimal, emv: Decimal) -> str:
     """The formula with its numbers."""
     b, f, e = _number(bmv), _number(flow), _number(emv)
     if timing == "sod":
@@ -228,7 +230,9 @@ def _recomputing(stored: float | None, recomputed: Any) -> str:
         same = stored is None and again is None
     else:
         # One unit in the fifteenth digit of 1 + R: what double arithmetic may lose.
-        same = abs(Decimal(repr(float(stored))) - Decimal(str(again))) <= Decimal("1e-15") * (1 + abs(Decimal(str(again))))
+        same = abs(Decimal(repr(float(stored))) - Decimal(str(again))) <= Decimal("1e-15") * (
+            1 + abs(Decimal(str(again)))
+        )
     if same:
         return "Recomputing gives the same number."
     return f"Recomputing gives {'none' if again is None else _plain(Decimal(str(again)))}, not the same number."

@@ -180,8 +180,7 @@ def _return_tries(hypothesis: str, field: str, difference: Decimal, around: Surr
         opening = around.previous["ending_market_value"]
         if opening is not None:
             yield from given(
-                f"A beginning value of {_money(opening)} in {around.previous['currency']} instead of"
-                f" {row['currency']}",
+                f"A beginning value of {_money(opening)} in {around.previous['currency']} instead of {row['currency']}",
                 values.result(bmv=opening),
             )
     elif hypothesis == "period_shift":
@@ -198,9 +197,7 @@ def _continuity_tries(hypothesis: str, field: str, difference: Decimal, around: 
         return
     opening, closing = row["beginning_market_value"], previous["ending_market_value"]
     if hypothesis in ("missing_flow", "flow_sign", "fee"):
-        yield from _amount_tries(
-            hypothesis, difference, (("of this period", row), ("of the period before", previous))
-        )
+        yield from _amount_tries(hypothesis, difference, (("of this period", row), ("of the period before", previous)))
     elif hypothesis == "percent":
         yield from _scale_tries("beginning value", opening, closing)
     elif hypothesis == "stale_price":
@@ -253,8 +250,9 @@ def _vendor_tries(hypothesis: str, field: str, difference: Decimal, around: Surr
     first, second, name = str(row["vendor"]), str(other["vendor"]), field.replace("_", " ")
     if hypothesis in ("missing_flow", "flow_sign", "fee"):
         if hypothesis == "flow_sign" and field == "net_flow":
-            yield f"The net flows have opposite signs, {_money(row[field])} and {_money(other[field])}", (
-                row[field] + other[field]
+            yield (
+                f"The net flows have opposite signs, {_money(row[field])} and {_money(other[field])}",
+                (row[field] + other[field]),
             )
         yield from _amount_tries(hypothesis, difference, ((f"of {first}", row), (f"of {second}", other)))
     elif hypothesis == "percent":
@@ -290,19 +288,19 @@ def _vendor_tries(hypothesis: str, field: str, difference: Decimal, around: Surr
                     )
 
 
-def _amount_tries(
-    hypothesis: str, difference: Decimal, rows: tuple[tuple[str, Row], ...]
-) -> Iterator[Candidate]:
+def _amount_tries(hypothesis: str, difference: Decimal, rows: tuple[tuple[str, Row], ...]) -> Iterator[Candidate]:
     """A difference that is one booked amount, or twice that amount where its sign is wrong."""
     for whose, row in rows:
         if hypothesis == "fee":
             fees = row.get("fees")
             if fees:
-                yield f"The difference of {_money(difference)} is the fees {whose}, {_money(fees)}", (
-                    abs(difference) - abs(fees)
+                yield (
+                    f"The difference of {_money(difference)} is the fees {whose}, {_money(fees)}",
+                    (abs(difference) - abs(fees)),
                 )
-                yield f"The difference of {_money(difference)} is twice the fees {whose}, {_money(fees)}", (
-                    abs(difference) - 2 * abs(fees)
+                yield (
+                    f"The difference of {_money(difference)} is twice the fees {whose}, {_money(fees)}",
+                    (abs(difference) - 2 * abs(fees)),
                 )
             continue
         for column, name in _FLOWS:
@@ -310,8 +308,9 @@ def _amount_tries(
             if not amount:
                 continue
             if hypothesis == "missing_flow":
-                yield f"The difference of {_money(difference)} is one {name} {whose}, {_money(amount)}", (
-                    abs(difference) - abs(amount)
+                yield (
+                    f"The difference of {_money(difference)} is one {name} {whose}, {_money(amount)}",
+                    (abs(difference) - abs(amount)),
                 )
             else:
                 yield (

@@ -140,9 +140,7 @@ def break_id(code: str, vendor: str, account_id: str, granularity: str, period_e
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def reconcile(
-    vendor: pa.Table, existing: pa.Table, tolerances: Mapping[str, Decimal] | None = None
-) -> pa.Table:
+def reconcile(vendor: pa.Table, existing: pa.Table, tolerances: Mapping[str, Decimal] | None = None) -> pa.Table:
     """Compare a vendor's rows with existing records, key by key.
 
     Parameters
@@ -194,9 +192,11 @@ def reconcile(
         WITH v AS ({_latest("vendor_rows", vendor.column_names, compared)}),
         e AS ({_latest("existing_rows", existing.column_names, compared)}),
         joined AS (
-            SELECT coalesce(v.account_id, e.account_id) AS account_id, coalesce(v.period_end, e.period_end) AS period_end,
+            SELECT coalesce(v.account_id, e.account_id) AS account_id,
+            coalesce(v.period_end, e.period_end) AS period_end,
             coalesce(v.basis, e.basis) AS basis, v.account_id IS NULL AS missing, e.account_id IS NULL AS extra,
-            coalesce(v.repeated, false) OR coalesce(e.repeated, false) AS repeated, coalesce(v.deliveries, 0) > 1 AS again,
+            coalesce(v.repeated, false) OR coalesce(e.repeated, false) AS repeated,
+            coalesce(v.deliveries, 0) > 1 AS again,
             {equal} AS equal,
             CASE WHEN missing OR extra THEN []::VARCHAR[]
                  ELSE [name FOR name IN [{", ".join(beyond) or "NULL::VARCHAR"}] IF name IS NOT NULL] END AS fields
@@ -274,7 +274,14 @@ def performance_breaks(
         breaks = list(unique.values())
         _explain(connection, breaks, explain_at_most)
     breaks.sort(
-        key=lambda b: (b["vendor"], b["account_id"], b["granularity"], b["period_end"], b["code"], b.get("other_vendor") or "")
+        key=lambda b: (
+            b["vendor"],
+            b["account_id"],
+            b["granularity"],
+            b["period_end"],
+            b["code"],
+            b.get("other_vendor") or "",
+        )
     )
     schema = break_schema()
     return pa.Table.from_pylist([{name: item.get(name) for name in schema.names} for item in breaks], schema=schema)
@@ -427,7 +434,7 @@ def _vendor_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]
         f"CAST(CASE field {pick.format(side=side)} ELSE {side}.ending_market_value END AS {_NUMBER})" for side in "ab"
     )
     provenance = ", ".join(f"a.{name.strip()}" for name in _PROVENANCE.split(","))
-    found = _rows(
+    return _rows(
         connection,
         f"""
         SELECT 'VENDOR_MISMATCH' AS code, {provenance}, b.vendor AS other_vendor, CASE {" ".join(cases)} END AS field,
@@ -438,10 +445,9 @@ def _vendor_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]
             a.vendor, a.currency, b.vendor, b.currency) END AS explanation
         FROM performance a JOIN performance b ON a.account_id = b.account_id AND a.granularity = b.granularity
             AND a.period_end = b.period_end AND a.vendor < b.vendor
-        WHERE field IS NOT NULL
-        """.replace("WHERE field IS NOT NULL", f"WHERE CASE {' '.join(cases)} END IS NOT NULL"),
+        WHERE CASE {" ".join(cases)} END IS NOT NULL
+        """,
     )
-    return found
 
 
 def _missing_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
@@ -453,7 +459,8 @@ def _missing_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any
             SELECT *, CASE granularity WHEN 'daily' THEN period_end ELSE period_month END AS slot FROM performance
         ),
         calendar AS (
-            SELECT vendor, granularity, slot, lead(slot) OVER turn AS next_slot, lead(max(period_end)) OVER turn AS next_end
+            SELECT vendor, granularity, slot, lead(slot) OVER turn AS next_slot,
+            lead(max(period_end)) OVER turn AS next_end
             FROM slots GROUP BY vendor, granularity, slot
             WINDOW turn AS (PARTITION BY vendor, granularity ORDER BY slot)
         ),
@@ -476,7 +483,14 @@ def _missing_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any
 def _version_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """DUPLICATE and RESTATED: the newest version against the one before."""
     keys = ", ".join(KEY_COLUMNS)
-    fields = ("ending_market_value", "net_flow", "contributions", "distributions", "beginning_market_value", "return_net")
+    fields = (
+        "ending_market_value",
+        "net_flow",
+        "contributions",
+        "distributions",
+        "beginning_market_value",
+        "return_net",
+    )
     changed = " ".join(f"WHEN {name} IS DISTINCT FROM lag({name}) OVER versions THEN '{name}'" for name in fields)
     old = " ".join(f"WHEN '{name}' THEN CAST(old.{name} AS {_NUMBER})" for name in fields)
     new = old.replace("old.", "")
@@ -494,7 +508,8 @@ def _version_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any
             FROM history h SEMI JOIN repeated USING ({keys})
             WINDOW versions AS (PARTITION BY {keys} ORDER BY received_ts_utc, file_sha256, line)
         )
-        SELECT 'RESTATED' AS code, {_PROVENANCE}, field, CASE field WHEN 'return_net' THEN 'return' ELSE 'money' END AS unit,
+        SELECT 'RESTATED' AS code, {_PROVENANCE}, field,
+        CASE field WHEN 'return_net' THEN 'return' ELSE 'money' END AS unit,
         CASE field {new} END AS stated, CASE field {old} END AS computed, stated - computed AS difference,
         format('File {{}} of {{}} replaces file {{}} of {{}}.', left(file_sha256, 12), received_ts_utc::DATE,
             left(old_file, 12), old_received::DATE) AS explanation

@@ -415,7 +415,7 @@ def split_at_large_flows(
             raise ValueError(f"the flow of {day} lies outside {start}..{end}")
     parts: list[SubPeriod] = []
 
-    def close(first: date, last: date, opening: Decimal, closing: Decimal, inside: DatedFlows) -> None:
+    def close(first: date, last: date, opening: Decimal, closing: Decimal, inside: list[tuple[date, Decimal]]) -> None:
         if last < first:  # the flow is at the very edge of the period
             return
         ordered = tuple(inside)
