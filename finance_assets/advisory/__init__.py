@@ -1,0 +1,1 @@
+"""Performance of advised accounts: what vendors and custodians report, read, checked and compared."""
