@@ -40,8 +40,8 @@ def _table(*names: str) -> "Table":
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD)
-    for name in names:
-        table.add_column(name, overflow="fold")
+    for place, name in enumerate(names):
+        table.add_column(name, overflow="fold", no_wrap=place == 0)
     return table
 
 

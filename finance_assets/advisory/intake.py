@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,8 @@ SHIPPED_CONTRACTS = Path(__file__).parent / "vendors"
 #: Known times differ at least by this: timestamps are stored in microseconds.
 TICK = timedelta(microseconds=1)
 MAX_ATTEMPTS = 3
+#: The fictitious vendors of the sample: few enough for a quick look, and of the time of the sample's quotes.
+SAMPLE_SEED, SAMPLE_ACCOUNTS, SAMPLE_MONTHS, SAMPLE_LAST_MONTH = 7, 40, 24, date(2013, 1, 31)
 
 
 def _system_clock() -> datetime:
@@ -219,6 +221,31 @@ class Intake:
         rows = [row for row in self.register().to_pylist() if row["action"].startswith("accept")]
         rows.sort(key=lambda row: (row["received_ts_utc"], row["file_sha256"]))
         return [row for row in rows if history_key(row["received_ts_utc"], row["file_sha256"]) not in done]
+
+
+def drop_sample_files(folder: Path) -> int:
+    """Put the files of fictitious vendors into a landing folder, as if they had come over two years; return how many.
+
+    Files that are there already stay as they are, so that nothing is read twice. There is something to see in them:
+    a correction, values that do not agree, a row that cannot be read, a file that was cut off, an account that is lost.
+    """
+    import os
+
+    from finance_assets.advisory.generating import vendor_files
+
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for file in vendor_files(SAMPLE_SEED, SAMPLE_ACCOUNTS, SAMPLE_MONTHS, SAMPLE_LAST_MONTH):
+        path = folder / file.name
+        count += 1
+        if not path.exists():
+            # Whole at once: a sensor may be looking.
+            temporary = path.with_name(f".{path.name}")
+            temporary.write_bytes(file.data)
+            received = file.received_at.timestamp()
+            os.utime(temporary, (received, received))
+            temporary.replace(path)
+    return count
 
 
 def history_key(received: datetime, digest: str) -> str:

@@ -337,7 +337,12 @@ RECONCILIATION_BREAKS = Contract(
         Column("field", "string", "text", "Value that disagrees.", True),
         _CURRENCY,
         Column(
-            "unit", "string", "enumeration", "What the numbers are: money, return (fraction) or days.", allowed=_UNITS
+            "unit",
+            "string",
+            "enumeration",
+            "What the numbers are: money, return (fraction) or days; null without any.",
+            True,
+            allowed=_UNITS,
         ),
         Column("stated", "exact", "see unit", "What the vendor states.", True),
         Column("computed", "exact", "see unit", "What it is compared with.", True),

@@ -1,0 +1,264 @@
+"""What a delivered byte string is, and what is safe to take out of it.
+
+Belongs here: recognition by content and the opening of archives in memory, within limits. A member that is unsafe
+rejects the whole file; nothing is ever written to disk.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import stat
+import zipfile
+import zlib
+from dataclasses import dataclass
+
+MAX_EXPANDED = 1 << 30
+"""Most bytes that one archive may expand to."""
+MAX_RATIO = 150
+"""Most bytes out for one byte in, once more than `RATIO_FLOOR` bytes are out."""
+RATIO_FLOOR = 1 << 20
+MAX_MEMBERS = 500
+_CHUNK = 1 << 16
+_BINARY = (
+    (b"%PDF", "pdf"),
+    (b"\x89PNG", "image"),
+    (b"\xff\xd8\xff", "image"),
+    (b"GIF8", "image"),
+    (b"7z\xbc\xaf\x27\x1c", "unsupported_archive"),
+    (b"Rar!", "unsupported_archive"),
+    (b"BZh", "unsupported_archive"),
+    (b"\xfd7zXZ\x00", "unsupported_archive"),
+    (b"\x28\xb5\x2f\xfd", "unsupported_archive"),
+    (b"{\\rtf", "rtf"),
+    (b"MZ", "executable"),
+    (b"\x7fELF", "executable"),
+    (b"SQLite format 3", "database"),
+    (b"-----BEGIN PGP", "encrypted"),
+    (b"Salted__", "encrypted"),
+)
+
+
+class FileRejected(Exception):  # noqa: N818 - it is a verdict on a file, not a fault of the program
+    """Nothing of the file may be loaded.
+
+    Parameters
+    ----------
+    reason
+        Short code.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Member:
+    """One piece of content: the file itself (name ``""``) or a member of an archive."""
+
+    name: str
+    kind: str  # text | xlsx | parquet
+    data: bytes
+
+
+def kind_of(data: bytes) -> str:
+    """Say what a byte string is, by its content.
+
+    Parameters
+    ----------
+    data
+        The whole content.
+
+    Returns
+    -------
+    str
+        ``empty``, ``gzip``, ``zip``, ``xlsx``, ``parquet``, ``html``, ``xml``, ``text``, or the reason why it cannot
+        be read (``pdf``, ``encrypted``, ``legacy_xls``, ...).
+    """
+    if not data:
+        return "empty"
+    if data[:2] == b"\x1f\x8b":
+        return "gzip"
+    if data[:4] == b"PK\x03\x04" or data[:4] == b"PK\x05\x06":
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                names = set(archive.namelist())
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+            return "corrupt_archive"
+        if "xl/workbook.xml" in names or any(n.startswith("xl/") and n.endswith("workbook.xml") for n in names):
+            return "xlsx"
+        if "xl/workbook.bin" in names or "mimetype" in names or "[Content_Types].xml" in names:
+            return "unsupported_document"
+        return "zip"
+    if data[:4] == b"PAR1":
+        return "parquet"
+    if data[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
+        # An encrypted workbook is a compound file with this stream in its directory.
+        return "encrypted" if "EncryptedPackage".encode("utf-16-le") in data else "legacy_xls"
+    for magic, kind in _BINARY:
+        if data.startswith(magic):
+            return kind
+    head = data[:2048].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "text"
+    if re.match(rb"<(!doctype html|html|head|body|table|meta|style|div|!--)", head) or b"<html" in head[:1024]:
+        return "html"
+    if head.startswith(b"<?xml") or re.match(rb"<[a-z][\w:.-]*[\s>]", head):
+        return "xml"
+    return "text"
+
+
+def _gunzip(data: bytes) -> bytes:
+    """Expand gzip (also several streams in a row) within the limits."""
+    out = bytearray()
+    rest = data
+    while rest:
+        if rest[:2] != b"\x1f\x8b":
+            if rest.strip(b"\0"):
+                raise FileRejected("corrupt_archive")
+            break
+        engine = zlib.decompressobj(31)
+        source, position = rest, 0
+        while not engine.eof:
+            chunk = engine.unconsumed_tail
+            if not chunk:
+                chunk = source[position : position + _CHUNK]
+                position += len(chunk)
+            if not chunk:
+                raise FileRejected("corrupt_archive")
+            try:
+                out += engine.decompress(chunk, 1 << 20)
+            except zlib.error as error:
+                raise FileRejected("corrupt_archive") from error
+            _within_limits(len(out), len(data))
+        rest = engine.unused_data + source[position:]
+    return bytes(out)
+
+
+def _within_limits(expanded: int, packed: int) -> None:
+    if expanded > MAX_EXPANDED or (expanded > RATIO_FLOOR and expanded > MAX_RATIO * max(packed, 1)):
+        raise FileRejected("decompression_bomb")
+
+
+def _unsafe(info: zipfile.ZipInfo) -> bool:
+    name = info.orig_filename if hasattr(info, "orig_filename") else info.filename
+    parts = re.split(r"[/\\]", name)
+    link = stat.S_ISLNK(info.external_attr >> 16)
+    return link or ".." in parts or name.startswith(("/", "\\")) or bool(re.match(r"[A-Za-z]:", name)) or "\0" in name
+
+
+def _checked_infos(archive: zipfile.ZipFile, packed: int) -> list[zipfile.ZipInfo]:
+    infos = archive.infolist()
+    if len(infos) > MAX_MEMBERS:
+        raise FileRejected("too_many_members")
+    if any(_unsafe(info) for info in infos):
+        raise FileRejected("path_traversal")
+    if any(info.flag_bits & 1 for info in infos):
+        raise FileRejected("encrypted")
+    _within_limits(sum(info.file_size for info in infos), packed)
+    return infos
+
+
+def _unzip(data: bytes) -> list[tuple[str, bytes]]:
+    members: list[tuple[str, bytes]] = []
+    total = 0
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for info in _checked_infos(archive, len(data)):
+                base = re.split(r"[/\\]", info.filename)[-1]
+                if info.is_dir() or base.startswith(".") or info.filename.startswith("__MACOSX/"):
+                    continue
+                content = bytearray()
+                with archive.open(info) as stream:
+                    # The directory may lie about sizes, so what comes out is counted as well.
+                    while chunk := stream.read(_CHUNK):
+                        content += chunk
+                        total += len(chunk)
+                        _within_limits(total, len(data))
+                members.append((info.filename, bytes(content)))
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError, RuntimeError) as error:
+        raise FileRejected("corrupt_archive") from error
+    return members
+
+
+def check_workbook(data: bytes) -> None:
+    """Refuse a workbook that is an unsafe archive.
+
+    Parameters
+    ----------
+    data
+        Content of an xlsx file.
+
+    Raises
+    ------
+    FileRejected
+        If its members are encrypted, escape or expand beyond the limits.
+    """
+    total = 0
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for info in _checked_infos(archive, len(data)):
+                with archive.open(info) as stream:
+                    while chunk := stream.read(_CHUNK):
+                        total += len(chunk)
+                        _within_limits(total, len(data))
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError, RuntimeError) as error:
+        raise FileRejected("corrupt_archive") from error
+
+
+def open_members(data: bytes) -> list[Member]:
+    """Take apart what was delivered.
+
+    Parameters
+    ----------
+    data
+        The delivered bytes.
+
+    Returns
+    -------
+    list of Member
+        One for a plain file; one per file in an archive. Members that cannot hold rows keep their kind, so that the
+        reader can skip and count them.
+
+    Raises
+    ------
+    FileRejected
+        If the file is empty, unsafe, or of a kind that is not read.
+    """
+    kind = kind_of(data)
+    if kind == "empty":
+        raise FileRejected("empty_file")
+    if kind == "gzip":
+        inner = _gunzip(data)
+        inner_kind = kind_of(inner)
+        if inner_kind in {"gzip", "zip"}:
+            raise FileRejected("nested_archive")
+        if inner_kind == "empty":
+            raise FileRejected("empty_file")
+        return [_plain("", inner, inner_kind)]
+    if kind == "zip":
+        members = []
+        for name, content in _unzip(data):
+            inner_kind = kind_of(content)
+            if inner_kind in {"gzip", "zip", "unsupported_archive"}:
+                raise FileRejected("nested_archive")
+            if inner_kind == "xlsx":
+                check_workbook(content)
+            members.append(Member(name, inner_kind, content))
+        if not members:
+            raise FileRejected("empty_file")
+        return members
+    return [_plain("", data, kind)]
+
+
+def _plain(name: str, data: bytes, kind: str) -> Member:
+    if kind == "xlsx":
+        check_workbook(data)
+    elif kind == "html":
+        raise FileRejected("html_content")
+    elif kind == "encrypted":
+        raise FileRejected("encrypted")
+    elif kind not in {"text", "parquet"}:
+        raise FileRejected(kind if kind.startswith(("corrupt", "unsupported")) else f"{kind}_content")
+    return Member(name, kind, data)

@@ -1,0 +1,1340 @@
+"""Raw tables out of every layout: delimited text, fixed width, workbooks, JSON and Parquet.
+
+Belongs here: finding the rows. A raw table has text columns under the headers of the file, the physical line of every
+row, and a count of what was passed over (titles, totals, footers, repeated headers, other sheets). What the columns
+mean is decided elsewhere; here only the question "is this a header" is asked.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from finance_assets.advisory.reading import headers as naming
+from finance_assets.advisory.reading.containers import FileRejected
+from finance_assets.advisory.reading.values import MONTHS, read_date, trimmed
+from finance_assets.advisory.reading.vendor_contract import VendorContract, implied
+
+csv.field_size_limit(1 << 24)
+DELIMITERS = (",", ";", "|", "\t")
+_SAMPLE_ROWS = 400
+TOTAL = (
+    r"(?i)^\W*(grand|sub|account|portfolio|household|overall|report|file|net)?[\s-]*(totals?|summe|gesamt(summe)?|zwischensumme"
+    r"|insgesamt|totaux|sous-total|totale|totales|suma|somma|subtotales?|subtotale)\b(?![-_.]?\w*\d)|^\w[\w .-]*\s(sub-?)?totals?:?$"
+)
+_SECTION = re.compile(
+    r"(?i)^\W*(?:account|acct|a/c|konto|depot|compte|cuenta|conto|portfolio|portefeuille)"
+    r"(?:\s*(?:no|number|num|id|nr|nummer|code|#|n°|número|numero|numéro))?\.?\s*[:#=]\s*(?P<rest>.*)$"
+)
+_CURRENCY_LINE = re.compile(
+    r"(?i)^\W*(?:.*\b(?:in|currency|währung|devise|moneda|divisa|valuta|ccy)\b\s*(?:is|in)?\s*[:=]?\s*\(?)([A-Z]{3})\b\)?\W*$"
+)
+
+
+class BadRow(NamedTuple):
+    """A line that is no row of the table and no title, total or footer either."""
+
+    line: int
+    account: str
+    reason: str
+    detail: str
+
+
+@dataclass
+class RawTable:
+    """Text columns of one table."""
+
+    headers: list[str]
+    columns: list[Any]
+    lines: Any
+    member: str = ""
+    native: dict[int, Any] = field(default_factory=dict)
+    cell_lines: dict[int, Any] = field(default_factory=dict)
+    preamble: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    bad: list[BadRow] = field(default_factory=list)
+    warnings: set[str] = field(default_factory=set)
+    delimiter: str = ""
+    positional: VendorContract | None = None
+    header_line: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.lines)
+
+
+class Row(NamedTuple):
+    """One record of a grid: where it starts, its cells, and which cells the source typed as numbers."""
+
+    line: int
+    cells: list[str]
+    native: frozenset[int] = frozenset()
+
+
+def _filled(cells: Iterable[str]) -> list[str]:
+    return [c for c in cells if c.strip()]
+
+
+def _prose(cells: list[str]) -> bool:
+    """Whether filled cells are a sentence or a note rather than values."""
+    text = " ".join(cells)
+    words = re.findall(r"[^\W\d_]{2,}", text)
+    return len(words) >= 3 and len(re.findall(r"\d", text)) <= max(8, len(text) // 4)
+
+
+class _Sorter:
+    """Decides whether a line of a table is a row, or what else it is."""
+
+    def __init__(self, header: list[str], account: int | None, footers: tuple[str, ...], skipped: Counter[str]) -> None:
+        self.header = [naming.normalised(h) for h in header]
+        self.account = account
+        self.footers = footers
+        self.skipped = skipped
+        self.count: int | None = None
+
+    def noise(self, cells: list[str], expected: int) -> str | None:
+        """Return why a line is no row, or None."""
+        filled = _filled(cells)
+        if not filled:
+            return "blank_lines"
+        first = filled[0].strip()
+        if self.footers and any(_begins(first, f) or _begins(" ".join(filled), f) for f in self.footers):
+            return "footers"
+        if [naming.normalised(c) for c in cells[: len(self.header)]] == self.header[: len(cells)] and len(filled) > 1:
+            return "repeated_headers"
+        account = cells[self.account].strip() if self.account is not None and self.account < len(cells) else first
+        if re.search(TOTAL, account or first) or (not account and any(re.search(TOTAL, c) for c in filled)):
+            return "totals"
+        if match := re.match(r"(?i)^\W*(?:(?:total )?(?:record|row|line|detail)s?\s*(?:count)?|count|anzahl)\b\W*(\d+)?\W*$", first):
+            number = match[1] or (filled[1].strip() if len(filled) > 1 else "")
+            if re.fullmatch(r"\d+", number):
+                self.count = int(number)
+            return "footers"
+        if len(filled) <= 3 and expected > 3 and _prose(filled):
+            return "footers"
+        if len(filled) == 1 and expected > 2 and not re.search(r"\d", first):
+            return "footers"
+        if len(filled) == 1 and expected > 2 and re.search(r"\s", first) and len(first.split()) >= 3:
+            return "footers"
+        if re.match(r"(?i)^(page\s+\d+|end of (file|report)|\*{2,}|-{3,}|={3,}|#)", first):
+            return "footers"
+        return None
+
+
+def _begins(text: str, beginning: str) -> bool:
+    plain = beginning.strip().removeprefix("^")
+    if text.strip().casefold().startswith(plain.casefold()):
+        return True
+    try:
+        return re.match(beginning, text.strip()) is not None
+    except re.error:
+        return False
+
+
+# --- delimited text --------------------------------------------------------------------------------------------------
+
+
+def records(text: str, delimiter: str, start: int = 1, limit: int | None = None) -> Iterator[Row]:
+    """Split delimited text into records with their physical lines.
+
+    Parameters
+    ----------
+    text
+        Text with single line feeds.
+    delimiter
+        One character.
+    start
+        Physical line of the beginning of the text.
+    limit
+        Stop after so many records.
+
+    Yields
+    ------
+    Row
+        Records; blank lines give rows without cells.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    line, count = start, 0
+    try:
+        for cells in reader:
+            yield Row(line, cells)
+            line = start + reader.line_num
+            count += 1
+            if limit is not None and count >= limit:
+                return
+    except csv.Error as error:
+        raise FileRejected("unreadable_text") from error
+
+
+def choose_delimiter(sample: str) -> str:
+    """Find the delimiter that gives the most regular table with the best header.
+
+    Parameters
+    ----------
+    sample
+        Beginning of the text.
+
+    Returns
+    -------
+    str
+        One of `DELIMITERS`.
+    """
+    best, best_score = ",", -1.0
+    for delimiter in DELIMITERS:
+        if delimiter not in sample:
+            continue
+        try:
+            rows = [r.cells for r in records(sample, delimiter, limit=200) if _filled(r.cells)]
+        except FileRejected:
+            continue
+        widths = Counter(len(c) for c in rows if len(c) > 1)
+        if not widths:
+            continue
+        width, times = widths.most_common(1)[0]
+        header = max((naming.header_score(c) for c in rows[:60]), default=0.0)
+        score = header * 10 + times / len(rows) * 3 + min(width, 30) / 30
+        if score > best_score:
+            best, best_score = delimiter, score
+    return best
+
+
+def delimited_tables(data: bytes, contract: VendorContract | None = None) -> list[RawTable]:
+    """Read delimited text.
+
+    Parameters
+    ----------
+    data
+        UTF-8 text with single line feeds.
+    contract
+        Contract that matched the file.
+
+    Returns
+    -------
+    list of RawTable
+        Usually one.
+    """
+    if not data.strip():
+        raise FileRejected("empty_file")
+    cut = data[: 1 << 18]
+    if len(cut) < len(data):
+        cut = cut[: cut.rfind(b"\n") + 1] or cut
+    sample = cut.decode("utf-8", "replace")
+    delimiter = (contract.delimiter if contract else None) or choose_delimiter(sample)
+    if match := re.match(r"(?i)sep=(.)\r?\n", sample):
+        delimiter = match[1]
+    if contract and contract.positional and not contract.has_header:
+        return [_positional(data, delimiter, contract)]
+    aliases = contract.columns if contract else {}
+    head = list(records(sample, delimiter, limit=_SAMPLE_ROWS))
+    sectioned = contract is not None and contract.section_pattern is not None
+    found = naming.find_header([r.cells for r in head], aliases)
+    if found is None:
+        raise FileRejected(naming.feed_of([r.cells for r in head]) or "unknown_schema")
+    header = head[found].cells
+    fields = naming.fields_of(header, aliases)
+    if sectioned or "account_id" not in fields or naming.month_columns(header):
+        every = records(data.decode("utf-8"), delimiter)
+        tables = grid_tables(every, contract)
+        _mark_cut_off(tables, data)
+        return _with_delimiter(tables, delimiter)
+    return [_columnar(data, delimiter, head, found, contract)]
+
+
+def _with_delimiter(tables: list[RawTable], delimiter: str) -> list[RawTable]:
+    for table in tables:
+        table.delimiter = delimiter
+    return tables
+
+
+def _record_starts(data: bytes) -> tuple[Any, Any] | None:
+    """Return offset and physical line of each record, or None where quotes cannot be paired."""
+    raw = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(raw == 10)
+    if len(ends) == 0 or ends[-1] != len(raw) - 1:
+        ends = np.append(ends, len(raw))
+    if b'"' in data:
+        quotes = np.flatnonzero(raw == 34)
+        if len(quotes) % 2:
+            return None
+        outside = np.searchsorted(quotes, ends) % 2 == 0
+    else:
+        outside = np.ones(len(ends), bool)
+    chosen = np.flatnonzero(outside)
+    offsets = np.concatenate(([0], ends[chosen[:-1]] + 1))
+    lines = np.concatenate(([1], chosen[:-1] + 2))
+    return offsets, lines
+
+
+def _columnar(
+    data: bytes, delimiter: str, head: list[Row], found: int, contract: VendorContract | None
+) -> RawTable:
+    """Read a table with one header by columns; only lines that do not fit it are looked at one by one."""
+    header = [h.strip() for h in head[found].cells]
+    body = [r.cells for r in head[found + 1 :] if _filled(r.cells)]
+    widths = Counter(len(c) for c in body)
+    if widths and len(header) not in widths:
+        common = widths.most_common(1)[0][0]
+        if common == len(header) + 1 and all(not c[-1].strip() for c in body if len(c) == common):
+            header = [*header, ""]
+        elif common == len(header) - 1 and not header[-1]:
+            header = header[:-1]
+        elif common > len(header):
+            raise FileRejected("columns_do_not_match_header")
+    width = len(header)
+    skipped: Counter[str] = Counter()
+    skipped["title_rows"] = sum(1 for r in head[:found] if _filled(r.cells))
+    skipped["blank_lines"] = sum(1 for r in head[:found] if not _filled(r.cells))
+    preamble = [" ".join(_filled(r.cells)) for r in head[:found] if _filled(r.cells)]
+    names = [f"c{i}" for i in range(width)]
+    begins = _record_starts(data)
+    invalid: list[tuple[int, str]] = []
+    table: Any = None
+    if begins is not None and width > 1 and found + 1 < len(begins[0]):
+        import pyarrow.csv as arrow_csv
+
+        offsets, lines = begins[0][found + 1 :], begins[1][found + 1 :]
+
+        def keep(row: Any) -> str:
+            invalid.append((row.number - 1, row.text))
+            return "skip"
+
+        try:
+            table = arrow_csv.read_csv(
+                pa.BufferReader(pa.py_buffer(data).slice(int(offsets[0]))),
+                read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, block_size=1 << 23),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=delimiter,
+                    newlines_in_values=b'"' in data,
+                    ignore_empty_lines=False,
+                    invalid_row_handler=keep,
+                ),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types={n: pa.string() for n in names}, strings_can_be_null=False
+                ),
+            )
+        except pa.ArrowException:
+            table = None
+        if table is not None and table.num_rows + len(invalid) != len(lines):
+            table = None
+    if table is not None:
+        mask = np.ones(len(lines), bool)
+        mask[[i for i, _ in invalid]] = False
+        columns = [trimmed(table.column(n)) for n in names]
+        good_lines = lines[mask]
+        odd = [(int(lines[i]), next(iter(records(text, delimiter)), Row(0, [])).cells) for i, text in invalid]
+    else:
+        # Quotes that cannot be paired, or no rows: one record after the other.
+        rows = list(records(data.decode("utf-8"), delimiter))[found + 1 :]
+        fitting = [r for r in rows if len(r.cells) == width]
+        columns = [trimmed(pa.array([r.cells[i] for r in fitting], pa.string())) for i in range(width)]
+        good_lines = np.array([r.line for r in fitting], np.int64)
+        odd = [(r.line, r.cells) for r in rows if len(r.cells) != width]
+    fields = naming.fields_of(header, contract.columns if contract else {})
+    account = fields.get("account_id")
+    sorter = _Sorter(header, account, contract.footers if contract else (), skipped)
+    bad: list[BadRow] = []
+    last_line = max([int(good_lines[-1]) if len(good_lines) else 0, *(line for line, _ in odd)], default=0)
+    cut_off = not data.endswith(b"\n")
+    warnings: set[str] = set()
+    known = set(columns[account].to_pylist()[:1000]) if account is not None and odd and len(good_lines) else set()
+    for line, cells in odd:
+        first = cells[account].strip() if account is not None and account < len(cells) else ""
+        last = line == last_line
+        if last and cut_off and (first in known or len(cells) > 1) and len(cells) < width and not sorter.noise(cells, width):
+            bad.append(BadRow(line, first, "truncated_row", "the last line is cut off"))
+            warnings.add("truncated_file")
+            continue
+        reason = None if first and first in known else sorter.noise(cells, width)
+        if reason is None and last and cut_off and len(cells) < width:
+            bad.append(BadRow(line, first, "truncated_row", "the last line is cut off"))
+            warnings.add("truncated_file")
+        elif reason:
+            skipped[reason] += 1
+        else:
+            bad.append(
+                BadRow(line, first, "wrong_field_count", f"{len(cells)} fields where the header has {width}")
+            )
+    result = RawTable(
+        header, columns, pa.array(good_lines, pa.int64()), preamble=preamble, skipped=skipped, bad=bad, warnings=warnings,
+        delimiter=delimiter, header_line=head[found].line,
+    )  # fmt: skip
+    _drop_noise(result, sorter, account)
+    _check_count(result, sorter.count)
+    if cut_off:
+        _mark_cut_off([result], data)
+    return result
+
+
+def _check_count(table: RawTable, count: int | None) -> None:
+    if count is not None and count != table.rows + len(table.bad):
+        raise FileRejected("trailer_count_mismatch")
+
+
+def _drop_noise(table: RawTable, sorter: _Sorter, account: int | None) -> None:
+    """Drop rows of the right width that are blank, totals, notes or the header again."""
+    if table.rows == 0:
+        return
+    key = table.columns[account if account is not None else 0]
+    suspicious = pc.or_(pc.equal(key, ""), pc.match_substring_regex(key, r"(?i)tot|summe|gesamt|insges|suma|somma|sous|page|end of|[*=#-]{2,}|count|record"))
+    first = naming.normalised(table.headers[account if account is not None else 0])
+    suspicious = pc.or_(suspicious, pc.equal(pc.utf8_lower(key), table.headers[account or 0].casefold()))
+    # Text with several words and no other cell that is filled can only be a note.
+    suspicious = pc.or_(suspicious, pc.match_substring_regex(key, r"\S\s+\S+\s+\S"))
+    if sorter.footers:
+        suspicious = pc.fill_null(pc.or_(suspicious, pc.match_substring_regex(key, "|".join(f"(?i)^{re.escape(f)}" for f in sorter.footers))), True)
+    del first
+    indices = pc.indices_nonzero(suspicious).to_numpy()
+    if len(indices) == 0:
+        return
+    drop = []
+    picked = [pc.take(c, pa.array(indices)).to_pylist() for c in table.columns]
+    for place, row in enumerate(indices.tolist()):
+        reason = sorter.noise([c[place] for c in picked], len(table.headers))
+        if reason:
+            table.skipped[reason] += 1
+            drop.append(row)
+    if drop:
+        mask = np.ones(table.rows, bool)
+        mask[drop] = False
+        keep_rows(table, pa.array(mask))
+
+
+def keep_rows(table: RawTable, mask: Any) -> None:
+    """Keep the rows of a raw table where the mask is true.
+
+    Parameters
+    ----------
+    table
+        Changed in place.
+    mask
+        Boolean array.
+    """
+    table.columns = [pc.filter(c, mask) for c in table.columns]
+    table.lines = pc.filter(table.lines, mask)
+    table.native = {k: pc.filter(v, mask) for k, v in table.native.items()}
+    table.cell_lines = {k: pc.filter(v, mask) for k, v in table.cell_lines.items()}
+
+
+def _mark_cut_off(tables: list[RawTable], data: bytes) -> None:
+    """Quarantine a last row whose last number is shorter than all others, where the text has no last line end."""
+    if data.endswith(b"\n") or not tables or tables[-1].rows < 4 or tables[-1].cell_lines:
+        return
+    table = tables[-1]
+    last = table.columns[-1]
+    values = last.to_pylist()[-2000:]
+    tails = {len(v.partition(".")[2]) for v in values[:-1]}
+    final_line = data.count(b"\n") + 1
+    if table.lines[-1].as_py() != final_line or not values or len(tails) != 1 or 0 in tails:
+        return
+    own = values[-1]
+    if len(own.partition(".")[2]) < next(iter(tails)):
+        fields = naming.fields_of(table.headers, {})
+        account = table.columns[fields["account_id"]][-1].as_py() if "account_id" in fields else ""
+        table.bad.append(BadRow(final_line, account, "truncated_row", "the last line is cut off"))
+        table.warnings.add("truncated_file")
+        mask = np.ones(table.rows, bool)
+        mask[-1] = False
+        keep_rows(table, pa.array(mask))
+
+
+# --- records by contract ---------------------------------------------------------------------------------------------
+
+
+def _positional(data: bytes, delimiter: str, contract: VendorContract) -> RawTable:
+    """Read records whose fields a contract names: delimited or fixed width, with control records."""
+    text = data.decode("utf-8")
+    fixed = contract.layout == "fixed_width"
+    skipped: Counter[str] = Counter()
+    bad: list[BadRow] = []
+    specs = contract.fields
+    rows: list[tuple[int, list[str]]] = []
+    preamble: list[str] = []
+    trailer_cells: tuple[str, list[str]] | None = None
+    index = contract.record_type_index or 0
+    trailer = contract.trailer
+    length = contract.record_length or max((s.end or 0 for s in specs), default=0)
+    source: Iterable[tuple[int, str, list[str]]]
+    if fixed:
+        source = ((n, line, []) for n, line in enumerate(text.split("\n"), 1))
+    else:
+        source = ((r.line, delimiter.join(r.cells), r.cells) for r in records(text, delimiter))
+    last_line = data.rstrip(b"\n").count(b"\n") + 1
+    warnings: set[str] = set()
+    for number, line, cells in source:
+        if not line.strip():
+            if number <= last_line:
+                skipped["blank_lines"] += 1
+            continue
+        kind = line if fixed else (cells[index].strip() if index < len(cells) else "")
+        if trailer and _is_kind(kind, trailer.prefix, fixed):
+            trailer_cells = (line, cells)
+            continue
+        if contract.header_prefix and _is_kind(kind, contract.header_prefix, fixed):
+            preamble.append(line)
+            skipped["header_records"] += 1
+            continue
+        if contract.detail_prefix and not _is_kind(kind, contract.detail_prefix, fixed):
+            if any(_begins(line, f) for f in contract.footers) or re.search(TOTAL, kind.strip()):
+                skipped["footers"] += 1
+            elif not contract.header_prefix and not rows:
+                skipped["header_records"] += 1
+            else:
+                bad.append(BadRow(number, "", "unknown_record_type", "a record type that the contract does not name"))
+            continue
+        if any(_begins(line, f) for f in contract.footers):
+            skipped["footers"] += 1
+            continue
+        if fixed:
+            short = len(line.rstrip()) < min(length, max((s.end or 0) for s in specs if s.name in MUST) if any(s.name in MUST for s in specs) else length)
+            if short or (contract.record_length and len(line) > contract.record_length and line[contract.record_length :].strip()):
+                if not contract.detail_prefix and _prose(line.split()):
+                    skipped["footers"] += 1
+                    continue
+                cut = number == last_line and not data.endswith(b"\n")
+                account = next((line[s.start : s.end].strip() for s in specs if s.name == "account_id"), "")
+                bad.append(BadRow(number, account, "truncated_row" if cut else "wrong_record_length", "not the record length"))
+                if cut:
+                    warnings.add("truncated_file")
+                continue
+            rows.append((number, [line[s.start : s.end] for s in specs]))
+        elif len(cells) < len(specs) or any(c.strip() for c in cells[len(specs) :]):
+            place = next((i for i, s in enumerate(specs) if s.name == "account_id"), 0)
+            sorter = _Sorter([], place, contract.footers, skipped)
+            reason = None if contract.detail_prefix else sorter.noise(cells, len(specs))
+            if reason:
+                skipped[reason] += 1
+                continue
+            account = cells[place].strip() if place < len(cells) else ""
+            cut = number == last_line and not data.endswith(b"\n")
+            bad.append(BadRow(number, account, "truncated_row" if cut else "wrong_field_count", f"{len(cells)} fields"))
+            if cut:
+                warnings.add("truncated_file")
+        else:
+            if not contract.detail_prefix:
+                place = next((i for i, s in enumerate(specs) if s.name == "account_id"), 0)
+                sorter = _Sorter([], place, contract.footers, skipped)
+                reason = sorter.noise(cells, len(specs)) if re.search(TOTAL, cells[place]) or not cells[place].strip() else None
+                if reason:
+                    skipped[reason] += 1
+                    continue
+            rows.append((number, cells[: len(specs)]))
+    columns = []
+    for i, spec in enumerate(specs):
+        values: list[str] = [c[i].strip() for _, c in rows]
+        picture = spec.picture or contract.pictures.get(spec.name)
+        if picture:
+            values = [implied(v, picture) for v in values]
+        columns.append(pa.array(values, pa.string()))
+    table = RawTable(
+        [s.name for s in specs], columns, pa.array([n for n, _ in rows], pa.int64()), preamble=preamble, skipped=skipped,
+        bad=bad, warnings=warnings, delimiter="" if fixed else delimiter, positional=contract,
+    )  # fmt: skip
+    _check_trailer(table, contract, trailer_cells, fixed)
+    return table
+
+
+MUST = frozenset({"account_id", "period_end", "ending_market_value"})
+
+
+def _is_kind(kind: str, prefix: str, fixed: bool) -> bool:
+    return kind.startswith(prefix) if fixed else kind.strip() == prefix.strip() or (len(prefix) > 3 and kind.startswith(prefix))
+
+
+def _check_trailer(
+    table: RawTable, contract: VendorContract, found: tuple[str, list[str]] | None, fixed: bool
+) -> None:
+    """Compare the control record with what was read."""
+    trailer = contract.trailer
+    if trailer is None:
+        return
+    if found is None:
+        if trailer.required:
+            raise FileRejected("missing_trailer")
+        table.warnings.add("missing_trailer")
+        return
+    if "truncated_file" in table.warnings and trailer.required:
+        raise FileRejected("truncated_file")
+    line, cells = found
+    stated = None
+    if trailer.count_after is not None:
+        match = re.search(re.escape(trailer.count_after) + r"\s*(\d+)", line)
+        if match is None:
+            raise FileRejected("bad_trailer")
+        stated = match[1]
+    elif trailer.count_slice is not None:
+        stated = line[slice(*trailer.count_slice)].strip()
+    elif trailer.count_index is not None:
+        if trailer.count_index >= len(cells):
+            raise FileRejected("bad_trailer")
+        stated = cells[trailer.count_index].strip()
+    if stated is not None:
+        if not re.fullmatch(r"\d+", stated):
+            raise FileRejected("bad_trailer")
+        count = table.rows + len(table.bad)
+        if trailer.count_includes_control_records:
+            count += 1 + table.skipped["header_records"]
+        if int(stated) != count:
+            raise FileRejected("trailer_count_mismatch")
+    from finance_assets.advisory.reading.values import parse_number
+
+    sums: list[tuple[str, str]] = []
+    for name, place in trailer.sums.items():
+        if place >= len(cells):
+            raise FileRejected("bad_trailer")
+        sums.append((name, cells[place].strip()))
+    sums += [(name, line[slice(*span)].strip()) for name, span in trailer.sum_slices.items()]
+    for name, after in trailer.sum_after.items():
+        match = re.search(re.escape(after) + r"\s*([-+()\d.,]+[A-R{}]?)", line)
+        if match is None:
+            raise FileRejected("bad_trailer")
+        sums.append((name, match[1]))
+    for name, text in sums:
+        if name not in table.headers:
+            continue
+        place = table.headers.index(name)
+        spec = contract.fields[place]
+        picture = trailer.sum_pictures.get(name) or (None if "." in text else spec.picture or contract.pictures.get(name))
+        mark = contract.decimal or "."
+        total = parse_number(implied(text, picture) if picture else text, mark)
+        values = [parse_number(v, "." if spec.picture else mark) for v in table.columns[place].to_pylist()]
+        if table.bad or any(isinstance(v, str) for v in values):
+            continue  # a row that cannot be read explains a difference; the count above was still checked
+        if not isinstance(total, Decimal) or total != sum((v for v in values if isinstance(v, Decimal)), Decimal(0)):
+            raise FileRejected("trailer_sum_mismatch")
+
+
+def fixed_width_table(data: bytes, contract: VendorContract) -> RawTable:
+    """Read fixed-width records by contract.
+
+    Parameters
+    ----------
+    data
+        UTF-8 text with single line feeds.
+    contract
+        Contract with offsets.
+
+    Returns
+    -------
+    RawTable
+        One table.
+    """
+    return _positional(data, "", contract)
+
+
+# --- grids -----------------------------------------------------------------------------------------------------------
+
+
+def _section(cells: list[str], contract: VendorContract | None) -> tuple[str, str] | None:
+    """Return account and currency of the line that opens an account's section."""
+    filled = [c.strip() for c in cells if c.strip()]
+    if not filled:
+        return None
+    if contract and contract.section_pattern:
+        for joined in ("|".join(filled), " ".join(filled), ",".join(filled)):
+            match = re.search(contract.section_pattern, joined)
+            if match:
+                named = match.groupdict()
+                account = named.get("account") or named.get("account_id") or (match[1] if match.groups() else "")
+                return (account or "").strip(), (named.get("currency") or "").strip()
+        return None
+    if len(filled) > 4:
+        return None
+    match = _SECTION.match(filled[0])
+    rest = match["rest"].strip() if match else ""
+    if match is None and len(filled) in (2, 3) and naming.field_of(filled[0].rstrip(":"))[0] == "account_id":
+        rest = filled[1]
+    elif match and not rest and len(filled) > 1:
+        rest = filled[1]
+    if not rest:
+        return None
+    brackets = re.search(r"\(([\w./-]*\d[\w./-]*)\)", rest)
+    token = re.match(r"[\w][\w./-]*", rest)
+    account = token[0] if token and re.search(r"\d", token[0]) else brackets[1] if brackets else ""
+    if not account:
+        return None
+    currency = re.search(r"\b(?:currency|ccy|in)\W+([A-Z]{3})\b|\(([A-Z]{3})\)|[,;|]\s*([A-Z]{3})$", " | ".join(filled))
+    return account, next((g for g in (currency.groups() if currency else ()) if g), "")
+
+
+def grid_tables(rows: Iterable[Row], contract: VendorContract | None = None, member: str = "") -> list[RawTable]:
+    """Find the tables in a grid of cells: below titles, by section, with months across.
+
+    Parameters
+    ----------
+    rows
+        Records in their order.
+    contract
+        Contract that matched.
+    member
+        Name of the sheet or member.
+
+    Returns
+    -------
+    list of RawTable
+        Tables; none if there is no header.
+    """
+    aliases = contract.columns if contract else {}
+    footers = contract.footers if contract else ()
+    tables: list[_Builder] = []
+    preamble: list[str] = []
+    skipped: Counter[str] = Counter()
+    builder: _Builder | None = None
+    account = currency = ""
+    previous: list[str] = []
+    for row in rows:
+        filled = _filled(row.cells)
+        if not filled:
+            skipped["blank_lines"] += 1
+            continue
+        section = _section(row.cells, contract)
+        if section is not None and (builder is None or builder.sectioned or not builder.rows or (contract and contract.section_pattern)):
+            account, currency = section[0], section[1]
+            skipped["section_rows"] += 1
+            continue
+        if naming.is_header(row.cells, aliases):
+            fields = naming.fields_of(row.cells, aliases)
+            same = builder is not None and [naming.normalised(c) for c in row.cells] == [naming.normalised(c) for c in builder.header]
+            if builder is not None and same:
+                skipped["repeated_headers"] += 1
+                continue
+            header = row.cells
+            months = naming.month_columns(header)
+            if not months and previous and naming.month_columns(previous):
+                header = _two_rows(previous, header)
+                months = naming.month_columns(header)
+            if builder is None or not builder.rows or set(fields) - set(naming.fields_of(builder.header, aliases)) or "account_id" not in fields:
+                builder = _Builder(header, row.line, "account_id" not in fields, _Sorter(header, fields.get("account_id"), footers, skipped))
+                tables.append(builder)
+                continue
+        previous = row.cells
+        if builder is None:
+            if match := _CURRENCY_LINE.match(" ".join(filled)):
+                currency = currency or match[1].upper()
+            preamble.append(" ".join(filled))
+            skipped["title_rows"] += 1
+            continue
+        match = _CURRENCY_LINE.match(" ".join(filled)) if len(filled) <= 2 else None
+        if match and builder.sectioned:
+            currency = match[1].upper()
+            continue
+        builder.add(row, account, currency)
+    found = [b.table(preamble, skipped, member) for b in tables if b.rows or b.bad or len(tables) == 1]
+    return [t for table in found for t in ([_unpivoted(table, aliases)] if naming.month_columns(table.headers) else [table])]
+
+
+def _two_rows(upper: list[str], lower: list[str]) -> list[str]:
+    """Join a row of periods and the row of measures below it."""
+    out, period = [], ""
+    for i in range(max(len(upper), len(lower))):
+        above = upper[i].strip() if i < len(upper) else ""
+        below = lower[i].strip() if i < len(lower) else ""
+        period = above or period
+        out.append(f"{period} {below}".strip() if period and naming.month_of(period) and below and naming.field_of(below)[0] != "account_id" else below or above)
+    return out
+
+
+class _Builder:
+    """Rows of one table as they come."""
+
+    def __init__(self, header: list[str], line: int, sectioned: bool, sorter: _Sorter) -> None:
+        self.header = [h.strip() for h in header]
+        while self.header and not self.header[-1]:
+            self.header.pop()
+        self.line = line
+        self.sectioned = sectioned
+        self.sorter = sorter
+        self.rows: list[tuple[Row, str, str]] = []
+        self.bad: list[BadRow] = []
+
+    def add(self, row: Row, account: str, currency: str) -> None:
+        reason = self.sorter.noise(row.cells, len(self.header))
+        if reason is None and self.sectioned and len(_filled(row.cells)) == 1:
+            reason = "footers"
+        if reason:
+            self.sorter.skipped[reason] += 1
+            return
+        width = len(self.header)
+        wide = any(c.strip() for c in row.cells[width:])
+        if wide or len(row.cells) < width - 3 - width // 2:
+            place = self.sorter.account
+            own = account if self.sectioned else row.cells[place] if place is not None and place < len(row.cells) else ""
+            self.bad.append(BadRow(row.line, own, "wrong_field_count", f"{len(row.cells)} cells"))
+            return
+        self.rows.append((row, account, currency))
+
+    def table(self, preamble: list[str], skipped: Counter[str], member: str) -> RawTable:
+        headers, width = list(self.header), len(self.header)
+        columns, native = [], {}
+        for i in range(width):
+            columns.append(trimmed(pa.array([r.cells[i] if i < len(r.cells) else "" for r, _, _ in self.rows], pa.string())))
+            typed = [i in r.native for r, _, _ in self.rows]
+            if any(typed):
+                native[i] = pa.array(typed, pa.bool_())
+        if self.sectioned and any(a for _, a, _ in self.rows):
+            headers.append("account_id")
+            columns.append(pa.array([a for _, a, _ in self.rows], pa.string()))
+        if any(c for _, _, c in self.rows) and "currency" not in naming.fields_of(headers, {}):
+            headers.append("currency")
+            columns.append(pa.array([c for _, _, c in self.rows], pa.string()))
+        return RawTable(
+            headers, columns, pa.array([r.line for r, _, _ in self.rows], pa.int64()), member=member, native=native,
+            preamble=list(preamble), skipped=skipped, bad=self.bad, header_line=self.line,
+        )  # fmt: skip
+
+
+def _unpivoted(table: RawTable, aliases: dict[str, str]) -> RawTable:
+    """Turn columns of months into rows."""
+    months = naming.month_columns(table.headers)
+    ids = [i for i in range(len(table.headers)) if i not in months]
+    fields = naming.fields_of([table.headers[i] for i in ids], aliases)
+    fields = {name: ids[i] for name, i in fields.items()}
+    data = [c.to_pylist() for c in table.columns]
+    measure_column = next((i for i in ids if naming.is_measure_column(table.headers[i], data[i])), None)
+    if "account_id" not in fields:
+        raise FileRejected("unknown_schema")
+    account = data[fields["account_id"]]
+    filled_account = ""
+    currency = data[fields["currency"]] if "currency" in fields else None
+    title = " ".join(table.preamble)
+    records_out: dict[tuple[str, str], dict[str, tuple[str, int, bool]]] = {}
+    first_line: dict[tuple[str, str], int] = {}
+    currencies: dict[tuple[str, str], str] = {}
+    measures: list[str] = []
+    lines = table.lines.to_pylist()
+    natives = {k: v.to_pylist() for k, v in table.native.items()}
+    doubled: set[tuple[str, str, str]] = set()
+    bad = list(table.bad)
+    for row in range(table.rows):
+        filled_account = account[row] or filled_account
+        if measure_column is None and not account[row]:
+            bad.append(BadRow(lines[row], "", "missing_required", "no account"))
+            continue
+        for place, (period, own_measure) in months.items():
+            measure = own_measure or (data[measure_column][row] if measure_column is not None else "")
+            if not measure:
+                measure = naming.title_measure(title)
+                if not measure:
+                    raise FileRejected("unknown_measure")
+            text = data[place][row]
+            if not text:
+                continue
+            key = (filled_account, period)
+            cell = records_out.setdefault(key, {})
+            first_line.setdefault(key, lines[row])
+            if currency is not None and currency[row]:
+                currencies.setdefault(key, currency[row])
+            if measure not in measures:
+                measures.append(measure)
+            if measure in cell and cell[measure][0] != text:
+                doubled.add((*key, measure))
+            cell[measure] = (text, lines[row], bool(place in natives and natives[place][row]))
+    for acct, period, measure in sorted(doubled):
+        cell = records_out.pop((acct, period), {})
+        if cell:
+            bad.append(BadRow(cell[measure][1], acct, "duplicate_conflict", f"two values of one measure in {period}"))
+    keys = list(records_out)
+    headers = ["account_id", "period", *measures]
+    columns = [pa.array([k[0] for k in keys], pa.string()), pa.array([k[1] for k in keys], pa.string())]
+    native, cell_lines = {}, {}
+    for i, measure in enumerate(measures, 2):
+        cells = [records_out[k].get(measure, ("", first_line[k], False)) for k in keys]
+        columns.append(pa.array([c[0] for c in cells], pa.string()))
+        cell_lines[i] = pa.array([c[1] for c in cells], pa.int64())
+        native[i] = pa.array([c[2] for c in cells], pa.bool_())
+    if currency is not None:
+        headers.append("currency")
+        columns.append(pa.array([currencies.get(k, "") for k in keys], pa.string()))
+    result = RawTable(
+        headers, columns, pa.array([first_line[k] for k in keys], pa.int64()), member=table.member, native=native,
+        cell_lines=cell_lines, preamble=table.preamble, skipped=table.skipped, bad=bad, warnings=table.warnings,
+        header_line=table.header_line,
+    )  # fmt: skip
+    return result
+
+
+# --- workbooks -------------------------------------------------------------------------------------------------------
+
+
+def plain_number(value: float | int | Decimal) -> str:
+    """Write a number that a binary format held, without the noise of its last bits.
+
+    Parameters
+    ----------
+    value
+        The number.
+
+    Returns
+    -------
+    str
+        Plain digits.
+    """
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            return "NaN"
+        shortest = repr(value)
+        number = Decimal(shortest)
+        if len(number.as_tuple().digits) > 15:
+            # A spreadsheet shows and means fifteen digits.
+            number = Decimal(format(value, ".15g"))
+    else:
+        number = Decimal(value)
+    if number == number.to_integral_value() and abs(number.adjusted()) < 40:
+        return str(number.quantize(Decimal(1)))
+    return format(number, "f") if number.adjusted() > -40 else "0"
+
+
+def _cell(value: Any, number_format: str) -> tuple[str, bool]:
+    if value is None:
+        return "", False
+    if isinstance(value, bool):
+        return str(value), False
+    if isinstance(value, datetime):
+        return value.date().isoformat(), False
+    if isinstance(value, date):
+        return value.isoformat(), False
+    if isinstance(value, time):
+        return value.isoformat(), False
+    if isinstance(value, (int, float, Decimal)):
+        plain = plain_number(value)
+        shown = re.sub(r'"[^"]*"|\\.|\[[^\]]*\]', "", number_format or "")
+        if "%" in shown and plain != "NaN":
+            return format(Decimal(plain) * 100, "f") + "%", True
+        return plain, True
+    return str(value).strip(), False
+
+
+def workbook_tables(data: bytes, contract: VendorContract | None = None) -> list[RawTable]:
+    """Read the sheets of a workbook that hold performance.
+
+    Parameters
+    ----------
+    data
+        Content of an xlsx file, already checked.
+    contract
+        Contract that matched.
+
+    Returns
+    -------
+    list of RawTable
+        One per table; other sheets are counted in the first.
+    """
+    import warnings
+
+    import openpyxl
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+            sheets = [(ws.title, list(_sheet_rows(ws))) for ws in book.worksheets]
+            book.close()
+    except Exception as error:  # the library raises whatever a damaged part makes it raise
+        raise FileRejected("corrupt_workbook") from error
+    tables: list[RawTable] = []
+    other = 0
+    feeds: list[str] = []
+    for title, rows in sheets:
+        if contract and contract.positional and not contract.has_header:
+            found = [_positional_grid(rows, contract, title)]
+        else:
+            found = grid_tables(rows, contract, title)
+        feed = naming.feed_of([r.cells for r in rows[:50]])
+        if feed and not found:
+            feeds.append(feed)
+        if not found or feed:
+            other += 1
+            continue
+        tables += found
+    if not tables:
+        raise FileRejected(feeds[0] if feeds else "unknown_schema" if any(r for _, r in sheets) else "empty_file")
+    if other:
+        tables[0].skipped["other_sheets"] += other
+    return tables
+
+
+def _positional_grid(rows: list[Row], contract: VendorContract, title: str) -> RawTable:
+    kept = [r for r in rows if _filled(r.cells)]
+    names = [s.name for s in contract.fields]
+    columns = [pa.array([r.cells[i].strip() if i < len(r.cells) else "" for r in kept], pa.string()) for i in range(len(names))]
+    native = {i: pa.array([i in r.native for r in kept], pa.bool_()) for i in range(len(names))}
+    return RawTable(names, columns, pa.array([r.line for r in kept], pa.int64()), member=title, native=native, positional=contract)
+
+
+def _sheet_rows(sheet: Any) -> Iterator[Row]:
+    if hasattr(sheet, "reset_dimensions"):
+        sheet.reset_dimensions()  # the stated size of a sheet can lie
+    for number, cells in enumerate(sheet.iter_rows(max_col=2000), 1):
+        texts, native = [], set()
+        for i, cell in enumerate(cells):
+            text, typed = _cell(cell.value, getattr(cell, "number_format", "") or "")
+            texts.append(text)
+            if typed:
+                native.add(i)
+        if cells:
+            number = next((c.row for c in cells if getattr(c, "row", None)), number)
+        yield Row(number, texts, frozenset(native))
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+_LINE = "\0line"
+_NOT_FINITE = "NaN"
+
+
+class _Decoder(json.JSONDecoder):
+    """JSON with exact numbers, and with the offset of every object."""
+
+    def __init__(self) -> None:
+        super().__init__(parse_float=_number, parse_int=_number, parse_constant=lambda _: _Native(_NOT_FINITE))
+        parse: Callable[..., tuple[dict[str, Any], int]] = self.parse_object
+
+        def positioned(s_and_end: tuple[str, int], *args: Any) -> tuple[dict[str, Any], int]:
+            made, end = parse(s_and_end, *args)
+            made[_LINE] = s_and_end[1] - 1
+            return made, end
+
+        self.parse_object = positioned
+        self.scan_once = json.scanner.py_make_scanner(self)  # type: ignore[attr-defined]
+
+
+class _Native(str):
+    """A number as the source wrote it."""
+
+    __slots__ = ()
+
+
+def _number(text: str) -> _Native:
+    return _Native(text if len(text) <= 60 else _NOT_FINITE)
+
+
+def json_tables(data: bytes, contract: VendorContract | None = None) -> list[RawTable]:
+    """Read JSON (arrays, nested documents, trees) and JSON lines.
+
+    Parameters
+    ----------
+    data
+        UTF-8 text with single line feeds.
+    contract
+        Contract that matched.
+
+    Returns
+    -------
+    list of RawTable
+        One table.
+    """
+    text = data.decode("utf-8").strip("\ufeff")
+    decoder = _Decoder()
+    skipped: Counter[str] = Counter()
+    bad: list[BadRow] = []
+    warnings: set[str] = set()
+    documents: list[tuple[Any, int]] = []
+    ends = np.flatnonzero(np.frombuffer(text.encode("utf-32-le"), np.uint32) == 10)
+
+    def line_of(offset: int) -> int:
+        return int(np.searchsorted(ends, offset)) + 1
+
+    lines = text.split("\n")
+    start = next((i for i, line in enumerate(lines) if line.strip()), 0)
+    by_line = sum(1 for line in lines if line.strip().startswith("{")) > 1 and _parses(decoder, lines[start])
+    offsets_absolute = True
+    try:
+        if by_line and not text.lstrip().startswith("["):
+            offsets_absolute = False
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    if number < len(lines):
+                        skipped["blank_lines"] += 1
+                    continue
+                try:
+                    made = decoder.decode(line)
+                    if not isinstance(made, dict):
+                        raise ValueError
+                except ValueError:
+                    last = number == len(lines)
+                    bad.append(BadRow(number, "", "truncated_row" if last else "malformed_json", "not a JSON object"))
+                    if last:
+                        warnings.add("truncated_file")
+                    continue
+                documents.append((made, number))
+            if skipped["blank_lines"]:
+                warnings.add("blank_lines")
+        else:
+            document, failed = _whole(decoder, text)
+            documents.append((document, 0))
+            if failed is not None:
+                bad.append(BadRow(line_of(failed), "", "truncated_row", "the document ends within this record"))
+                warnings.add("truncated_file")
+    except RecursionError as error:
+        raise FileRejected("malformed_json") from error
+    flat: list[tuple[dict[str, Any], int]] = []
+    preamble: list[str] = []
+    for document, number in documents:
+        root = document
+        if contract and contract.json_rows and offsets_absolute:
+            context: dict[str, Any] = {}
+            for part in contract.json_rows.split("."):
+                if isinstance(root, dict) and part in root:
+                    _scalars({k: v for k, v in root.items() if k != part}, "", context)
+                    root = root[part]
+                elif isinstance(root, list) and part.isdigit() and int(part) < len(root):
+                    root = root[int(part)]
+                elif part not in {"*", ""}:
+                    raise FileRejected("unknown_schema")
+            _expand(root, "", context, flat, None)
+        else:
+            if isinstance(root, dict):
+                preamble += [v for v in root.values() if isinstance(v, str) and not isinstance(v, _Native)][:10]
+                for nested in root.values():
+                    if isinstance(nested, dict):
+                        preamble += [v for v in nested.values() if isinstance(v, str) and not isinstance(v, _Native)][:10]
+            _expand(root, "", {}, flat, None)
+        if not offsets_absolute:
+            flat[:] = [(r, -number if at >= 0 else at) for r, at in flat]
+    if not flat:
+        if bad:
+            raise FileRejected("malformed_json")
+        raise FileRejected("empty_file" if documents and not documents[0][0] else "unknown_schema")
+    names: dict[str, None] = {}
+    for record, _ in flat:
+        for name in record:
+            names.setdefault(name)
+    headers = list(names)
+    columns, native = [], {}
+    for i, name in enumerate(headers):
+        cells = [record.get(name) for record, _ in flat]
+        columns.append(trimmed(pa.array([_json_text(c) for c in cells], pa.string())))
+        typed = [isinstance(c, _Native) for c in cells]
+        if any(typed):
+            native[i] = pa.array(typed, pa.bool_())
+    at = [line_of(offset) if offset >= 0 else -offset for _, offset in flat]
+    table = RawTable(headers, columns, pa.array(at, pa.int64()), native=native, preamble=preamble, skipped=skipped, bad=bad, warnings=warnings)
+    fields = naming.fields_of(headers, contract.columns if contract else {})
+    if "account_id" in fields:
+        names_of = [i for i, h in enumerate(headers) if naming.normalised(h.split(".")[-1]) in {"name", "grouping", "level", "type", "label"}]
+        mask = []
+        for row in range(table.rows):
+            cells_here = [columns[fields["account_id"]][row].as_py(), *(columns[i][row].as_py() for i in names_of)]
+            total = bool(re.search(TOTAL, cells_here[0])) or (not cells_here[0] and any(re.search(TOTAL, c) for c in cells_here))
+            mask.append(not total)
+            skipped["totals"] += total
+        if not all(mask):
+            keep_rows(table, pa.array(mask))
+    return [table]
+
+
+def _json_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value)
+    return str(value)
+
+
+def _parses(decoder: json.JSONDecoder, text: str) -> bool:
+    try:
+        return isinstance(decoder.decode(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _whole(decoder: json.JSONDecoder, text: str) -> tuple[Any, int | None]:
+    """Parse a document; of an array that is cut off, what is complete, and where the rest begins."""
+    try:
+        return decoder.decode(text), None
+    except ValueError as error:
+        start = len(text) - len(text.lstrip())
+        if not text[start:].startswith("["):
+            raise FileRejected("malformed_json") from error
+    made, position = [], start + 1
+    space = re.compile(r"[\s,]*")
+    while True:
+        match = space.match(text, position)
+        position = match.end() if match else position
+        if position >= len(text) or text[position] == "]":
+            return made, None if position < len(text) else len(text.rstrip()) - 1
+        try:
+            element, position = decoder.raw_decode(text, position)
+        except ValueError as error:
+            # Only the end may be missing: damage in the middle makes everything after it doubtful.
+            if not made or "\n{" in text[position + 1 :] or "}," in text[position + 1 :]:
+                raise FileRejected("malformed_json") from error
+            return made, position
+        made.append(element)
+
+
+def _scalars(node: dict[str, Any], prefix: str, out: dict[str, Any]) -> None:
+    for key, value in node.items():
+        if key == _LINE:
+            continue
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, dict):
+            if not _keyed(value):
+                _scalars(value, name, out)
+        elif not isinstance(value, list):
+            out[name] = value
+
+
+def _keyed(node: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return entries of an object that is really a list: objects of one shape under keys that are data."""
+    entries = [(k, v) for k, v in node.items() if k != _LINE]
+    if len(entries) < 1 or not all(isinstance(v, dict) for _, v in entries):
+        return []
+    shapes = [set(v) - {_LINE} for _, v in entries]
+    data_like = all(re.search(r"\d", k) for k, _ in entries)
+    if not data_like or (len(entries) > 1 and len(set.union(*shapes)) > 2 * max(1, len(set.intersection(*shapes)))):
+        return []
+    return entries
+
+
+def _children(node: dict[str, Any], prefix: str) -> list[tuple[str, list[Any]]]:
+    """Return lists of records below a node, through plain objects."""
+    found: list[tuple[str, list[Any]]] = []
+    for key, value in node.items():
+        if key == _LINE:
+            continue
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, list):
+            if value and all(isinstance(v, dict) for v in value):
+                found.append((name, value))
+            elif value and all(isinstance(v, list) for v in value):
+                titles = next((v for k, v in node.items() if k in {"columns", "headers", "fields", "header"} and isinstance(v, list)), None)
+                if titles and all(isinstance(t, (str, dict)) for t in titles):
+                    heads = [t if isinstance(t, str) else str(t.get("name") or t.get("key") or t.get("label")) for t in titles]
+                    found.append((name, [{**dict(zip(heads, v, strict=False)), _LINE: node.get(_LINE, 0)} for v in value]))
+        elif isinstance(value, dict):
+            keyed = _keyed(value)
+            if keyed:
+                label = "period" if all(naming.month_of(k) or re.fullmatch(r"\d{4}-\d{2}-\d{2}", k) for k, _ in keyed) else "account_id"
+                found.append((name, [{label: k, **v} for k, v in keyed]))
+            else:
+                found += _children(value, name)
+    return found
+
+
+def _expand(
+    node: Any, prefix: str, context: dict[str, Any], out: list[tuple[dict[str, Any], int]], parent: dict[str, Any] | None
+) -> None:
+    """Write out the leaves of a document as flat records that carry what stands above them."""
+    if isinstance(node, list):
+        for element in node:
+            _expand(element, prefix, context, out, parent)
+        return
+    if not isinstance(node, dict):
+        return
+    keyed = _keyed(node) if parent is None else []
+    if keyed:
+        _expand([{"account_id": k, **v} for k, v in keyed], prefix, context, out, node)
+        return
+    own: dict[str, Any] = dict(context)
+    _scalars(node, prefix, own)
+    lists = [(name, rows) for name, rows in _children(node, prefix) if not _metadata(name, rows)]
+    if not lists:
+        if any(k for k in node if k != _LINE):
+            out.append((own, int(node.get(_LINE, 0))))
+        return
+    for name, rows in lists:
+        holder = _holder(node, name, prefix)
+        tree = sum(k in holder for k in rows[0] if k != _LINE) >= 2
+        # In a tree the parent's figures are subtotals of its children and must not reach them.
+        passed = dict(context) if tree else own
+        if tree:
+            for key, value in own.items():
+                if not isinstance(value, _Native) and re.search(r"(?i)date|currency|period|as_?of", key):
+                    passed.setdefault(key, value)
+        last = name.split(".")[-1]
+        path = prefix if tree and prefix.split(".")[-1] == last else name
+        _expand(rows, path, passed, out, node)
+
+
+def _holder(node: dict[str, Any], name: str, prefix: str) -> dict[str, Any]:
+    """Return the object that holds the list of this name directly."""
+    holder: Any = node
+    inner = name[len(prefix) :].strip(".") if prefix else name
+    for part in inner.split(".")[:-1]:
+        if isinstance(holder, dict) and part in holder:
+            holder = holder[part]
+    return holder if isinstance(holder, dict) else {}
+
+
+def _metadata(name: str, rows: list[Any]) -> bool:
+    """Whether a list describes columns or the like instead of holding records."""
+    if re.search(r"(?i)(^|\.)(meta|metadata|columns|groupings|filters|links|errors|warnings|schema)(\.|$)", name):
+        return not any(naming.header_score([str(k) for k in r]) >= 2 for r in rows[:3] if isinstance(r, dict))
+    return False
+
+
+# --- Parquet ---------------------------------------------------------------------------------------------------------
+
+
+def parquet_tables(data: bytes) -> list[RawTable]:
+    """Read a Parquet file.
+
+    Parameters
+    ----------
+    data
+        Its content.
+
+    Returns
+    -------
+    list of RawTable
+        One table; lines are row numbers from one.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise FileRejected("corrupt_parquet") from error
+    if table.num_columns and any(pa.types.is_struct(f.type) for f in table.schema):
+        table = table.flatten()
+    columns, native = [], {}
+    for i, column in enumerate(table.columns):
+        kind = column.type
+        if pa.types.is_dictionary(kind):
+            column = column.cast(kind.value_type)
+            kind = column.type
+        if pa.types.is_floating(kind):
+            text = pa.array([None if v is None else plain_number(v) for v in column.to_pylist()], pa.string())
+            native[i] = pc.fill_null(pc.is_valid(text), False)
+        elif pa.types.is_decimal(kind) or pa.types.is_integer(kind):
+            text = column.cast(pa.string())
+            native[i] = pc.is_valid(text).combine_chunks()
+        elif pa.types.is_temporal(kind):
+            text = pa.array([None if v is None else v.isoformat()[:10] for v in column.to_pylist()], pa.string())
+        elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            text = column.cast(pa.string())
+        else:
+            text = pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
+        columns.append(trimmed(text))
+    return [RawTable(list(table.column_names), columns, pa.array(np.arange(1, table.num_rows + 1), pa.int64()), native=native)]
+
+
+__all__ = [
+    "MONTHS",
+    "BadRow",
+    "RawTable",
+    "Row",
+    "choose_delimiter",
+    "delimited_tables",
+    "fixed_width_table",
+    "grid_tables",
+    "json_tables",
+    "parquet_tables",
+    "plain_number",
+    "read_date",
+    "records",
+    "workbook_tables",
+]

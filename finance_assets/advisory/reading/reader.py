@@ -1,0 +1,700 @@
+"""One vendor file in, canonical rows out.
+
+Belongs here: the order of the steps, what is checked between rows (duplicates, roll-forward, gaps, large flows), and the
+result. Rows come out sorted by account and period, with exact decimals, and nothing of a file that is suspect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from finance_assets.advisory.reading import headers as naming
+from finance_assets.advisory.reading.containers import FileRejected, Member, open_members
+from finance_assets.advisory.reading.decoding import to_utf8
+from finance_assets.advisory.reading.detection import Interpreted, interpret
+from finance_assets.advisory.reading.layouts import (
+    RawTable,
+    delimited_tables,
+    fixed_width_table,
+    json_tables,
+    parquet_tables,
+    records,
+    workbook_tables,
+)
+from finance_assets.advisory.reading.layouts import choose_delimiter as _choose
+from finance_assets.advisory.reading.matching import Match, match_contracts, named_contract
+from finance_assets.advisory.reading.values import PERSONAL_VALUE, month_end
+from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS, VendorContract
+
+_MONEY_TYPE = pa.decimal128(28, 8)
+_RETURN_TYPE = pa.decimal128(24, 14)
+
+ROWS = pa.schema(
+    [
+        ("account_id", pa.string()),
+        ("period_start", pa.date32()),
+        ("period_end", pa.date32()),
+        ("stated_period_end", pa.date32()),
+        ("granularity", pa.string()),
+        ("currency", pa.string()),
+        *[(name, _MONEY_TYPE) for name in MONEY],
+        *[(name, _RETURN_TYPE) for name in RETURNS],
+        ("member", pa.string()),
+        ("line", pa.int64()),
+        ("flags", pa.string()),
+    ]
+)
+"""Schema of canonical rows."""
+
+QUARANTINED = pa.schema(
+    [
+        ("line", pa.int64()),
+        ("member", pa.string()),
+        ("account_id", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+"""Schema of quarantined rows."""
+
+LARGE_FLOW = 0.1
+"""A net flow of this share of the beginning value or more is flagged."""
+_DAYS = {"monthly": 31, "quarterly": 92}
+_NAMED_TERMS_HELP = frozenset(
+    {"unknown_schema", "ambiguous_dates", "return_unit_unproved", "unknown_measure", "ambiguous_numbers"}
+    | {"ambiguous_period", "ambiguous_columns", "unreadable_dates", "undecodable", "columns_do_not_match_header"}
+)
+
+
+@dataclass(frozen=True)
+class FileReading:
+    """What became of one delivered file."""
+
+    name: str
+    sha256: str
+    action: str
+    vendor: str
+    contract_version: int | None
+    score: float
+    runner_up: str | None
+    file_reason: str | None
+    warnings: list[str]
+    rows: pa.Table
+    quarantined: pa.Table
+    skipped: dict[str, int]
+    granularity: str | None
+
+
+@dataclass
+class _Part:
+    """Rows and leftovers of the tables of a file."""
+
+    tables: list[pa.Table] = field(default_factory=list)
+    quarantined: list[dict[str, Any]] = field(default_factory=list)
+    warnings: set[str] = field(default_factory=set)
+    skipped: Counter[str] = field(default_factory=Counter)
+    vendor: str = "unknown"
+    version: int | None = None
+    score: float = 0.0
+    candidates: list[tuple[str, float]] = field(default_factory=list)
+
+
+def read_vendor_file(
+    data: bytes,
+    name: str,
+    *,
+    contracts: Sequence[VendorContract] = (),
+    received_at: datetime,
+    seen: Mapping[str, str] = {},  # noqa: B006 - never changed
+) -> FileReading:
+    """Read one vendor file.
+
+    Parameters
+    ----------
+    data
+        The delivered bytes.
+    name
+        Name under which they were delivered; says nothing about the content.
+    contracts
+        Contracts of known vendors.
+    received_at
+        When the file was received; later dates in it are impossible.
+    seen
+        sha256 -> name of files that were read before.
+
+    Returns
+    -------
+    FileReading
+        Action, rows, quarantined rows, warnings; never raises for what is in the file.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    if digest in seen:
+        return _refused(name, digest, "skip_duplicate", "duplicate_file")
+    try:
+        part = _read(data, name, contracts, received_at.date())
+        return _finished(part, name, digest)
+    except FileRejected as rejected:
+        return _refused(name, digest, "quarantine_file", rejected.reason)
+    except (RecursionError, MemoryError, pa.ArrowException, ValueError, ArithmeticError, LookupError, TypeError):
+        # A file that breaks a rule of a library in a way that is not foreseen is a file that cannot be read. The
+        # message of the error may hold cells of the file, so it goes nowhere.
+        return _refused(name, digest, "quarantine_file", "unreadable_file")
+
+
+def _refused(name: str, digest: str, action: str, reason: str) -> FileReading:
+    return FileReading(
+        name, digest, action, "unknown", None, 0.0, None, reason, [], ROWS.empty_table(), QUARANTINED.empty_table(), {}, None
+    )
+
+
+# --- members ---------------------------------------------------------------------------------------------------------
+
+
+def _read(data: bytes, name: str, contracts: Sequence[VendorContract], latest: date) -> _Part:
+    members = open_members(data)
+    part = _Part()
+    reasons: list[str] = []
+    for member in members:
+        if len(members) > 1 and member.kind not in {"text", "xlsx", "parquet"}:
+            part.skipped[f"member_{member.kind}"] += 1
+            reasons.append("html_content" if member.kind == "html" else f"{member.kind}_content")
+            continue
+        if member.kind not in {"text", "xlsx", "parquet"}:
+            raise FileRejected("html_content" if member.kind == "html" else "empty_file" if member.kind == "empty" else f"{member.kind}_content")
+        mark = (len(part.tables), len(part.quarantined), set(part.warnings), Counter(part.skipped))
+        try:
+            _read_member(member, member.name or name, contracts, latest, part)
+        except FileRejected as rejected:
+            if len(members) == 1:
+                raise
+            del part.tables[mark[0] :], part.quarantined[mark[1] :]
+            part.warnings, part.skipped = mark[2], mark[3]
+            part.skipped[f"member_{rejected.reason}"] += 1
+            reasons.append(rejected.reason)
+    if len(members) > 1:
+        if not part.tables:
+            raise FileRejected(reasons[0] if reasons else "unknown_schema")
+        if reasons:
+            part.warnings.add("members_skipped")
+    return part
+
+
+def _content(member: Member, encoding: str | None = None) -> tuple[str, bytes]:
+    """Return kind (text, json, xlsx, parquet) and the bytes to parse."""
+    if member.kind != "text":
+        return member.kind, member.data
+    text, _ = to_utf8(member.data, encoding)
+    if not text.strip():
+        raise FileRejected("empty_file")
+    head = text[:4096].lstrip()
+    if head[:1] == b"{" or (head[:1] == b"[" and re.match(rb"\[\s*[\[{\]]", head)):
+        return "json", text
+    if re.match(rb"(?i)<(!doctype html|html|table|head|body)", head):
+        raise FileRejected("html_content")
+    if head.startswith(b"<?xml"):
+        raise FileRejected("xml_content")
+    return "text", text
+
+
+def _tables(kind: str, content: bytes, contract: VendorContract | None) -> list[RawTable]:
+    if kind == "xlsx":
+        return workbook_tables(content, contract)
+    if kind == "parquet":
+        return parquet_tables(content)
+    if kind == "json":
+        return json_tables(content, contract)
+    if contract is not None and contract.layout == "fixed_width":
+        return [fixed_width_table(content, contract)]
+    return delimited_tables(content, contract)
+
+
+def _glance(kind: str, content: bytes) -> tuple[str, list[str] | None]:
+    """Return the beginning of a file as text, and its header, to compare with contracts."""
+    if kind == "text":
+        cut = content[: 1 << 16]
+        head = cut.decode("utf-8", "replace")
+        if len(cut) < len(content):
+            head = head[: head.rfind("\n") + 1] or head
+        delimiter = _choose(head)
+        try:
+            rows = [r.cells for r in records(head, delimiter, limit=200)]
+        except FileRejected:
+            return head, None
+        # A header in a language that only a contract knows is still the first wide row of words.
+        found = naming.find_header(rows)
+        if found is None:
+            width = max((len(r) for r in rows), default=0)
+            found = next((i for i, r in enumerate(rows) if len(r) == width and width > 2 and not any(re.search(r"\d{3}", c) for c in r)), None)
+        return head, rows[found] if found is not None else None
+    if kind == "json":
+        head = content[: 1 << 16].decode("utf-8", "replace")
+        # Only text near the top names the author of a document.
+        return head, sorted({k for k in re.findall(r'"([^"\\]{1,60})"\s*:', head)})
+    try:
+        tables = workbook_tables(content) if kind == "xlsx" else parquet_tables(content)
+    except FileRejected:
+        return _sheet_text(content) if kind == "xlsx" else ("", None)
+    return "\n".join(line for t in tables for line in t.preamble), tables[0].headers
+
+
+def _sheet_text(content: bytes) -> tuple[str, list[str] | None]:
+    import io
+
+    import openpyxl
+
+    try:
+        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+        rows = [[str(c) if c is not None else "" for c in row] for row in book.worksheets[0].iter_rows(max_row=40, max_col=200, values_only=True)]
+        book.close()
+    except Exception:  # the library raises whatever a damaged part makes it raise
+        return "", None
+    width = max((sum(bool(c) for c in r) for r in rows), default=0)
+    header = next((r for r in rows if width > 2 and sum(bool(c) for c in r) == width), None)
+    return "\n".join(" ".join(c for c in r if c) for r in rows), header
+
+
+def _read_member(
+    member: Member, name: str, contracts: Sequence[VendorContract], latest: date, part: _Part
+) -> None:
+    by_name = named_contract(contracts, name)
+    try:
+        kind, content = _content(member)
+    except FileRejected as rejected:
+        encoded = [c for c in contracts if c.encoding]
+        if rejected.reason not in {"undecodable", "binary_content"} or not encoded:
+            raise
+        kind, content = _content(member, encoded[0].encoding if len(encoded) == 1 else by_name.encoding if by_name else None)
+    head, header = _glance(kind, content)
+    matches = match_contracts(contracts, kind, head, header, latest)
+    if matches and matches[0].contract.encoding and member.kind == "text":
+        kind, content = _content(member, matches[0].contract.encoding)
+    contract: VendorContract | None = matches[0].contract if matches else None
+    if len(matches) > 1 and matches[0].score == matches[1].score and by_name in (matches[0].contract, matches[1].contract):
+        contract = by_name
+    noted: set[str] = set()
+    terms = by_name is not None and (by_name.id_width or by_name.date_order or by_name.date_formats or by_name.pictures or by_name.decimal)
+    if contract is None and terms and by_name is not None and not by_name.positional:
+        contract = by_name
+        noted.add("contract_by_name")
+    try:
+        tables, read = _attempt(kind, content, contract, latest)
+    except FileRejected as rejected:
+        if contract is not None or by_name is None or rejected.reason not in _NAMED_TERMS_HELP:
+            raise
+        contract = by_name
+        noted.add("contract_by_name")
+        tables, read = _attempt(kind, content, contract, latest)
+    _take(tables, read, contract, matches, member, part)
+    part.warnings |= noted
+
+
+def _attempt(
+    kind: str, content: bytes, contract: VendorContract | None, latest: date
+) -> tuple[list[RawTable], list[Interpreted]]:
+    tables = _tables(kind, content, contract)
+    if not tables:
+        raise FileRejected("unknown_schema")
+    return tables, [interpret(table, contract, latest) for table in tables]
+
+
+def _detected(table: RawTable, read: Interpreted) -> str:
+    named = sorted(
+        f"{name}={naming.normalised(table.headers[i])}" for name, places in read.mapping.columns.items() for i in places
+    )
+    return "detected:" + hashlib.sha256("|".join(named).encode()).hexdigest()[:8]
+
+
+def _take(
+    tables: list[RawTable],
+    read: list[Interpreted],
+    contract: VendorContract | None,
+    matches: list[Match],
+    member: Member,
+    part: _Part,
+) -> None:
+    days: list[tuple[Any, Any]] = []
+    counted: set[int] = set()
+    for table, typed in zip(tables, read, strict=True):
+        label = "/".join(x for x in (member.name, table.member) if x)
+        if id(table.skipped) not in counted:
+            counted.add(id(table.skipped))
+            part.skipped.update({k: v for k, v in table.skipped.items() if v})
+        part.warnings |= typed.warnings
+        for bad_row in table.bad:
+            part.quarantined.append(_quarantine(bad_row.line, label, bad_row.account, bad_row.reason, bad_row.detail))
+        ids = typed.account
+        for row, (reason, detail, line) in sorted(typed.bad.items()):
+            part.quarantined.append(_quarantine(line, label, ids[row].as_py(), reason, detail))
+        part.tables.append(_canonical(table, typed, contract, label, part))
+        days.append((typed.account, typed.period_end))
+    if part.vendor == "unknown":
+        own = _detected(tables[0], read[0])
+        identity = read[0].identity if read[0].identity is not None else 0.5
+        content_score = round(0.6 * min(1.0, read[0].mapping.score) + 0.4 * identity, 4)
+        part.vendor = contract.vendor if contract else own
+        part.version = contract.version if contract else None
+        chosen = next((m.score for m in matches if contract is m.contract), content_score)
+        part.score = round(max(chosen, content_score) if contract else content_score, 4)
+        part.candidates = [(m.contract.vendor, m.score) for m in matches if m.contract is not contract]
+        if contract:
+            part.candidates.append((own, round(min(content_score, part.score) * 0.9, 4)))
+
+
+def _quarantine(line: int, member: str, account: str, reason: str, detail: str) -> dict[str, Any]:
+    safe = "" if re.search(PERSONAL_VALUE, account or "") or len(account) > 64 or "@" in account else account
+    return {"line": line, "member": member, "account_id": safe, "reason": reason, "detail": detail}
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def _grains(typed: Interpreted, contract: VendorContract | None, table: RawTable) -> tuple[list[str] | None, str]:
+    """Return the grain by row where a column states it, and the grain of the table."""
+    good = np.ones(len(typed.lines), bool)
+    good[list(typed.bad)] = False
+    stated = "|".join([typed.title, typed.date_header, *(table.headers[i] for c in ("return_net", "return_gross") for i in typed.mapping.columns.get(c, []))])
+    grain = contract.granularity if contract and contract.granularity else None
+    if grain is None:
+        grain = _inferred_grain(typed, pa.array(good), stated)
+    return typed.grain, grain
+
+
+def _inferred_grain(typed: Interpreted, good: Any, stated: str) -> str:
+    if typed.date_kind == "quarter":
+        return "quarterly"
+    ends = pc.filter(typed.period_end, good)
+    if typed.period_start.null_count < len(typed.period_start):
+        starts = pc.filter(typed.period_start, good)
+        span = pc.subtract(pc.cast(ends, pa.int32()), pc.cast(starts, pa.int32())).drop_null()
+        if len(span):
+            middle = float(np.median(span.to_numpy(zero_copy_only=False)))
+            if middle <= 4:
+                return "daily"
+            if 26 <= middle <= 35:
+                return "monthly"
+            if 85 <= middle <= 95:
+                return "quarterly"
+    account = pc.filter(typed.account, good)
+    if len(ends) == 0:
+        return "monthly"
+    dates64 = pc.cast(pc.cast(ends, pa.timestamp("s")), pa.timestamp("s")).to_numpy(zero_copy_only=False).astype("datetime64[D]")
+    months = dates64.astype("datetime64[M]").astype(np.int64)
+    codes = account.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    days = dates64.astype(np.int64)
+    order = np.lexsort((days, codes))
+    same = codes[order][1:] == codes[order][:-1]
+    day_steps = np.diff(days[order])[same]
+    month_steps = np.diff(months[order])[same]
+    moved = day_steps > 0
+    if moved.any():
+        within = (month_steps[moved] == 0).mean()
+        if within > 0.3 or float(np.median(day_steps[moved])) <= 7:
+            return "daily"
+        steps = month_steps[moved]
+        quarter_ends = bool(np.all((months + 1) % 3 == 0))
+        if quarter_ends and np.all(steps % 3 == 0):
+            return "quarterly"
+        return "monthly"
+    if re.search(r"(?i)\bdaily\b", stated):
+        return "daily"
+    quarter_ends = bool(np.all((months + 1) % 3 == 0))
+    if quarter_ends and re.search(r"(?i)\bquarterly\b|\bquarter[- ]end|\bqtd\b|\bquarter\b|\bquartal", stated):
+        return "quarterly"
+    distinct = np.unique(days)
+    if len(distinct) > 3 and len(np.unique(months)) == 1:
+        return "daily"
+    return "monthly"
+
+
+def _last_business_day(day: date) -> bool:
+    """Whether only a weekend and at most one holiday lie between a day and the end of its month."""
+    end = month_end(day.year, day.month)
+    if day >= end or day.weekday() > 4:
+        return False
+    between = sum((day + timedelta(days=n)).weekday() < 5 for n in range(1, (end - day).days + 1))
+    return between <= 1
+
+
+def _canonical(
+    table: RawTable, typed: Interpreted, contract: VendorContract | None, label: str, part: _Part
+) -> pa.Table:
+    """Build canonical rows of the good rows of one table."""
+    size = table.rows
+    by_row, grain = _grains(typed, contract, table)
+    grains = pa.array([g or grain for g in by_row], pa.string()) if by_row else pa.array([grain], pa.string()).take(pa.array(np.zeros(size, np.int64)))
+    flags: dict[int, list[str]] = {}
+    ends, stated = _period_ends(typed, grains, flags, part, bool(by_row))
+    money = dict(typed.money)
+    contributions, distributions = money.get("contributions"), money.get("distributions")
+    net = money.get("net_flow")
+    if contributions is not None or distributions is not None:
+        given = [a for a in (contributions, distributions) if a is not None]
+        zero = pa.scalar(Decimal(0), _MONEY_TYPE)
+        c = pc.fill_null(contributions, zero) if contributions is not None else pa.nulls(size, _MONEY_TYPE).fill_null(zero)
+        d = pc.fill_null(distributions, zero) if distributions is not None else pa.nulls(size, _MONEY_TYPE).fill_null(zero)
+        computed = pc.cast(pc.subtract(c, d), _MONEY_TYPE)
+        known = pc.is_valid(given[0])
+        for other in given[1:]:
+            known = pc.or_(known, pc.is_valid(other))
+        computed = pc.if_else(known, computed, None)
+        if net is not None:
+            differs = pc.fill_null(pc.not_equal(net, computed), False)
+            if len(given) == 2:
+                for row in pc.indices_nonzero(differs).to_pylist():
+                    flags.setdefault(row, []).append("net_flow_differs")
+            computed = pc.coalesce(net, computed)
+        net = computed
+    arrays: dict[str, Any] = {
+        "account_id": typed.account,
+        "period_start": typed.period_start,
+        "period_end": ends,
+        "stated_period_end": stated,
+        "granularity": grains,
+        "currency": typed.currency,
+        "member": pa.array([label], pa.string()).take(pa.array(np.zeros(size, np.int64))),
+        "line": typed.lines,
+    }
+    for name in MONEY:
+        arrays[name] = net if name == "net_flow" and net is not None else money.get(name, pa.nulls(size, _MONEY_TYPE))
+    for name in RETURNS:
+        arrays[name] = typed.returns.get(name, pa.nulls(size, _RETURN_TYPE))
+    texts = np.full(size, "", dtype=object)
+    for row, codes in flags.items():
+        texts[row] = ";".join(codes)
+    arrays["flags"] = pa.array(texts, pa.string())
+    rows = pa.table([arrays[f.name] for f in ROWS], schema=ROWS)
+    if "return_net" in arrays and typed.stated_return:
+        part.skipped.update({})
+    if typed.bad:
+        mask = np.ones(size, bool)
+        mask[list(typed.bad)] = False
+        rows = rows.filter(pa.array(mask))
+    return rows
+
+
+def _period_ends(
+    typed: Interpreted, grains: Any, flags: dict[int, list[str]], part: _Part, mixed: bool
+) -> tuple[Any, Any]:
+    """Move stated dates to the end of their period where that is what they mean."""
+    encoded = typed.period_end.dictionary_encode()
+    distinct = encoded.dictionary.to_pylist()
+    size = len(typed.lines)
+    stated_default = pa.nulls(size, pa.date32())
+    daily = pc.equal(grains, "daily")
+    if pc.all(daily).as_py() and size:
+        return typed.period_end, stated_default
+    odd = [d for d in distinct if d is not None and d != month_end(d.year, d.month)]
+    if not odd:
+        return typed.period_end, stated_default
+    label_only = typed.date_header in {"month", "monat", "mois", "mes", "mese", "period", "reporting month", "reporting period", "periode", "periodo", "quarter", "year month"}
+    firsts = [d for d in odd if d.day == 1]
+    moved: dict[date, date] = {}
+    off: set[date] = set()
+    known = [d for d in distinct if d is not None]
+    if firsts and len(firsts) == len(known) and not mixed:
+        if not label_only:
+            raise FileRejected("ambiguous_period")
+        moved = {d: month_end(d.year, d.month) for d in firsts}
+        part.warnings.add("period_label_normalised")
+    else:
+        for d in odd:
+            if _last_business_day(d):
+                moved[d] = month_end(d.year, d.month)
+            else:
+                off.add(d)
+    new = pa.array([moved.get(d, d) if d is not None else None for d in distinct], pa.date32())
+    old = pa.array([d if d in moved else None for d in distinct], pa.date32())
+    ends, stated = pc.take(new, encoded.indices), pc.take(old, encoded.indices)
+    if mixed:
+        ends = pc.if_else(daily, typed.period_end, ends)
+        stated = pc.if_else(daily, None, stated)
+    if not (firsts and len(firsts) == len(known)):
+        for row in pc.indices_nonzero(pc.is_valid(stated)).to_pylist():
+            flags.setdefault(row, []).append("business_day_period_end")
+    if off:
+        mask = pc.is_in(typed.period_end, pa.array(sorted(off), pa.date32()))
+        for row in pc.indices_nonzero(pc.and_(mask, pc.invert(daily))).to_pylist():
+            flags.setdefault(row, []).append("off_cycle_period_end")
+    return ends, stated
+
+
+# --- between rows ----------------------------------------------------------------------------------------------------
+
+
+def _finished(part: _Part, name: str, digest: str) -> FileReading:
+    rows = pa.concat_tables(part.tables) if part.tables else ROWS.empty_table()
+    rows = rows.combine_chunks()
+    rows = _without_duplicates(rows, part)
+    if rows.num_rows:
+        # Most deliveries are sorted already; the check costs less than the sort.
+        order = pc.sort_indices(rows, [("account_id", "ascending"), ("period_end", "ascending"), ("granularity", "ascending")])
+        rows = rows.take(order).combine_chunks()
+        rows = _flagged(rows, part)
+    elif not part.quarantined:
+        part.warnings.add("no_data_rows")
+    codes = pc.unique(rows["flags"]).to_pylist() if rows.num_rows else []
+    for text in codes:
+        part.warnings |= {code.partition(":")[0] for code in text.split(";") if code}
+    quarantined = pa.Table.from_pylist(sorted(part.quarantined, key=lambda q: (q["member"], q["line"])), schema=QUARANTINED)
+    if rows.num_rows == 0 and quarantined.num_rows:
+        action, reason = "quarantine_file", "no_good_rows"
+    elif part.warnings or quarantined.num_rows:
+        action, reason = "accept_with_warnings", None
+    else:
+        action, reason = "accept", None
+    if quarantined.num_rows and action != "quarantine_file":
+        part.warnings.add("rows_quarantined")
+    grains = pc.unique(rows["granularity"]).to_pylist() if rows.num_rows else []
+    best = max(part.candidates, key=lambda c: c[1], default=None)
+    return FileReading(
+        name=name, sha256=digest, action=action, vendor=part.vendor, contract_version=part.version, score=part.score,
+        runner_up=f"{best[0]}:{best[1]}" if best else None, file_reason=reason, warnings=sorted(part.warnings), rows=rows,
+        quarantined=quarantined, skipped={k: v for k, v in sorted(part.skipped.items()) if v},
+        granularity=(grains[0] if len(grains) == 1 else "mixed" if grains else None),
+    )  # fmt: skip
+
+
+def _without_duplicates(rows: pa.Table, part: _Part) -> pa.Table:
+    """Drop exact duplicates; quarantine all rows of a key whose values differ."""
+    if rows.num_rows < 2:
+        return rows
+    keys = ["account_id", "period_end", "granularity"]
+    counted = rows.select(keys).group_by(keys).aggregate([([], "count_all")])
+    several = counted.filter(pc.greater(counted["count_all"], 1)).select(keys)
+    if several.num_rows == 0:
+        return rows
+    numbered = rows.select(keys).append_column("row", pa.array(np.arange(rows.num_rows)))
+    found = numbered.join(several, keys=keys, join_type="inner")
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for entry in found.sort_by("row").to_pylist():
+        groups.setdefault(tuple(entry[k] for k in keys), []).append(entry["row"])
+    values = [n for n in ROWS.names if n not in {"line", "member", "flags"}]
+    indices = [row for group in groups.values() for row in group]
+    picked = dict(zip(indices, rows.select(values).take(pa.array(indices)).to_pylist(), strict=True))
+    drop: set[int] = set()
+    for key, group in groups.items():
+        if all(picked[row] == picked[group[0]] for row in group):
+            drop.update(group[1:])
+            part.skipped["duplicate_rows"] += len(group) - 1
+            part.warnings.add("duplicate_rows")
+            continue
+        drop.update(group)
+        for row in group:
+            part.quarantined.append(
+                _quarantine(rows["line"][row].as_py(), rows["member"][row].as_py(), key[0], "duplicate_conflict", f"{len(group)} rows of one account and period differ")
+            )
+    mask = np.ones(rows.num_rows, bool)
+    mask[list(drop)] = False
+    return rows.filter(pa.array(mask))
+
+
+def _float(rows: pa.Table, name: str) -> Any:
+    return pc.fill_null(pc.cast(rows[name], pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
+
+
+def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
+    """Flag what disagrees: breaks of the roll-forward, footing, implied return, gaps, large flows, negative values."""
+    size = rows.num_rows
+    bmv, emv, net = (_float(rows, n) for n in ("beginning_market_value", "ending_market_value", "net_flow"))
+    flow = np.nan_to_num(net)
+    fees = np.nan_to_num(_float(rows, "fees"))
+    flags: dict[int, list[str]] = {}
+
+    def raise_flag(mask: Any, code: str, amount: Any | None = None) -> None:
+        for row in np.flatnonzero(mask).tolist():
+            flags.setdefault(row, []).append(f"{code}:{amount(row)}" if amount else code)
+
+    def cents(*terms: tuple[int, str, int]) -> Any:
+        def amount(row: int) -> str:
+            total = Decimal(0)
+            for sign, name, shift in terms:
+                total += sign * (rows[name][row + shift].as_py() or Decimal(0))
+            return format(total.normalize() + 0, "f")
+
+        return amount
+
+    codes = pc.dictionary_encode(rows["account_id"].combine_chunks() if isinstance(rows["account_id"], pa.ChunkedArray) else rows["account_id"])
+    codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
+    account = codes.indices.to_numpy(zero_copy_only=False)
+    grain = rows["granularity"].combine_chunks().dictionary_encode() if isinstance(rows["granularity"], pa.ChunkedArray) else rows["granularity"].dictionary_encode()
+    grain_code, grain_names = grain.indices.to_numpy(zero_copy_only=False), grain.dictionary.to_pylist()
+    days = pc.cast(rows["period_end"], pa.int32()).to_numpy()
+    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    follows = np.zeros(size, bool)
+    gap = np.zeros(size, bool)
+    if size > 1:
+        # Rows of several grains stand side by side; chains only run within one.
+        same = (account[1:] == account[:-1]) & (grain_code[1:] == grain_code[:-1])
+        step = np.diff(months)
+        day_step = np.diff(days)
+        for code, word in enumerate(grain_names):
+            own = same & (grain_code[1:] == code)
+            if word == "daily":
+                next_ = own & (day_step > 0) & (day_step <= 5)
+                gap[1:] |= own & (day_step > 5)
+            else:
+                width = 3 if word == "quarterly" else 1
+                next_ = own & (step == width)
+                gap[1:] |= own & (step > width)
+            follows[1:] |= next_
+    closed = np.zeros(size, bool)
+    closed[1:] = emv[:-1] == 0
+    with np.errstate(all="ignore"):
+        prior = np.full(size, np.nan)
+        prior[1:] = emv[:-1]
+        breaks = follows & (np.abs(bmv - prior) > 0.005 + 1e-12 * np.abs(prior))
+        raise_flag(breaks, "rollforward_break", cents((1, "beginning_market_value", 0), (-1, "ending_market_value", -1)))
+        raise_flag(gap & ~closed, "missing_period")
+        raise_flag((bmv < 0) | (emv < 0), "negative_market_value")
+        raise_flag((bmv > 0) & (emv != 0) & (np.abs(flow) >= LARGE_FLOW * bmv), "large_cash_flow")
+        income, gain, other = (_float(rows, n) for n in ("income", "appreciation", "other_adjustments"))
+        has = ~np.isnan(bmv) & ~np.isnan(emv) & ~np.isnan(gain)
+        left = emv - (bmv + flow + np.nan_to_num(income) + np.nan_to_num(gain) + np.nan_to_num(other) - fees)
+        off = has & (np.abs(left) > 0.021)
+        if off.any():
+            if off.sum() <= 0.5 * has.sum() or (has.sum() <= 3 and not np.isnan(income).all()):
+                raise_flag(
+                    off, "components_do_not_foot",
+                    cents((1, "ending_market_value", 0), (-1, "beginning_market_value", 0), (-1, "net_flow", 0), (-1, "income", 0),
+                          (-1, "appreciation", 0), (-1, "other_adjustments", 0), (1, "fees", 0)),
+                )  # fmt: skip
+            else:
+                part.warnings.add("components_do_not_foot")
+        no_bmv = np.isnan(bmv).all()
+        for name, back in (("return_net", 0.0), ("return_gross", fees)):
+            stated = _float(rows, name)
+            if np.isnan(stated).all():
+                continue
+            start = np.where(follows, prior, np.nan) if no_bmv else bmv
+            gain_ = emv - start - flow + back
+            candidates = np.stack([np.where(start + w * flow > 0, gain_ / (start + w * flow), np.nan) for w in (0.0, 0.5, 1.0)])
+            candidates[:2, :] = np.where(start <= 0, np.nan, candidates[:2, :])
+            low = np.nanmin(np.where(np.isnan(candidates), np.inf, candidates), axis=0)
+            high = np.nanmax(np.where(np.isnan(candidates), -np.inf, candidates), axis=0)
+            # Without flows in the file an implied return is no test of a stated one.
+            testable = np.isfinite(low) & np.isfinite(high) & ~np.isnan(stated) & ~np.isnan(net)
+            miss = testable & ((stated < low - 2e-4) | (stated > high + 2e-4))
+            raise_flag(miss, "implied_return_mismatch")
+        stated = np.fmax(_float(rows, "return_net"), _float(rows, "return_gross"))
+        if not np.isnan(stated).all():
+            undefined = np.isnan(stated)
+            no_capital = ~((bmv + np.maximum(flow, 0)) > 0) | (bmv < 0)
+            raise_flag(undefined & no_capital, "return_undefined")
+            raise_flag(undefined & ~no_capital, "return_missing")
+    if not flags:
+        return rows
+    texts = np.array(rows["flags"].to_pylist(), dtype=object)
+    for row, said in flags.items():
+        texts[row] = ";".join([t for t in [texts[row], *said] if t])
+    return rows.set_column(ROWS.names.index("flags"), ROWS.field("flags"), pa.array(texts, pa.string()))

@@ -1,0 +1,602 @@
+"""What content cannot prove: the versioned contract of a vendor.
+
+Belongs here: the models of contract files (YAML), their loading, and the reading of onboarding sheets, which say the
+same in fewer words. A contract decides on fixed widths, fields without a header, implied decimals, units, the order of
+dates and control totals; it never replaces the checks.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CANONICAL = (
+    "account_id",
+    "period_start",
+    "period_end",
+    "granularity",
+    "currency",
+    "beginning_market_value",
+    "contributions",
+    "distributions",
+    "net_flow",
+    "ending_market_value",
+    "fees",
+    "income",
+    "appreciation",
+    "other_adjustments",
+    "return_net",
+    "return_gross",
+    "benchmark_return",
+    "flow_indicator",
+)
+"""Fields that a column can be mapped to."""
+
+RETURNS = ("return_net", "return_gross", "benchmark_return")
+MONEY = (
+    "beginning_market_value",
+    "contributions",
+    "distributions",
+    "net_flow",
+    "ending_market_value",
+    "fees",
+    "income",
+    "appreciation",
+    "other_adjustments",
+)
+
+Unit = Literal["decimal", "percent", "bps"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FieldSpec(_Model):
+    """One field by position (headerless, records) or by offsets (fixed width)."""
+
+    name: str
+    start: int | None = None
+    end: int | None = None
+    format: str | None = Field(None, description="strptime format of a date")
+    unit: Unit | None = None
+    picture: str | None = Field(None, description="s9(18)v99, 9(10)v99, zoned_v99, v8: implied decimals")
+
+
+class Detection(_Model):
+    """How the content tells that a file is this vendor's; every part that is given must hold."""
+
+    required_headers: tuple[str, ...] = ()
+    record_prefixes: tuple[str, ...] = ()
+    contains: tuple[str, ...] = Field((), description="texts, one of which the first lines contain")
+    column_count: int | None = None
+
+
+class Trailer(_Model):
+    """Control record at the end."""
+
+    prefix: str
+    required: bool = False
+    count_index: int | None = None
+    count_after: str | None = None
+    count_slice: tuple[int, int] | None = None
+    count_includes_control_records: bool = False
+    sums: dict[str, int] = Field(default_factory=dict, description="canonical field -> position in the record")
+    sum_slices: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    sum_after: dict[str, str] = Field(default_factory=dict, description="canonical field -> text before the sum")
+    sum_pictures: dict[str, str] = Field(default_factory=dict)
+
+
+class VendorContract(_Model):
+    """Everything agreed with one vendor about one layout."""
+
+    vendor: str
+    version: int = 1
+    description: str = ""
+    detect: Detection = Detection()
+    layout: Literal["auto", "delimited", "fixed_width", "json", "xlsx"] = "auto"
+    encoding: str | None = None
+    delimiter: str | None = None
+    has_header: bool = True
+    fields: tuple[FieldSpec, ...] = ()
+    record_length: int | None = None
+    record_type_index: int | None = None
+    header_prefix: str | None = None
+    detail_prefix: str | None = None
+    trailer: Trailer | None = None
+    decimal: Literal[".", ","] | None = None
+    negative_style: str | None = None
+    date_order: Literal["mdy", "dmy", "ymd", "ym"] | None = None
+    date_formats: tuple[str, ...] = ()
+    currency_default: str | None = None
+    return_unit: Unit | None = None
+    columns: dict[str, str] = Field(default_factory=dict, description="header of the vendor -> canonical field")
+    units: dict[str, Unit] = Field(default_factory=dict, description="canonical field -> unit")
+    pictures: dict[str, str] = Field(default_factory=dict, description="canonical field -> implied decimals")
+    json_rows: str | None = Field(None, description="path of the list of rows: data.attributes.rows")
+    section_pattern: str | None = Field(None, description="pattern of the line that opens an account's section")
+    footers: tuple[str, ...] = Field((), description="beginnings of lines that are no data")
+    id_width: int | None = None
+    granularity: Literal["daily", "monthly", "quarterly"] | None = None
+    timing: Literal["sod", "eod", "mid", "mixed", "flow_after_valuation"] | None = None
+    gross_net: Literal["gross", "net", "both"] | None = None
+
+    @property
+    def positional(self) -> bool:
+        """Whether fields are found by position rather than by a header."""
+        return bool(self.fields)
+
+
+def load_contracts(folder: Path) -> list[VendorContract]:
+    """Load the contracts of a folder.
+
+    Parameters
+    ----------
+    folder
+        Folder of ``*.yaml`` files, one contract each.
+
+    Returns
+    -------
+    list of VendorContract
+        In the order of file names.
+    """
+    import yaml
+
+    return [
+        VendorContract.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        for path in sorted(folder.glob("*.yaml"))
+    ]
+
+
+# --- onboarding sheets -----------------------------------------------------------------------------------------------
+
+_NAMES = {
+    "return": "return_net",
+    "net_return": "return_net",
+    "ror": "return_net",
+    "twr": "return_net",
+    "gross_return": "return_gross",
+    "benchmark": "benchmark_return",
+    "index_return": "benchmark_return",
+    "bmv": "beginning_market_value",
+    "emv": "ending_market_value",
+    "begin_market_value": "beginning_market_value",
+    "end_market_value": "ending_market_value",
+    "market_value": "ending_market_value",
+    "account": "account_id",
+    "account_number": "account_id",
+    "date": "period_end",
+    "as_of_date": "period_end",
+    "flow": "net_flow",
+    "net_flows": "net_flow",
+    "cash_flow": "net_flow",
+    "fee": "fees",
+    "contribution": "contributions",
+    "distribution": "distributions",
+    "withdrawals": "distributions",
+    "deposits": "contributions",
+    "other": "other_adjustments",
+    "adjustments": "other_adjustments",
+    "credit_debit": "flow_indicator",
+    "credit_debit_indicator": "flow_indicator",
+    "sign": "flow_indicator",
+    "start_date": "period_start",
+}
+_UNITS: dict[str, Unit] = {
+    "percent": "percent",
+    "pct": "percent",
+    "%": "percent",
+    "percentage": "percent",
+    "decimal": "decimal",
+    "fraction": "decimal",
+    "decimal_fraction": "decimal",
+    "bps": "bps",
+    "bp": "bps",
+    "basis_points": "bps",
+}
+
+
+def canonical_name(name: str) -> str:
+    """Return the canonical field that a sheet's name means.
+
+    Parameters
+    ----------
+    name
+        Name as written in the sheet.
+
+    Returns
+    -------
+    str
+        Canonical name, or the name itself in lower case with underscores.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "_", name.strip().casefold()).strip("_")
+    return plain if plain in CANONICAL else _NAMES.get(plain, plain)
+
+
+def _unit(value: object) -> Unit | None:
+    return _UNITS.get(re.sub(r"[\s-]+", "_", str(value).strip().casefold()))
+
+
+def _annotated(text: str) -> dict[str, Any]:
+    """Read ``return:percent``, ``period_end:%Y%m%d``, ``fees:s9(18)v99``."""
+    name, _, note = text.partition(":")
+    spec: dict[str, Any] = {"name": canonical_name(name)}
+    spec.update(_note(note))
+    return spec
+
+
+def _note(note: str) -> dict[str, Any]:
+    note = note.strip()
+    if not note or note in {"text", "string", "str"}:
+        return {}
+    if "%" in note and note != "%":
+        return {"format": note}
+    if _unit(note):
+        return {"unit": _unit(note)}
+    date_words = {"yyyymmdd": "%Y%m%d", "mmddyyyy": "%m%d%Y", "ddmmyyyy": "%d%m%Y", "yymmdd": "%y%m%d"}
+    date_words |= {"mmddyy": "%m%d%y", "ddmmyy": "%d%m%y", "yyyy-mm-dd": "%Y-%m-%d", "mm/dd/yyyy": "%m/%d/%Y"}
+    date_words |= {"dd/mm/yyyy": "%d/%m/%Y", "dd.mm.yyyy": "%d.%m.%Y", "yyyy-mm": "%Y-%m", "iso": "%Y-%m-%d"}
+    if note.casefold() in date_words:
+        return {"format": date_words[note.casefold()]}
+    if re.fullmatch(r"(?i)(zoned[_ ]?|s?9*(\(\d+\))?|comp3_)?v(9+(\(\d+\))?|\d+)", note):
+        return {"picture": note}
+    return {}
+
+
+def _field(entry: object, one_based: bool = False) -> FieldSpec:
+    if isinstance(entry, str):
+        return FieldSpec(**_annotated(entry))
+    if isinstance(entry, (list, tuple)):
+        start, end = int(entry[1]), int(entry[2])
+        return FieldSpec(**_annotated(str(entry[0])), start=start - one_based, end=end)
+    if isinstance(entry, dict):
+        spec = _annotated(str(entry.get("name") or entry.get("field") or entry.get("canonical")))
+        start = entry.get("start", entry.get("from", entry.get("offset")))
+        end = entry.get("end", entry.get("to"))
+        length = entry.get("length", entry.get("width"))
+        if start is not None:
+            spec["start"] = int(start) - one_based
+            spec["end"] = int(end) if end is not None else spec["start"] + int(length or 0)
+        for key in ("format", "date_format", "type", "unit", "picture", "pic"):
+            if entry.get(key):
+                spec.update(_note(str(entry[key])))
+        if entry.get("implied_decimals") is not None:
+            spec["picture"] = f"v{int(entry['implied_decimals'])}"
+        return FieldSpec(**spec)
+    raise ValueError(f"no field: {type(entry).__name__}")
+
+
+def _first(sheet: dict[str, Any], *names: str) -> Any:
+    return next((sheet[name] for name in names if sheet.get(name) is not None), None)
+
+
+def _path(value: object) -> str:
+    if isinstance(value, list):
+        return ".".join(str(part) for part in value)
+    return re.sub(r"^\$\.?|\[\*?\]", "", str(value)).strip(".").replace("/", ".").strip(".")
+
+
+def _trailer(sheet: dict[str, Any], one_based: bool) -> Trailer | None:
+    nested = _first(sheet, "trailer", "trailer_record", "footer_record")
+    nested = nested if isinstance(nested, dict) else {"prefix": nested}
+    prefix = _first(sheet, "trailer_prefix", "trailer_record_type") or nested.get("prefix") or nested.get("record_type")
+    if not prefix:
+        return None
+    made: dict[str, Any] = {"prefix": str(prefix)}
+    made["required"] = bool(_first(sheet, "trailer_required") or nested.get("required"))
+    after = _first(sheet, "trailer_count_after") or nested.get("count_after")
+    if after:
+        made["count_after"] = str(after)
+        made["required"] = bool(_first(sheet, "trailer_required", "required") if "trailer_required" in sheet else True)
+    sums: dict[str, int] = {}
+    slices: dict[str, tuple[int, int]] = {}
+    afters: dict[str, str] = {}
+    pictures: dict[str, str] = {}
+    fields = _first(sheet, "trailer_fields") or nested.get("fields") or []
+    items: list[tuple[str, Any]] = list(fields.items()) if isinstance(fields, dict) else list(enumerate(fields))  # type: ignore[arg-type]
+    for key, value in items:
+        text, where = (str(value), key) if isinstance(key, int) else (str(key), value)
+        name, _, note = text.partition(":")
+        plain = re.sub(r"[^a-z0-9]+", "_", name.strip().casefold()).strip("_")
+        span = isinstance(where, (list, tuple))
+        place: Any = (int(where[0]) - one_based, int(where[1])) if span else where
+        if re.search(r"count|records|num_rows", plain):
+            made["count_slice" if span else "count_index"] = place
+        elif match := re.fullmatch(r"(?:sum|total|hash|hash_total|control)_(?:of_)?(.+)|(.+)_(?:sum|total|hash)", plain):
+            field = canonical_name(match[1] or match[2])
+            if field in CANONICAL:
+                (slices if span else sums)[field] = place
+                if note and "picture" in _note(note):
+                    pictures[field] = note
+    for key in ("trailer_sums", "hash_totals", "control_totals", "sums"):
+        entry = _first(sheet, key) or nested.get(key.removeprefix("trailer_"))
+        if isinstance(entry, dict):
+            for name, where in entry.items():
+                field, _, note = str(name).partition(":")
+                field = canonical_name(re.sub(r"^(sum|total|hash)_(of_)?", "", field))
+                if isinstance(where, (list, tuple)):
+                    slices[field] = (int(where[0]) - one_based, int(where[1]))
+                elif isinstance(where, int):
+                    sums[field] = where
+                elif isinstance(where, str):
+                    afters[field] = where
+                if note:
+                    pictures[field] = note
+        elif isinstance(entry, list):
+            known = {int(v) for v in [*sums.values(), made.get("count_index", 0)]}
+            for name in entry:
+                field = canonical_name(re.sub(r"^(sum|total|hash)_(of_)?", "", str(name)))
+                if field in CANONICAL and field not in sums:
+                    sums[field] = max([*known, 0]) + 1
+                    known.add(sums[field])
+    for key in ("trailer_count_index", "trailer_count_column", "trailer_count_field", "trailer_count"):
+        if isinstance(sheet.get(key), int) and not isinstance(sheet.get(key), bool):
+            made["count_index"] = sheet[key]
+        elif isinstance(sheet.get(key), (list, tuple)):
+            made["count_slice"] = (int(sheet[key][0]) - one_based, int(sheet[key][1]))
+    for key, name in (("count", "count_index"), ("count_index", "count_index"), ("count_slice", "count_slice")):
+        if nested.get(key) is not None:
+            made[name] = nested[key]
+    after = _first(sheet, "trailer_sum_after") or nested.get("sum_after")
+    if isinstance(after, dict):
+        afters.update({canonical_name(str(k)): str(v) for k, v in after.items()})
+    made.update(sums=sums, sum_slices=slices, sum_after=afters, sum_pictures=pictures)
+    made["count_includes_control_records"] = bool(
+        _first(sheet, "count_includes_header_trailer", "count_includes_control_records", "trailer_count_includes_all")
+    )
+    return Trailer.model_validate(made)
+
+
+def contract_from_sheet(vendor: str, sheet: dict[str, Any]) -> VendorContract:
+    """Turn one entry of an onboarding sheet into a contract.
+
+    Parameters
+    ----------
+    vendor
+        Name of the entry.
+    sheet
+        Its keys; those that mean nothing here are ignored.
+
+    Returns
+    -------
+    VendorContract
+        The contract, with what the sheet says.
+    """
+    if "vendor" in sheet and "detect" in sheet:
+        return VendorContract.model_validate(sheet)
+    made: dict[str, Any] = {"vendor": vendor, "version": int(sheet.get("version", 1) or 1)}
+    base = _first(sheet, "offset_base", "offsets_start_at", "index_base")
+    one_based = str(base) == "1" or bool(sheet.get("one_based"))
+    fixed = bool(_first(sheet, "fixed_width", "fixed")) or str(_first(sheet, "layout", "format", "type")) == "fixed_width"
+    raw_fields = _first(sheet, "detail_fields", "fields", "positions", "field_order", "column_order")
+    columns = _first(sheet, "columns", "column_aliases", "aliases", "header_map", "column_map", "headers", "mapping")
+    explicit = _first(sheet, "has_header", "header_row")
+    headerless = bool(_first(sheet, "headerless", "no_header", "no_header_row")) or explicit is False
+    headerless = headerless or sheet.get("header") is False
+    headerless = headerless or (raw_fields is None and isinstance(_first(sheet, "headerless_fields"), list))
+    raw_fields = raw_fields or _first(sheet, "headerless_fields")
+    if isinstance(columns, list) and raw_fields is None:
+        raw_fields, columns, headerless = columns, None, True
+    specs: list[FieldSpec] = []
+    if isinstance(raw_fields, dict):
+        for name, where in raw_fields.items():
+            if isinstance(where, (list, tuple)) and len(where) >= 2:
+                note = _note(str(where[2])) if len(where) > 2 else {}
+                spec = {**_annotated(str(name)), **note}
+                specs.append(FieldSpec(**spec, start=int(where[0]) - one_based, end=int(where[1])))
+            elif isinstance(where, dict):
+                specs.append(_field({"name": name, **where}, one_based))
+            elif isinstance(where, int):
+                specs.append(FieldSpec(**_annotated(str(name)), start=where - one_based))
+            elif isinstance(where, str) and columns is None:
+                columns = raw_fields
+                break
+        if specs and all(s.end is None for s in specs):
+            # Positions of columns, not offsets of characters.
+            by_place = {s.start: s for s in specs}
+            last = max(k for k in by_place if k is not None)
+            specs = [
+                by_place[i].model_copy(update={"start": None}) if i in by_place else FieldSpec(name="filler")
+                for i in range(last + 1)
+            ]
+    elif isinstance(raw_fields, (list, tuple)):
+        specs = [_field(entry, one_based) for entry in raw_fields]
+    fixed = fixed or any(s.end is not None for s in specs)
+    made["fields"] = tuple(specs)
+    made["layout"] = "fixed_width" if fixed else "auto"
+    made["has_header"] = not (headerless or specs)
+    if isinstance(columns, dict):
+        renamed: dict[str, str] = {}
+        units: dict[str, Unit] = {}
+        pictures: dict[str, str] = {}
+        formats: list[str] = []
+        for left, right in columns.items():
+            for alias in right if isinstance(right, list) else [right]:
+                a, b = str(left), str(alias)
+                a_name, b_name = canonical_name(a.partition(":")[0]), canonical_name(b.partition(":")[0])
+                a_known, b_known = a.partition(":")[0] in {*CANONICAL, "return"}, b_name in CANONICAL
+                if a_known and not (b.partition(":")[0] in {*CANONICAL, "return"}):
+                    header, field, note = b, a_name, a.partition(":")[2]
+                elif b_known:
+                    header, field, note = a, b_name, b.partition(":")[2]
+                elif a_name in CANONICAL:
+                    header, field, note = b, a_name, a.partition(":")[2]
+                else:
+                    header, field, note = a, "ignore", ""
+                renamed[header] = field
+                said = _note(note)
+                if "unit" in said:
+                    units[field] = said["unit"]
+                if "picture" in said:
+                    pictures[field] = said["picture"]
+                if "format" in said:
+                    formats.append(said["format"])
+        made.update(columns=renamed, units=units, pictures=pictures, date_formats=tuple(formats))
+    delimiter = _first(sheet, "delimiter", "separator", "sep")
+    if delimiter:
+        made["delimiter"] = {"tab": "\t", "\\t": "\t", "pipe": "|", "comma": ",", "semicolon": ";"}.get(
+            str(delimiter), str(delimiter)
+        )
+    for key in ("header_prefix", "header_record_type"):
+        if isinstance(sheet.get(key), str):
+            made["header_prefix"] = sheet[key]
+    if isinstance(sheet.get("header"), str):
+        made["header_prefix"] = sheet["header"]
+    detail = _first(sheet, "detail_prefix", "detail", "record_prefix", "detail_record_type")
+    prefixes = _first(sheet, "record_prefixes", "record_types")
+    if isinstance(prefixes, dict):
+        made.setdefault("header_prefix", _first(prefixes, "header", "bof", "head"))
+        detail = detail or _first(prefixes, "detail", "data", "row")
+        if not _first(sheet, "trailer_prefix") and _first(prefixes, "trailer", "eof"):
+            sheet = {**sheet, "trailer_prefix": _first(prefixes, "trailer", "eof")}
+    elif isinstance(prefixes, list) and prefixes and not detail:
+        detail = prefixes[0] if len(prefixes) == 1 else prefixes[len(prefixes) // 2]
+        if len(prefixes) == 3:
+            made.setdefault("header_prefix", str(prefixes[0]))
+            if not _first(sheet, "trailer_prefix"):
+                sheet = {**sheet, "trailer_prefix": prefixes[2]}
+    if isinstance(detail, str):
+        made["detail_prefix"] = detail
+    made["record_type_index"] = _first(sheet, "record_type_column", "record_type_index")
+    made["trailer"] = _trailer(sheet, one_based)
+    made["record_length"] = _first(sheet, "record_length", "line_length")
+    for key in ("encoding", "negative_style"):
+        made[key] = str(sheet[key]) if sheet.get(key) else None
+    mark = _first(sheet, "decimal", "decimal_separator", "decimal_mark")
+    made["decimal"] = {"comma": ",", "dot": ".", "point": "."}.get(str(mark), mark) if mark in (".", ",", "comma", "dot", "point") else None
+    order = _first(sheet, "date_order")
+    if order:
+        letters = re.sub(r"[^dmy]", "", re.sub(r"(.)\1+", r"\1", str(order).casefold()))
+        named = {"day_first": "dmy", "dayfirst": "dmy", "month_first": "mdy", "european": "dmy", "us": "mdy"}
+        made["date_order"] = named.get(str(order).casefold(), letters if letters in {"mdy", "dmy", "ymd"} else None)
+    if sheet.get("dayfirst") is not None or sheet.get("day_first") is not None:
+        made["date_order"] = "dmy" if _first(sheet, "dayfirst", "day_first") else "mdy"
+    formats_given = _first(sheet, "date_format", "date_formats")
+    if formats_given:
+        given = formats_given if isinstance(formats_given, list) else [formats_given]
+        made["date_formats"] = tuple(f for g in given if (f := _note(str(g)).get("format")))
+    currency = _first(sheet, "currency_default", "default_currency", "currency")
+    made["currency_default"] = str(currency).upper() if currency else None
+    made["return_unit"] = _unit(_first(sheet, "return_unit", "return_units", "returns")) or None
+    decimals = _first(sheet, "implied_decimals")
+    if isinstance(decimals, int):
+        made["pictures"] = {**made.get("pictures", {}), **{name: f"v{decimals}" for name in MONEY}}
+    elif isinstance(decimals, dict):
+        given_pictures = {canonical_name(str(k)): f"v{v}" if isinstance(v, int) else str(v) for k, v in decimals.items()}
+        made["pictures"] = {**made.get("pictures", {}), **given_pictures}
+    rows = _first(sheet, "json_rows", "rows_path", "row_path", "json_row_path", "json_path", "records_path", "rows")
+    made["json_rows"] = _path(rows) if rows else None
+    pattern = _first(sheet, "section_pattern", "section_regex", "account_section_pattern")
+    prefix = _first(sheet, "section_prefix", "section_header", "account_line_prefix", "section_marker", "section_start")
+    sections = _first(sheet, "sections", "sectioned", "section")
+    if isinstance(sections, dict):
+        pattern = pattern or _first(sections, "pattern", "regex", "account_pattern")
+        prefix = prefix or _first(sections, "prefix", "header", "starts_with", "account_prefix", "marker")
+    elif isinstance(sections, str):
+        prefix = prefix or sections
+    if prefix and not pattern:
+        pattern = rf"^\s*{re.escape(str(prefix).strip())}\s*[:#=,;|]?\s*(?P<account>[^\s,;|]+)"
+    made["section_pattern"] = str(pattern) if pattern else None
+    footers = _first(sheet, "footers", "footer", "footer_prefixes", "footer_prefix", "footer_patterns", "skip_rows_starting_with")
+    if footers:
+        made["footers"] = tuple(str(f) for f in (footers if isinstance(footers, list) else [footers]))
+    width = _first(sheet, "id_width", "account_id_width", "account_id_digits", "id_digits", "account_width", "account_id_length", "digits", "zero_pad", "pad_ids_to")
+    if isinstance(width, dict):
+        width = _first(width, "account_id", "account")
+    made["id_width"] = int(width) if width else None
+    grain = _first(sheet, "granularity", "frequency", "period")
+    made["granularity"] = {"day": "daily", "month": "monthly", "quarter": "quarterly"}.get(str(grain), str(grain)) if grain else None
+    if made["granularity"] not in {None, "daily", "monthly", "quarterly"}:
+        made["granularity"] = None
+    timing = _first(sheet, "timing", "flow_timing")
+    made["timing"] = timing if timing in {"sod", "eod", "mid", "mixed", "flow_after_valuation"} else None
+    net = _first(sheet, "gross_net", "return_basis", "net_or_gross")
+    made["gross_net"] = net if net in {"gross", "net", "both"} else None
+    headers = _first(sheet, "required_headers", "detect_headers")
+    contains = _first(sheet, "contains", "title_contains", "identifier")
+    detect = sheet.get("detect") if isinstance(sheet.get("detect"), dict) else {}
+    made["detect"] = Detection(
+        required_headers=tuple(headers or detect.get("required_headers") or ()),
+        contains=tuple([contains] if isinstance(contains, str) else contains or detect.get("contains") or ()),
+    )
+    return VendorContract.model_validate({k: v for k, v in made.items() if v is not None})
+
+
+def read_onboarding_sheet(path: Path) -> list[VendorContract]:
+    """Read contracts from an onboarding sheet, or from a file in the form of our own contracts.
+
+    Parameters
+    ----------
+    path
+        JSON or YAML: vendor -> what is agreed, or one contract, or a list of contracts.
+
+    Returns
+    -------
+    list of VendorContract
+        One per vendor.
+    """
+    import yaml
+
+    content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    if isinstance(content, dict) and isinstance(content.get("vendor"), str):
+        return [VendorContract.model_validate(content)]
+    if isinstance(content, list):
+        return [VendorContract.model_validate(entry) for entry in content]
+    if isinstance(content, dict) and isinstance(content.get("vendors"), dict):
+        content = content["vendors"]
+    return [
+        contract_from_sheet(str(vendor), sheet)
+        for vendor, sheet in (content or {}).items()
+        if isinstance(sheet, dict) and not str(vendor).startswith("_")
+    ]
+
+
+# --- implied decimals ------------------------------------------------------------------------------------------------
+
+_OVERPUNCH = {c: (str(i), "") for i, c in enumerate("{ABCDEFGHI")}
+_OVERPUNCH |= {c: (str(i), "-") for i, c in enumerate("}JKLMNOPQR")}
+_OVERPUNCH |= {c: (str(i), "-") for i, c in enumerate("pqrstuvwxy")}
+
+
+def implied(text: str, picture: str) -> str:
+    """Write out a number whose decimal point, and perhaps sign, is implied.
+
+    Parameters
+    ----------
+    text
+        Digits as they stand in the file.
+    picture
+        ``s9(18)v99``, ``v8``, ``zoned_v99``.
+
+    Returns
+    -------
+    str
+        Plain number, empty for blanks, or ``?`` when it does not follow the picture.
+    """
+    value = text.strip()
+    if not value:
+        return ""
+    match = re.fullmatch(r"(?i).*v(?:(9+)(?:\((\d+)\))?|(\d+))", picture)
+    if not match:
+        return value
+    # v99 means two digits, v9(4) four, v8 eight; "v9" alone is the COBOL form of one.
+    if match[1]:
+        places = int(match[2]) if match[2] else len(match[1])
+    else:
+        places = int(match[3])
+    sign = ""
+    if picture.casefold().startswith("zoned"):
+        digit, sign = _OVERPUNCH.get(value[-1], (value[-1], ""))
+        value = value[:-1] + digit
+    if value[0] in "+-":
+        sign, value = value[0].replace("+", ""), value[1:]
+    elif value[-1] in "+-":
+        sign, value = value[-1].replace("+", ""), value[:-1]
+    value = value.strip()
+    if not value.isascii() or not value.isdigit():
+        return "?"
+    value = value.rjust(places + 1, "0")
+    return f"{sign}{value[:-places]}.{value[-places:]}" if places else sign + value
