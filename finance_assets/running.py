@@ -445,6 +445,14 @@ def outdated_tables(
     return {key for key in selected if specs[key].partitions_def is None and is_outdated(key)}
 
 
+def land_sample_files(settings: Settings) -> None:
+    """Put the files of the sample's fictitious vendors where files land, if that is a folder."""
+    from finance_assets.advisory.intake import drop_sample_files
+
+    if not settings.landing.startswith("s3://"):
+        drop_sample_files(Path(settings.landing) / "sample")
+
+
 def _waiting(settings: Settings) -> set[dg.AssetKey]:
     """Return the assets for which files of vendors wait."""
     intake = intake_of(settings)

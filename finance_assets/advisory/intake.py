@@ -38,7 +38,7 @@ SHIPPED_CONTRACTS = Path(__file__).parent / "vendors"
 TICK = timedelta(microseconds=1)
 MAX_ATTEMPTS = 3
 #: The fictitious vendors of the sample: few enough for a quick look, and of the time of the sample's quotes.
-SAMPLE_SEED, SAMPLE_ACCOUNTS, SAMPLE_MONTHS, SAMPLE_LAST_MONTH = 7, 40, 24, date(2013, 1, 31)
+SAMPLE_SEED, SAMPLE_ACCOUNTS, SAMPLE_MONTHS, SAMPLE_LAST_MONTH = 7, 40, 13, date(2013, 1, 31)
 
 
 def _system_clock() -> datetime:

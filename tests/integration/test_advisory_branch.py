@@ -1,0 +1,505 @@
+"""The advisory branch from landed files to breaks: real runs, a real lake, fictitious vendors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+from fixtures.quotes import fake_settings
+from typer.testing import CliRunner
+
+from finance_assets import cli
+from finance_assets.advisory.generating import GeneratedFile, vendor_files
+from finance_assets.advisory.intake import Intake, history_key
+from finance_assets.advisory.sensors import PLAN_TAG, vendor_files_sensor
+from finance_assets.contracts.advisory import (
+    ACCOUNT_PERFORMANCE,
+    CONTRACTS,
+    PERFORMANCE_HISTORY,
+    QUARANTINED_FILES,
+    QUARANTINED_ROWS,
+    RECONCILIATION_BREAKS,
+    VENDOR_COMPLETENESS,
+    VENDOR_FILES,
+    VENDOR_ROWS,
+)
+from finance_assets.contracts.model import Contract
+from finance_assets.registry import build_definitions, intake_of
+from finance_assets.settings import Settings
+from finance_assets.storage.lake import Lake
+from finance_assets.storage.ledger import FileStatus
+
+LAST_MONTH = date(2013, 1, 31)
+HEADER = "account_id,period_end,currency,beginning_market_value,contributions,distributions,ending_market_value,return"
+RECEIVED = datetime(2013, 2, 4, 8, tzinfo=UTC)
+
+
+@cache
+def generated() -> tuple[GeneratedFile, ...]:
+    return tuple(vendor_files(7, 21, 6, LAST_MONTH))
+
+
+class Branch:
+    """A deployment whose landing folder a test fills."""
+
+    def __init__(self, home: Path, **changes: Any) -> None:
+        self.settings: Settings = fake_settings(home, **changes)
+        self.definitions = build_definitions(self.settings)
+        self.landing = Path(self.settings.landing)
+        self.intake: Intake = intake_of(self.settings)
+        self.lake: Lake = self.intake.lake
+        self.instance = dg.DagsterInstance.ephemeral(tempdir=str(home))
+
+    def drop(self, name: str, data: bytes | str, received: datetime = RECEIVED) -> Path:
+        path = self.landing / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        os.utime(path, (received.timestamp(), received.timestamp()))
+        return path
+
+    def drop_all(self, *files: GeneratedFile) -> None:
+        for file in files or generated():
+            self.drop(f"sample/{file.name}", file.data, file.received_at)
+
+    def run(self, *, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
+        return self.definitions.resolve_job_def("advisory_performance").execute_in_process(
+            instance=self.instance,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            raise_on_error=raise_on_error,
+        )
+
+    def rows(self, contract: Contract) -> list[dict[str, Any]]:
+        table = self.lake.read(contract).table
+        return table.sort_by([(name, "ascending") for name in contract.key]).to_pylist()
+
+    def bytes(self) -> dict[str, bytes]:
+        root = Path(self.lake.root)
+        folders = [root / contract.path for contract in CONTRACTS]
+        return {str(path.relative_to(root)): path.read_bytes() for one in folders for path in sorted(one.glob("*"))}
+
+    def command(self, *arguments: str) -> tuple[int, str]:
+        environment = {"FINANCE_ASSETS_HOME": str(self.settings.home), "COLUMNS": "200"}
+        result = CliRunner().invoke(cli.app, list(arguments), prog_name="finance-assets", env=environment)
+        return result.exit_code, result.output
+
+
+@pytest.fixture
+def branch(tmp_path: Path) -> Iterator[Branch]:
+    made = Branch(tmp_path)
+    yield made
+    made.intake.ledger.close()
+    made.instance.dispose()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Branch]:
+    """All generated files, read in one run."""
+    made = Branch(tmp_path_factory.mktemp("filled"))
+    made.drop_all()
+    result = made.run()
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+    yield made
+    made.intake.ledger.close()
+    made.instance.dispose()
+
+
+def csv(*rows: str) -> str:
+    return "\n".join((HEADER, *rows)) + "\n"
+
+
+JANUARY = csv(
+    "A1,2012-12-31,USD,1000.00,0.00,0.00,1010.00,0.01",
+    "A1,2013-01-31,USD,1010.00,100.00,0.00,1121.20,0.0106603774",
+    "A2,2012-12-31,USD,500.00,0.00,0.00,495.00,-0.01",
+    "A2,2013-01-31,USD,495.00,0.00,0.00,499.95,0.01",
+)
+
+
+# -- all of it ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_file_has_its_line_and_its_bytes(filled: Branch) -> None:
+    register = {row["landing_key"]: row for row in filled.rows(VENDOR_FILES)}
+    assert set(register) == {f"sample/{file.name}" for file in generated()}
+    for file in generated():
+        row = register[f"sample/{file.name}"]
+        assert filled.lake.get(row["landed_path"]) == file.data
+        assert abs(row["received_ts_utc"] - file.received_at) < timedelta(seconds=1)
+    assert {row["vendor"] for row in register.values() if row["action"].startswith("accept")} == {
+        *("northgate", "harbour", "meridian", "rheintal", "lumen", "cascade", "summit")
+    }
+
+
+def test_no_record_of_a_file_is_lost(filled: Branch) -> None:
+    loaded = len(filled.rows(VENDOR_ROWS))
+    left_out = filled.rows(QUARANTINED_ROWS)
+    assert loaded == sum(row["row_count"] for row in filled.rows(VENDOR_FILES))
+    assert [(row["reason"].split(":")[0], row["line"]) for row in left_out] == [("bad_number", 2)]
+    assert [row["reason"] for row in filled.rows(QUARANTINED_FILES)] == ["missing_trailer"]
+
+
+def test_every_row_leads_to_the_line_it_came_from(filled: Branch) -> None:
+    files = {row["file_sha256"]: row for row in filled.rows(VENDOR_FILES)}
+    checked = 0
+    for row in filled.rows(VENDOR_ROWS):
+        if row["vendor"] not in ("northgate", "harbour", "lumen"):
+            continue
+        lines = filled.lake.get(files[row["file_sha256"]]["landed_path"]).decode().splitlines()
+        line = lines[row["line"] - 1]
+        assert row["account_id"] in line
+        assert str(row["ending_market_value"].normalize().quantize(Decimal("0.01"))) in line.replace(",", "").replace(
+            '"', " "
+        )
+        checked += 1
+    assert checked > 50
+
+
+def test_the_returns_are_those_of_the_vendors_where_nothing_is_wrong(filled: Branch) -> None:
+    wrong = {(row["vendor"], row["account_id"], row["period_end"]) for row in filled.rows(RECONCILIATION_BREAKS)}
+    compared = 0
+    for row in filled.rows(ACCOUNT_PERFORMANCE):
+        if row["return_net"] is None or (row["vendor"], row["account_id"], row["period_end"]) in wrong:
+            continue
+        assert row["return_net_computed"] == pytest.approx(float(row["return_net"]), abs=1e-4)
+        compared += 1
+    assert compared > 100
+
+
+def test_what_was_planted_is_found(filled: Branch) -> None:
+    breaks = filled.rows(RECONCILIATION_BREAKS)
+    codes = {row["code"] for row in breaks}
+    assert {"RESTATED", "GAP"} <= codes
+    assert all(row["status"] == "open" and row["first_seen"] == row["last_seen"] for row in breaks)
+    calendar = filled.rows(VENDOR_COMPLETENESS)
+    lost = [row for row in calendar if row["status"] != "complete"]
+    assert {row["vendor"] for row in lost} >= {"harbour"}
+
+
+def test_running_again_changes_no_byte(filled: Branch) -> None:
+    before = filled.bytes()
+    filled.run()
+    assert filled.bytes() == before
+
+
+# -- what comes later --------------------------------------------------------------------------------------------------
+
+
+def test_a_correction_is_a_version_and_the_past_stays_explained(branch: Branch) -> None:
+    branch.drop("january.csv", JANUARY)
+    branch.run()
+    months = {path.name: path.read_bytes() for path in Path(branch.lake.folder(ACCOUNT_PERFORMANCE)).iterdir()}
+    corrected = JANUARY.replace("1121.20,0.0106603774", "1131.80,0.0206603774")
+    branch.drop("january_v2.csv", corrected, RECEIVED + timedelta(days=3))
+    branch.run()
+
+    versions = [
+        (row["version"], row["ending_market_value"])
+        for row in branch.rows(PERFORMANCE_HISTORY)
+        if (row["account_id"], row["period_end"]) == ("A1", LAST_MONTH)
+    ]
+    assert versions == [(1, Decimal("1121.20")), (2, Decimal("1131.80"))]
+    assert len(branch.rows(PERFORMANCE_HISTORY)) == 5, "what the second file repeats is no version"
+    after = {path.name: path.read_bytes() for path in Path(branch.lake.folder(ACCOUNT_PERFORMANCE)).iterdir()}
+    assert after["2012-12-01.parquet"] == months["2012-12-01.parquet"]
+    assert after["2013-01-01.parquet"] != months["2013-01-01.parquet"]
+
+    code, said = branch.command("explain", "A1", "2013-01")
+    assert code == 0
+    assert "1131.8" in said
+    assert "january_v2.csv" in said
+    assert "line 3" in said
+    code, said = branch.command("explain", "A1", "2013-01", "--as-of", "2013-02-05")
+    assert code == 0
+    assert "1121.2" in said
+    assert "1131.8" not in said
+    code, said = branch.command("restatements", "--between", "2013-02-05", "2013-02-28")
+    assert code == 0
+    assert "january_v2.csv, line 3" in said
+    code, said = branch.command("restatements", "--between", "2013-02-01", "2013-02-28")
+    assert "january_v2.csv, line 3" in said, "also where the first version came within the days"
+
+
+def test_a_late_month_rewrites_itself_and_those_after_it(branch: Branch) -> None:
+    december, january = (csv(*JANUARY.splitlines()[1::2]), csv(*JANUARY.splitlines()[2::2]))
+    branch.drop("january.csv", january)
+    branch.run()
+    assert [row["chain_start"] for row in branch.rows(ACCOUNT_PERFORMANCE)] == [date(2013, 1, 1)] * 2
+    branch.drop("december.csv", december, RECEIVED + timedelta(days=1))
+    branch.run()
+    found = {(row["account_id"], row["period_end"]): row for row in branch.rows(ACCOUNT_PERFORMANCE)}
+    assert found["A2", LAST_MONTH]["chain_start"] == date(2012, 12, 1)
+    assert found["A2", LAST_MONTH]["cumulative_return_chain"] == pytest.approx(0.99 * 1.01 - 1, abs=1e-12)
+
+
+def test_a_break_that_is_mended_is_resolved_and_keeps_its_age(branch: Branch) -> None:
+    branch.drop("january.csv", JANUARY.replace("499.95,0.01", "509.95,0.01"))
+    branch.run()
+    (found,) = [row for row in branch.rows(RECONCILIATION_BREAKS) if row["code"] == "RETURN_TOLERANCE"]
+    assert (found["account_id"], found["status"]) == ("A2", "open")
+    branch.drop("january_v2.csv", JANUARY, RECEIVED + timedelta(days=9))
+    branch.run()
+    (later,) = [row for row in branch.rows(RECONCILIATION_BREAKS) if row["code"] == "RETURN_TOLERANCE"]
+    assert later["break_id"] == found["break_id"]
+    assert (later["status"], later["first_seen"]) == ("resolved", found["first_seen"])
+
+
+def test_the_same_bytes_under_another_name_are_skipped(branch: Branch) -> None:
+    branch.drop("january.csv", JANUARY)
+    branch.run()
+    before = branch.bytes()
+    branch.drop("copy of january.csv", JANUARY, RECEIVED + timedelta(days=1))
+    branch.run()
+    assert branch.bytes() == before
+    assert [file.reason for file in branch.intake.ledger.files() if file.reason] == ["the same bytes as january.csv"]
+    assert branch.intake.pending() == []
+
+
+def test_known_time_never_runs_backwards(branch: Branch) -> None:
+    branch.drop("january.csv", JANUARY)
+    branch.run()
+    branch.drop("older.csv", JANUARY.replace("A1", "B1").replace("A2", "B2"), RECEIVED - timedelta(days=30))
+    branch.run()
+    known = {row["landing_key"]: row["received_ts_utc"] for row in branch.rows(VENDOR_FILES)}
+    assert known["older.csv"] > known["january.csv"] == RECEIVED
+
+
+def test_a_file_that_is_still_being_written_is_left(branch: Branch) -> None:
+    path = branch.drop("january.csv", JANUARY, datetime.now(UTC))
+    branch.run()
+    assert branch.rows(VENDOR_FILES) == []
+    os.utime(path, (RECEIVED.timestamp(), RECEIVED.timestamp()))
+    branch.run()
+    assert len(branch.rows(VENDOR_FILES)) == 1
+
+
+def test_nothing_landed_is_no_error(branch: Branch) -> None:
+    result = branch.run()
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+    assert branch.rows(ACCOUNT_PERFORMANCE) == []
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_killed_at_any_write_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [file for file in generated() if "201301" in file.name and not file.name.startswith("summit")]
+    whole = Branch(tmp_path / "whole")
+    whole.drop_all(*files)
+    whole.run()
+    expected = whole.bytes()
+    put = Lake.put
+    writes = 0
+
+    def counted(self: Lake, path: str, data: bytes) -> None:
+        nonlocal writes
+        writes += 1
+        put(self, path, data)
+
+    class KilledError(BaseException):
+        pass
+
+    broken = Branch(tmp_path / "broken")
+    broken.drop_all(*files)
+    die_at = [1]
+
+    def dying(self: Lake, path: str, data: bytes) -> None:
+        die_at[0] -= 1
+        if die_at[0] == 0:
+            raise KilledError(path)
+        counted(self, path, data)
+
+    deaths = 0
+    monkeypatch.setattr(Lake, "put", dying)
+    for place in range(1, 12):
+        die_at[0] = place
+        with pytest.raises(BaseException):  # noqa: B017, PT011
+            broken.run()
+        deaths += 1
+    monkeypatch.setattr(Lake, "put", put)
+    broken.run()
+    assert deaths == 11
+    assert writes > 20
+    assert broken.bytes() == expected
+
+
+def test_a_file_on_which_the_reader_breaks_does_not_hold_up_the_others(
+    branch: Branch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branch.drop("a_bad.csv", JANUARY.replace("A", "X"))
+    branch.drop("b_good.csv", JANUARY)
+    from finance_assets.storage.landing import Landing
+
+    read = Landing.read
+
+    def broken(self: Landing, key: str) -> bytes:
+        if key == "a_bad.csv":
+            raise OSError("the disk is on fire")
+        return read(self, key)
+
+    monkeypatch.setattr(Landing, "read", broken)
+    result = branch.run(raise_on_error=False)
+    assert not result.success
+    assert [row["landing_key"] for row in branch.rows(VENDOR_FILES)] == ["b_good.csv"]
+    (failed,) = branch.intake.ledger.files(FileStatus.FAILED)
+    assert (failed.identity.key, failed.reason) == ("a_bad.csv", "OSError: the disk is on fire")
+    monkeypatch.setattr(Landing, "read", read)
+    branch.run()
+    assert len(branch.rows(VENDOR_FILES)) == 2
+
+
+def test_what_is_in_quarantine_is_shown_and_replayed_after_a_contract(branch: Branch) -> None:
+    headless = "\n".join(JANUARY.splitlines()[1:]) + "\n"
+    branch.drop("headless.csv", headless)
+    branch.run()
+    (suspect,) = branch.rows(QUARANTINED_FILES)
+    assert branch.rows(PERFORMANCE_HISTORY) == []
+    code, said = branch.command("vendors", "quarantine")
+    assert code == 1
+    assert "headless.csv" in said
+    assert suspect["file_sha256"][:12] in said
+
+    folder = branch.settings.home / "vendors"
+    folder.mkdir()
+    names = ["account_id", "period_end", "currency", "beginning_market_value", "contributions", "distributions"]
+    contract = {
+        "vendor": "headless",
+        "version": 3,
+        "has_header": False,
+        "delimiter": ",",
+        "fields": [{"name": name} for name in [*names, "ending_market_value", "return_net"]],
+        "return_unit": "decimal",
+        "timing": "eod",
+    }
+    (folder / "headless.yaml").write_text(json.dumps(contract))
+    code, said = branch.command("vendors", "replay", suspect["file_sha256"][:10])
+    assert code == 0, said
+    assert "headless.csv: accept" in said
+    again = Branch(branch.settings.home)
+    again.run()
+    assert again.rows(QUARANTINED_FILES) == []
+    assert {row["contract_version"] for row in again.rows(PERFORMANCE_HISTORY)} == {3}
+    assert {(row["timing"], row["policy_version"]) for row in again.rows(ACCOUNT_PERFORMANCE)} == {
+        ("eod", "headless-3")
+    }
+    code, said = again.command("vendors", "list")
+    assert code == 0
+    assert re.search(r"headless\s+version 3\s+eod", said)
+    code, said = again.command("vendors", "quarantine")
+    assert (code, "Nothing is in quarantine." in said) == (0, True)
+
+
+def test_personal_data_reaches_no_table_log_or_screen(branch: Branch, capfd: pytest.CaptureFixture[str]) -> None:
+    secrets = ("900-12-3456", "jane.smith@example.com", "1961-04-09")
+    lines = JANUARY.splitlines()
+    told = [f"{lines[0]},ssn,email,date_of_birth", *(f"{line},{','.join(secrets)}" for line in lines[1:])]
+    told[2] = told[2].replace("1010.00", "what?")
+    path = branch.drop("private.csv", "\n".join(told) + "\n")
+    result = branch.run()
+    assert branch.rows(QUARANTINED_ROWS)
+    code, said = branch.command("vendors", "inspect", str(path), "--json", "-")
+    assert code == 0
+    tables = repr([branch.rows(contract) for contract in CONTRACTS])
+    events = repr([event for event in result.all_events])
+    printed = "".join(capfd.readouterr())
+    for secret in secrets:
+        assert secret not in tables + events + printed + said
+
+
+# -- what starts it ----------------------------------------------------------------------------------------------------
+
+
+def tick(branch: Branch) -> dg.RunRequest | dg.SkipReason:
+    context = dg.build_sensor_context(instance=branch.instance, resources={"intake": branch.intake})
+    answer = vendor_files_sensor(context)
+    assert isinstance(answer, dg.RunRequest | dg.SkipReason)
+    return answer
+
+
+def test_the_sensor_asks_for_a_run_when_something_has_landed(branch: Branch) -> None:
+    assert "nothing new in" in str(tick(branch).skip_message)  # type: ignore[union-attr]
+    branch.drop("january.csv", JANUARY)
+    request = tick(branch)
+    assert isinstance(request, dg.RunRequest)
+    assert request.run_key is not None
+    assert request.run_key.endswith("__attempt1")
+    branch.run()
+    assert isinstance(tick(branch), dg.SkipReason)
+    assert vendor_files_sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    assert vendor_files_sensor.minimum_interval_seconds <= 10
+
+
+def test_the_sensor_waits_for_a_run_and_gives_up_after_three(branch: Branch) -> None:
+    branch.drop("january.csv", JANUARY)
+    request = tick(branch)
+    assert isinstance(request, dg.RunRequest)
+    job = branch.definitions.resolve_job_def("advisory_performance")
+    running = branch.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=request.tags)
+    skipped = tick(branch)
+    assert isinstance(skipped, dg.SkipReason)
+    assert f"wait for run {running.run_id[:8]}" in str(skipped.skip_message)
+    branch.instance.report_run_failed(running)
+    keys = [request.run_key]
+    for _ in range(2):
+        again = tick(branch)
+        assert isinstance(again, dg.RunRequest)
+        keys.append(again.run_key)
+        run = branch.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=again.tags)
+        branch.instance.report_run_failed(run)
+    assert len(set(keys)) == 3, "a key that was used is skipped for ever"
+    given_up = tick(branch)
+    assert isinstance(given_up, dg.SkipReason)
+    assert "3 runs have ended without dealing with january.csv" in str(given_up.skip_message)
+    branch.drop("another.csv", JANUARY.replace("A", "B"))
+    assert isinstance(tick(branch), dg.RunRequest), "with another file it is another plan"
+    assert PLAN_TAG in request.tags
+
+
+# -- where it goes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.xdist_group("postgres")
+def test_the_results_are_published_to_postgresql(tmp_path: Path, postgres_url: str) -> None:
+    branch = Branch(tmp_path, publish_url=postgres_url)
+    branch.drop("january.csv", JANUARY)
+    branch.run()
+
+    def publish() -> dict[str, Any]:
+        key = dg.AssetKey(["published", "account_performance"])
+        result = dg.materialize(
+            [asset for asset in branch.definitions.assets or () if isinstance(asset, dg.AssetsDefinition)],
+            selection=[key],
+            resources=dict(branch.definitions.resources or {}),
+            instance=branch.instance,
+        )
+        (made,) = result.asset_materializations_for_node("published__account_performance")
+        return {name: value.value for name, value in made.metadata.items()}
+
+    assert publish() == {"dagster/row_count": 4, "inserted": 4, "updated": 0, "deleted": 0}
+    branch.drop("january_v2.csv", JANUARY.replace("499.95,0.01", "504.90,0.02"), RECEIVED + timedelta(days=3))
+    branch.run()
+    assert publish() == {"dagster/row_count": 4, "inserted": 0, "updated": 1, "deleted": 0}
+    with psycopg.connect(postgres_url.replace("+psycopg", "")) as connection:
+        found = connection.execute(
+            "select ending_market_value, return_net from published.account_performance "
+            "where account_id = 'A2' order by period_end"
+        ).fetchall()
+    assert found == [(Decimal("495.00000000"), Decimal("-0.01")), (Decimal("504.90000000"), Decimal("0.02"))]
+
+
+def test_the_files_of_the_history_ascend_as_knowledge_does(filled: Branch) -> None:
+    keys = filled.lake.partitions(PERFORMANCE_HISTORY)
+    accepted = [row for row in filled.rows(VENDOR_FILES) if row["action"].startswith("accept")]
+    accepted.sort(key=lambda row: (row["received_ts_utc"], row["file_sha256"]))
+    assert keys == [history_key(row["received_ts_utc"], row["file_sha256"]) for row in accepted]
