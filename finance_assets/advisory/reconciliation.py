@@ -338,7 +338,7 @@ def age_breaks(previous: pa.Table | None, current: pa.Table, now: datetime) -> p
 
 
 def _latest(relation: str, columns: Iterable[str], compared: Iterable[str]) -> str:
-    """The newest row per key with exact values, how many deliveries it came in, and whether one repeats it."""
+    """Select the newest row per key with exact values, how many deliveries it came in, and whether one repeats it."""
     names = set(columns)
     basis = "coalesce(basis, 'net')" if "basis" in names else "'net'"
     received = "received_ts_utc" if "received_ts_utc" in names else "NULL::TIMESTAMPTZ"
