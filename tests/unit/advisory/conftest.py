@@ -26,7 +26,9 @@ def history_row(**changes: Any) -> dict[str, Any]:
         "flags": "",
     }  # fmt: skip
     row.update(changes)
-    return {name: Decimal(str(value)) if name in DECIMALS and value is not None else value for name, value in row.items()}
+    return {
+        name: Decimal(str(value)) if name in DECIMALS and value is not None else value for name, value in row.items()
+    }
 
 
 def history(*rows: dict[str, Any]) -> pa.Table:
@@ -53,8 +55,12 @@ def make_months() -> Any:
         return [
             {
                 "period_end": month_end(2024 + (first + n - 1) // 12, (first + n - 1) % 12 + 1),
-                "beginning_market_value": bmv, "contributions": money_in, "distributions": money_out,
-                "ending_market_value": emv, "line": n + 2, **changes,
+                "beginning_market_value": bmv,
+                "contributions": money_in,
+                "distributions": money_out,
+                "ending_market_value": emv,
+                "line": n + 2,
+                **changes,
             }  # fmt: skip
             for n, (bmv, money_in, money_out, emv) in enumerate(values)
         ]

@@ -232,7 +232,13 @@ def test_currency_change_breaks_chain_and_flow_sum(make_history: Any, make_month
 
 
 def test_annualised_from_a_year_on(make_history: Any, make_months: Any) -> None:
-    rows = table_of(make_history(*make_months(*[(round(D(100) * D('1.01') ** n, 8), 0, 0, round(D(101) * D('1.01') ** n, 8)) for n in range(13)])))
+    rows = table_of(
+        make_history(
+            *make_months(
+                *[(round(D(100) * D("1.01") ** n, 8), 0, 0, round(D(101) * D("1.01") ** n, 8)) for n in range(13)]
+            )
+        )
+    )
     assert all(row["annualised_return_chain"] is None for row in rows[:11])
     assert rows[11]["annualised_return_chain"] == pytest.approx((1.01**12) ** (365.25 / 366) - 1, rel=1e-9)
 

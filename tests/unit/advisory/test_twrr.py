@@ -32,9 +32,7 @@ positive = st.decimals(min_value=D("0.01"), max_value=10**9, places=2)
 returns = st.decimals(min_value=D("-0.99"), max_value=5, places=8)
 
 
-@pytest.mark.parametrize(
-    ("timing", "expected"), [("sod", "0.2"), ("eod", "0.3"), ("mid", "0.24"), ("mixed", "0.2")]
-)
+@pytest.mark.parametrize(("timing", "expected"), [("sod", "0.2"), ("eod", "0.3"), ("mid", "0.24"), ("mixed", "0.2")])
 def test_deposit_of_half_the_value_on_a_day_of_plus_a_fifth(timing: str, expected: str) -> None:
     """METRICS C1: 50,000 into 100,000, stock from 10 to 12."""
     assert period_return(D(100_000), D(50_000), D(0), D(180_000), timing) == D(expected)
@@ -226,12 +224,12 @@ def test_linking_is_associative(values: list[D], at: int) -> None:
 
 
 @given(positive, positive, positive, st.sampled_from(["eod", "sod", "mid", "mixed"]))
-def test_splitting_a_period_without_flows_at_a_valuation_changes_nothing(bmv: D, middle: D, emv: D, timing: str) -> None:
+def test_splitting_a_period_without_flows_at_a_valuation_changes_nothing(
+    bmv: D, middle: D, emv: D, timing: str
+) -> None:
     zero = D(0)
     whole = period_return(bmv, zero, zero, emv, timing)
-    parts = link(
-        [period_return(bmv, zero, zero, middle, timing), period_return(middle, zero, zero, emv, timing)]
-    )
+    parts = link([period_return(bmv, zero, zero, middle, timing), period_return(middle, zero, zero, emv, timing)])
     assert whole is not None
     assert parts is not None
     assert abs(whole - parts) <= CLOSE * (1 + abs(whole))
