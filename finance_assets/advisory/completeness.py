@@ -140,7 +140,8 @@ def completeness(history: pa.Table, as_of_month: date, expected: Mapping[str, Rh
                 FROM present GROUP BY vendor, granularity
             ),
             every AS (
-                SELECT vendor, granularity, unnest(generate_series(first::TIMESTAMP, $last::TIMESTAMP, step))::DATE AS period_month
+                SELECT vendor, granularity,
+                unnest(generate_series(first::TIMESTAMP, $last::TIMESTAMP, step))::DATE AS period_month
                 FROM bounds
             ),
             received AS (SELECT DISTINCT vendor, granularity, period_month AS month_received FROM present)

@@ -164,7 +164,8 @@ def restatements(history: pa.Table, first: datetime, last: datetime, *, include_
     parts = [
         f"""
         SELECT {keys}, 'changed' AS kind, '{column}' AS field, CAST(o.{column} AS VARCHAR) AS old_value,
-        CAST(n.{column} AS VARCHAR) AS new_value, CAST(n.{column} AS {number}) - CAST(o.{column} AS {number}) AS difference,
+        CAST(n.{column} AS VARCHAR) AS new_value,
+        CAST(n.{column} AS {number}) - CAST(o.{column} AS {number}) AS difference,
         {provenance}
         FROM old_rows o JOIN new_rows n USING ({keys}) WHERE o.{column} IS DISTINCT FROM n.{column}
         """
@@ -205,7 +206,7 @@ def restatements(history: pa.Table, first: datetime, last: datetime, *, include_
 
 
 def _written_out(timing: str, bmv: Decimal, money_in: Decimal, money_out: Decimal, flow: Decimal, emv: Decimal) -> str:
-    """The formula with its numbers."""
+    """Write the formula with its numbers."""
     b, f, e = _number(bmv), _number(flow), _number(emv)
     if timing == "sod":
         return f"{e} / ({b} + {f}) - 1"

@@ -339,7 +339,7 @@ def _pipe(rows: Sequence[TruthRow], end: date) -> bytes:
 
 
 def _fixed(rows: Sequence[TruthRow], end: date) -> bytes:
-    """Fixed width, a leading sign, two implied decimals; returns are fractions with eight."""
+    """Render fixed width, a leading sign, two implied decimals; returns are fractions with eight."""
     length = sum(width for _, width in _FIXED)
     lines = [f"BOF MERIDIAN TRUST PERFORMANCE DATA OF {end:%m/%d/%Y}".ljust(length)]
     for row in rows:
@@ -377,7 +377,7 @@ def _json_lines(rows: Sequence[TruthRow], end: date) -> bytes:
                 "ending_market_value": f"{_decimal(row.ending):.2f}",
                 "return": None if row.value is None else f"{row.value:.10f}",
             }
-        )  # fmt: skip
+        )
         for row in rows
     ]
     return "".join(line + "\n" for line in lines).encode()
@@ -441,7 +441,7 @@ def _spreadsheet(rows: Sequence[TruthRow], end: date) -> bytes | None:
 
 
 def _without_clock(archive: bytes) -> bytes:
-    """The same archive with fixed times of its members, so that the bytes depend on the seed only."""
+    """Give the same archive with fixed times of its members, so that the bytes depend on the seed only."""
     import re
     import zipfile
 
@@ -475,7 +475,7 @@ def _month_ends(months: int, last_month: date) -> list[date]:
 
 
 def _account_id(number: int, random: np.random.Generator) -> str:
-    """Identifiers that a typing reader spoils: leading zeros, 12E45678, 18 digits, letters."""
+    """Make identifiers that a typing reader spoils: leading zeros, 12E45678, 18 digits, letters."""
     digits = f"{number:04d}"
     tail = int(random.integers(1000, 10_000))
     return (f"00{digits}{tail}", f"{number + 10}E{tail}", f"{tail}-{digits}", f"AC{digits}{tail}")[number % 4]
@@ -486,7 +486,7 @@ def _decimal(cents: int) -> Decimal:
 
 
 def _with_ending(row: TruthRow, cents: int) -> TruthRow:
-    """The row with a wrong ending value and the return of the right one."""
+    """Give the row a wrong ending value and the return of the right one."""
     return row._replace(ending=row.ending + cents)
 
 

@@ -355,7 +355,7 @@ def performance_query(source: str, policies: Policies) -> str:
         ),
         timed AS (
             SELECT *,
-            CASE WHEN bmv = 0 AND net_flow > 0 THEN 'inception'
+            CASE WHEN bmv = 0 AND net_flow > 0 AND emv IS NOT NULL THEN 'inception'
                  WHEN emv = 0 AND bmv > 0 AND net_flow < 0 THEN 'full_withdrawal'
                  WHEN bmv = 0 AND net_flow = 0 AND emv = 0 THEN 'no_capital'
                  ELSE 'declared' END AS timing_rule,
@@ -455,7 +455,8 @@ def performance_query(source: str, policies: Policies) -> str:
             SELECT *,
             date_trunc('month', period_end)::DATE AS period_month,
             CASE WHEN flows_known AND NOT currencies_mixed THEN flow_so_far END AS cumulative_net_flow,
-            CASE WHEN gap_days = 0 AND NOT currency_changed THEN beginning_market_value - previous_emv END AS continuity_difference,
+            CASE WHEN gap_days = 0 AND NOT currency_changed THEN beginning_market_value - previous_emv
+                 END AS continuity_difference,
             greatest(return_sod, return_mid, return_eod) - least(return_sod, return_mid, return_eod) AS timing_spread,
             CASE WHEN fees IS NULL THEN '{Status.MISSING_INPUT}' ELSE return_status END AS return_gross_status,
             CASE WHEN factor IS NOT NULL THEN wealth_chain - 1 END AS cumulative_return_chain,
@@ -487,7 +488,7 @@ def _output(name: str, kind: str) -> str:
 
 
 def _by_vendor(policies: Policies, value: Any) -> str:
-    """A CASE over the vendor for one field of its policy."""
+    """Write a CASE over the vendor for one field of its policy."""
     cases = [
         f"WHEN {_text(vendor)} THEN {value(policy if isinstance(policy, Policy) else _policy(policy))}"
         for vendor, policy in sorted(policies.items())
@@ -501,7 +502,7 @@ def _policy(fields: tuple[str, str | int, Decimal]) -> Policy:
 
 
 def _text(value: str) -> str:
-    """A SQL string literal."""
+    """Quote a SQL string literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
@@ -517,7 +518,7 @@ def _schema(columns: Mapping[str, str]) -> pa.Schema:
 
 
 def _connect() -> duckdb.DuckDBPyConnection:
-    """An in-memory database that neither reads the machine's settings nor its time zone."""
+    """Open an in-memory database that neither reads the machine's settings nor its time zone."""
     import duckdb
 
     connection = duckdb.connect()

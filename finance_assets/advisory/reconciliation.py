@@ -338,7 +338,7 @@ def age_breaks(previous: pa.Table | None, current: pa.Table, now: datetime) -> p
 
 
 def _latest(relation: str, columns: Iterable[str], compared: Iterable[str]) -> str:
-    """The newest row per key with exact values, how many deliveries it came in, and whether one repeats it."""
+    """Select the newest row per key with exact values, how many deliveries it came in, and whether one repeats it."""
     names = set(columns)
     basis = "coalesce(basis, 'net')" if "basis" in names else "'net'"
     received = "received_ts_utc" if "received_ts_utc" in names else "NULL::TIMESTAMPTZ"
@@ -471,7 +471,7 @@ def _missing_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any
         SELECT 'MISSING' AS code, s.vendor, s.account_id, s.granularity, c.next_end AS period_end, s.currency,
         s.file_sha256, s.line, s.received_ts_utc, 'account_id' AS field,
         format('Last seen in the period ended {}, with a value of {} {}.', s.period_end, s.currency,
-            s.ending_market_value::DECIMAL(28, 2)) AS explanation
+            s.ending_market_value::DECIMAL(28, 2)::VARCHAR) AS explanation
         FROM last_seen s JOIN calendar c USING (vendor, granularity, slot)
         WHERE c.next_slot IS NOT NULL AND NOT s.is_terminated AND NOT EXISTS (
             SELECT 1 FROM slots n WHERE n.vendor = s.vendor AND n.account_id = s.account_id

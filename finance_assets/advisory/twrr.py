@@ -433,6 +433,8 @@ def split_at_large_flows(
         first, done = last + timedelta(days=1), day
     close(first, end, opening, emv, [f for f in remaining if f[0] > done])
     total = link([part.value for part in parts])
+    if total is not None and len(parts) == 1:
+        total = parts[0].value  # no rounding by linking a single part
     if total is None:
         domain = all(part.value is not None for part in parts)
         status = Status.OUTSIDE_DOMAIN if domain else Status.NON_POSITIVE_AVERAGE_CAPITAL

@@ -1,0 +1,76 @@
+"""The completeness calendar: accounts and files that should have come."""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from finance_assets.advisory.completeness import Rhythm, completeness, completeness_schema
+
+
+def test_account_that_drops_off_and_one_that_is_withdrawn(make_history: Any, make_months: Any) -> None:
+    quiet = (100, 0, 0, 100)
+    history = make_history(
+        *make_months(quiet, quiet, quiet, account_id="stays"),
+        *make_months(quiet, account_id="drops"),
+        *make_months((100, 0, 100, 0), account_id="leaves"),
+        *make_months(
+            quiet, first=3, account_id="comes", file_sha256="f2", received_ts_utc=datetime(2024, 8, 1, tzinfo=UTC)
+        ),
+    )
+    table = completeness(history, date(2024, 4, 15), {"alpha": Rhythm("monthly", 2), "bravo": "daily"})
+    assert table.schema.equals(completeness_schema())
+    rows = table.to_pylist()
+    assert [
+        (r["period_month"].month, r["accounts_expected"], r["accounts_received"], r["missing_accounts"], r["status"])
+        for r in rows
+        if r["vendor"] == "alpha"
+    ] == [
+        (1, 0, 3, [], "missing_files"),
+        (2, 2, 1, ["drops"], "missing_accounts"),
+        (3, 1, 2, [], "complete"),
+        (4, 2, 0, ["comes", "stays"], "nothing_received"),
+    ]
+    assert [r["accounts_new"] for r in rows[:4]] == [3, 0, 1, 0]
+    assert [r["files_received"] for r in rows[:4]] == [1, 1, 2, 0]
+    assert rows[2]["last_received_ts_utc"] == datetime(2024, 8, 1, tzinfo=UTC)
+    assert rows[4] == {
+        **rows[4], "vendor": "bravo", "granularity": "none", "files_expected": 22, "status": "nothing_received",
+    }  # fmt: skip
+
+
+def test_month_without_anything_still_expects(make_history: Any, make_months: Any) -> None:
+    months = make_months((1, 0, 0, 1), (1, 0, 0, 1), (1, 0, 0, 1))
+    rows = completeness(make_history(months[0], months[2]), date(2024, 3, 31)).to_pylist()
+    assert [(r["accounts_expected"], r["accounts_received"], r["status"]) for r in rows] == [
+        (0, 1, "complete"),
+        (1, 0, "nothing_received"),
+        (1, 1, "complete"),
+    ]
+    assert rows[0]["files_expected"] is None
+
+
+def test_quarters_and_corrections(make_history: Any) -> None:
+    quarter = {"granularity": "quarterly", "period_end": date(2024, 3, 31)}
+    history = make_history(
+        quarter,
+        {**quarter, "received_ts_utc": datetime(2024, 9, 1, tzinfo=UTC), "file_sha256": "f2"},
+        {**quarter, "period_end": date(2024, 6, 30)},
+        {**quarter, "period_end": date(2025, 6, 30)},
+    )
+    rows = completeness(history, date(2024, 7, 1), {"alpha": "quarterly"}).to_pylist()
+    assert [(r["period_month"], r["files_expected"], r["files_received"]) for r in rows] == [
+        (date(2024, 3, 1), 1, 2),
+        (date(2024, 6, 1), 1, 1),
+    ]
+
+
+def test_rhythms() -> None:
+    february = date(2024, 2, 1)
+    assert Rhythm("daily").files_in(february) == 21
+    assert Rhythm("weekly", 3).files_in(february) == 12
+    assert Rhythm("quarterly").files_in(february) == 0
+    with pytest.raises(ValueError, match="unknown rhythm"):
+        Rhythm("hourly")
+    with pytest.raises(ValueError, match="at least one"):
+        Rhythm("daily", 0)
