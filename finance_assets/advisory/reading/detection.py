@@ -128,7 +128,9 @@ def assign(table: RawTable, contract: VendorContract | None, latest: date) -> Ma
             elif proposals[i][0] is None and header.strip():
                 mapping.unknown.append(i)
     by_field: dict[str, list[tuple[float, int]]] = {}
-    for i, (name, score) in enumerate(proposals):
+    for i, (name, said) in enumerate(proposals):
+        # What a record says itself comes before what stands above it.
+        score = said - 0.05 if i in table.inherited else said
         if name and name != "ignore" and score >= 0.3 and i not in mapping.personal:
             by_field.setdefault(name, []).append((score, i))
     if "flow_indicator" not in by_field:
@@ -570,16 +572,16 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
                 declared = contract.return_unit if contract and contract.return_unit else "decimal"
         declared = declared or (contract.return_unit if contract else None)
         add_back: Floats | float = identities.fees if name == "return_gross" else 0.0
-        low, high = identities.implied(flow, add_back)
+        ranges = [identities.implied(flow, add_back)]
         if name == "return_net" and "return_gross" not in single and "fees" in single:
-            low_gross, high_gross = identities.implied(flow, identities.fees)
-            low, high = np.fmin(low, low_gross), np.fmax(high, high_gross)
+            # A return without a label may be before fees.
+            ranges.append(identities.implied(flow, identities.fees))
         if name == "benchmark_return":
-            low = high = np.full(rows, np.nan)
+            ranges = [(np.full(rows, np.nan), np.full(rows, np.nan))]
             hint = hint or (
                 unit_of.get("return_net") or unit_of.get("return_gross") if not marked[name].any() else None
             )
-        verdict = _unit(stated[name], marked[name], low, high, single[name].decimals, hint, declared, name)
+        verdict = _unit(stated[name], marked[name], ranges, single[name].decimals, hint, declared, name)
         unit_of[name] = verdict.unit
         warnings |= verdict.warnings
         if verdict.share is not None:
@@ -705,8 +707,7 @@ class _Verdict:
 def _unit(
     stated: Floats,
     marked: Any,
-    low: Floats,
-    high: Floats,
+    ranges: list[tuple[Floats, Floats]],
     decimals: int,
     hint: str | None,
     declared: str | None,
@@ -729,7 +730,10 @@ def _unit(
                 else ["percent" if m else "decimal" for m in marked],
             )
         return _Verdict(declared or hint or "decimal")
-    hit = {u: _matches(stated, low, high, _PLACES[u], decimals) & bare for u in _UNITS}
+    low = ranges[0][0]
+    hit = {
+        u: np.any([_matches(stated, *r, _PLACES[u], decimals) for r in ranges], axis=0) & bare for u in _UNITS
+    }
     number = sum(hit[u].astype(int) for u in _UNITS)
     decisive = {u: hit[u] & (number == 1) for u in _UNITS}
     counts = {u: int(decisive[u].sum()) for u in _UNITS}

@@ -69,6 +69,7 @@ class RawTable:
     delimiter: str = ""
     positional: VendorContract | None = None
     header_line: int = 0
+    inherited: set[int] = field(default_factory=set)
 
     @property
     def rows(self) -> int:
@@ -1052,7 +1053,7 @@ class _Decoder(json.JSONDecoder):
 
     def __init__(self) -> None:
         super().__init__(parse_float=_number, parse_int=_number, parse_constant=lambda _: _Native(_NOT_FINITE))
-        parse: Callable[..., tuple[dict[str, Any], int]] = self.parse_object
+        parse: Callable[..., tuple[dict[str, Any], int]] = json.decoder.JSONObject  # type: ignore[attr-defined]
 
         def positioned(s_and_end: tuple[str, int], *args: Any) -> tuple[dict[str, Any], int]:
             made, end = parse(s_and_end, *args)
@@ -1133,6 +1134,7 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
     except RecursionError as error:
         raise FileRejected("malformed_json") from error
     flat: list[tuple[dict[str, Any], int]] = []
+    from_above: set[str] = set()
     preamble: list[str] = []
     for document, number in documents:
         root = document
@@ -1146,7 +1148,7 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
                     root = root[int(part)]
                 elif part not in {"*", ""}:
                     raise FileRejected("unknown_schema")
-            _expand(root, "", context, flat, None)
+            _expand(root, "", context, flat, None, from_above)
         else:
             if isinstance(root, dict):
                 preamble += [v for v in root.values() if isinstance(v, str) and not isinstance(v, _Native)][:10]
@@ -1155,13 +1157,14 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
                         preamble += [v for v in nested.values() if isinstance(v, str) and not isinstance(v, _Native)][
                             :10
                         ]
-            _expand(root, "", {}, flat, None)
+            _expand(root, "", {}, flat, None, from_above)
         if not offsets_absolute:
             flat[:] = [(r, -number if at >= 0 else at) for r, at in flat]
     if not flat:
         if bad:
             raise FileRejected("malformed_json")
-        raise FileRejected("empty_file" if documents and not documents[0][0] else "unknown_schema")
+        nothing = bool(documents) and not [k for k in documents[0][0] if k != _LINE]
+        raise FileRejected("empty_file" if nothing else "unknown_schema")
     names: dict[str, None] = {}
     for record, _ in flat:
         for name in record:
@@ -1185,6 +1188,7 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
         bad=bad,
         warnings=warnings,
     )
+    table.inherited = {i for i, name in enumerate(headers) if name in from_above}
     fields = naming.fields_of(headers, contract.columns if contract else {})
     if "account_id" in fields:
         names_of = [
@@ -1228,7 +1232,8 @@ def _whole(decoder: json.JSONDecoder, text: str) -> tuple[Any, int | None]:
         start = len(text) - len(text.lstrip())
         if not text[start:].startswith("["):
             raise FileRejected("malformed_json") from error
-    made, position = [], start + 1
+    made: list[Any] = []
+    position = start + 1
     space = re.compile(r"[\s,]*")
     while True:
         match = space.match(text, position)
@@ -1237,9 +1242,10 @@ def _whole(decoder: json.JSONDecoder, text: str) -> tuple[Any, int | None]:
             return made, None if position < len(text) else len(text.rstrip()) - 1
         try:
             element, position = decoder.raw_decode(text, position)
-        except ValueError as error:
+        except json.JSONDecodeError as error:
             # Only the end may be missing: damage in the middle makes everything after it doubtful.
-            if not made or "\n{" in text[position + 1 :] or "}," in text[position + 1 :]:
+            ran_out = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string")
+            if not made or not ran_out:
                 raise FileRejected("malformed_json") from error
             return made, position
         made.append(element)
@@ -1316,17 +1322,18 @@ def _expand(
     context: dict[str, Any],
     out: list[tuple[dict[str, Any], int]],
     parent: dict[str, Any] | None,
+    from_above: set[str],
 ) -> None:
     """Write out the leaves of a document as flat records that carry what stands above them."""
     if isinstance(node, list):
         for element in node:
-            _expand(element, prefix, context, out, parent)
+            _expand(element, prefix, context, out, parent, from_above)
         return
     if not isinstance(node, dict):
         return
     keyed = _keyed(node) if parent is None else []
     if keyed:
-        _expand([{"account_id": k, **v} for k, v in keyed], prefix, context, out, node)
+        _expand([{"account_id": k, **v} for k, v in keyed], prefix, context, out, node, from_above)
         return
     own: dict[str, Any] = dict(context)
     _scalars(node, prefix, own)
@@ -1346,7 +1353,8 @@ def _expand(
                     passed.setdefault(key, value)
         last = name.split(".")[-1]
         path = prefix if tree and prefix.split(".")[-1] == last else name
-        _expand(rows, path, passed, out, node)
+        from_above |= set(passed)
+        _expand(rows, path, passed, out, node, from_above)
 
 
 def _holder(node: dict[str, Any], name: str, prefix: str) -> dict[str, Any]:

@@ -240,7 +240,8 @@ def numbers(texts: Any, mark: str = ".", native: Any | None = None, *, round_to:
         result = Numbers(pc.cast(texts, NUMBER), {})
         result.decimals = _max_decimals(texts)
         return result
-    work, styles = texts, set()
+    work = texts
+    styles: set[str] = set()
     lower = pc.utf8_lower(work)
     null = pc.is_in(lower, pa.array(sorted(NULL_WORDS)))
     dashes = pc.is_in(work, pa.array(sorted(DASHES)))
@@ -480,13 +481,14 @@ def read_date(text: str, latest: date, formats: tuple[str, ...] = ()) -> DateRea
             orders["mdy"] = (year, first, second)
         if len(match[4]) == 2 and len(match[1]) == 2 and match[2] != ".":
             orders["ymd"] = (_year(match[1], latest), second, int(match[4]))
-        return DateReading("day", {k: d for k, v in orders.items() if (d := _made(*v))})
+        earliest = latest.year - 50 if len(match[4]) == 2 else 1900
+        return DateReading("day", {k: d for k, v in orders.items() if (d := _made(*v)) and d.year >= earliest})
     if re.fullmatch(r"\d{8}", text):
-        a, b, c, d = text[:4], text[4:6], text[6:], text[2:4]
+        a, b, c, middle = text[:4], text[4:6], text[6:], text[2:4]
         orders = {
             "ymd": (int(a), int(b), int(c)),
-            "mdy": (int(text[4:]), int(text[:2]), int(d)),
-            "dmy": (int(text[4:]), int(d), int(text[:2])),
+            "mdy": (int(text[4:]), int(text[:2]), int(middle)),
+            "dmy": (int(text[4:]), int(middle), int(text[:2])),
         }
         return DateReading("day", {k: x for k, v in orders.items() if (x := _made(*v)) and x.year >= 1950})
     if re.fullmatch(r"\d{6}", text):
@@ -496,7 +498,8 @@ def read_date(text: str, latest: date, formats: tuple[str, ...] = ()) -> DateRea
             "mdy": (_year(c, latest), int(a), int(b)),
             "dmy": (_year(c, latest), int(b), int(a)),
         }
-        readings = {k: x for k, v in orders.items() if (x := _made(*v))}
+        # A year of two digits is one of the last fifty.
+        readings = {k: x for k, v in orders.items() if (x := _made(*v)) and x.year >= latest.year - 50}
         if 1950 <= int(text[:4]) <= 2100 and 1 <= int(c) <= 12:
             readings["ym"] = month_end(int(text[:4]), int(c))
         return DateReading("day", readings)
