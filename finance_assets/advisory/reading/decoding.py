@@ -78,7 +78,13 @@ def _without_mark(data: bytes) -> tuple[bytes, str]:
     head = data[:4096]
     even, odd = head[0::2].count(0), head[1::2].count(0)
     half = len(head) // 2 or 1
-    name = "utf-16-le" if odd > 0.7 * half and even < 0.1 * half else "utf-16-be" if even > 0.7 * half and odd < 0.1 * half else None
+    name = (
+        "utf-16-le"
+        if odd > 0.7 * half and even < 0.1 * half
+        else "utf-16-be"
+        if even > 0.7 * half and odd < 0.1 * half
+        else None
+    )
     if name is None:
         raise FileRejected("binary_content")
     try:

@@ -128,7 +128,9 @@ def assign(table: RawTable, contract: VendorContract | None, latest: date) -> Ma
             elif proposals[i][0] is None and header.strip():
                 mapping.unknown.append(i)
     by_field: dict[str, list[tuple[float, int]]] = {}
-    for i, (name, score) in enumerate(proposals):
+    for i, (name, said) in enumerate(proposals):
+        # What a record says itself comes before what stands above it.
+        score = said - 0.05 if i in table.inherited else said
         if name and name != "ignore" and score >= 0.3 and i not in mapping.personal:
             by_field.setdefault(name, []).append((score, i))
     if "flow_indicator" not in by_field:
@@ -249,7 +251,9 @@ class _Identities:
         f = self.f
         if "contributions" in f or "distributions" in f:
             zero = np.zeros(self.rows)
-            made = contribution * _zeroed(f.get("contributions", zero)) - distribution * _zeroed(f.get("distributions", zero))
+            made = contribution * _zeroed(f.get("contributions", zero)) - distribution * _zeroed(
+                f.get("distributions", zero)
+            )
             if "net_flow" in f:
                 stated = np.isnan(f.get("contributions", zero)) & np.isnan(f.get("distributions", zero))
                 made = np.where(stated & ~np.isnan(f["net_flow"]), net * _zeroed(f["net_flow"]), made)
@@ -258,7 +262,11 @@ class _Identities:
 
     def footing(self, contribution: int, distribution: int, net: int, fees: int) -> Floats:
         f, zero = self.f, np.zeros(self.rows)
-        parts = _zeroed(f.get("income", zero)) + _zeroed(f.get("appreciation", zero)) + _zeroed(f.get("other_adjustments", zero))
+        parts = (
+            _zeroed(f.get("income", zero))
+            + _zeroed(f.get("appreciation", zero))
+            + _zeroed(f.get("other_adjustments", zero))
+        )
         return self.emv - (self.bmv + self.flow(contribution, distribution, net) + parts - fees * self.fees)
 
     def implied(self, flow: Floats, add_back: Floats | float = 0.0) -> tuple[Floats, Floats]:
@@ -306,7 +314,9 @@ def _prove_signs(identities: _Identities, returns: list[tuple[Floats, int]]) -> 
     def options(name: str) -> tuple[int, ...]:
         return (1, -1) if name in f and bool(np.any(_zeroed(f[name]) != 0)) else (1,)
 
-    combos = list(itertools.product(options("contributions"), options("distributions"), options("net_flow"), options("fees")))
+    combos = list(
+        itertools.product(options("contributions"), options("distributions"), options("net_flow"), options("fees"))
+    )
     testable = ~np.isnan(identities.bmv) & ~np.isnan(identities.emv)
     best = _Signs()
     if "appreciation" in f and "beginning_market_value" in f and testable.any():
@@ -390,7 +400,11 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
 
     # Ids
     place = mapping.columns["account_id"][0]
-    account, reasons, said = typing_.account_ids(table.columns[place], table.native.get(place) if table.delimiter == "" and not table.headers[place].count(".") else None, contract.id_width if contract else None)
+    account, reasons, said = typing_.account_ids(
+        table.columns[place],
+        table.native.get(place) if table.delimiter == "" and not table.headers[place].count(".") else None,
+        contract.id_width if contract else None,
+    )
     warnings |= said
     for row, reason in reasons.items():
         refuse(row, reason, "account_id", place)
@@ -470,14 +484,25 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
     if "flow_indicator" in mapping.columns and "net_flow" in single:
         i = mapping.columns["flow_indicator"][0]
         words = [naming.normalised(t) or t for t in table.columns[i].to_pylist()]
-        debit = np.array([w in {"d", "dr", "dbit", "debit", "w", "out", "s", "soll", "withdrawal", "outflow", "-", "minus", "db"} for w in words], bool)
-        credit = np.array([w in {"c", "cr", "crdt", "credit", "in", "h", "haben", "deposit", "inflow", "+", "plus"} for w in words], bool)
+        debit = np.array(
+            [
+                w in {"d", "dr", "dbit", "debit", "w", "out", "s", "soll", "withdrawal", "outflow", "-", "minus", "db"}
+                for w in words
+            ],
+            bool,
+        )
+        credit = np.array(
+            [w in {"c", "cr", "crdt", "credit", "in", "h", "haben", "deposit", "inflow", "+", "plus"} for w in words],
+            bool,
+        )
         flows = single["net_flow"].values
         nonzero = pc.fill_null(pc.not_equal(flows, pa.scalar(0, typing_.NUMBER)), False).to_numpy(zero_copy_only=False)
         for row in np.flatnonzero(~debit & ~credit & nonzero).tolist():
             refuse(row, "unknown_flow_indicator", "net_flow", i)
         absolute = pc.abs(flows)
-        single["net_flow"].values = pc.if_else(pa.array(debit), pc.negate(absolute), pc.if_else(pa.array(credit), absolute, flows))
+        single["net_flow"].values = pc.if_else(
+            pa.array(debit), pc.negate(absolute), pc.if_else(pa.array(credit), absolute, flows)
+        )
 
     # Identities
     floats = {name: _floats(single[name].values) for name in MONEY if name in single}
@@ -489,19 +514,33 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
             warnings.discard("")
     stated = {name: _floats(single[name].values) for name in RETURNS if name in single}
     marked = {
-        name: single[name].percent.to_numpy(zero_copy_only=False) if single[name].percent is not None else np.zeros(rows, bool)
+        name: single[name].percent.to_numpy(zero_copy_only=False)
+        if single[name].percent is not None
+        else np.zeros(rows, bool)
         for name in stated
     }
     tests = [
-        (np.where(marked[n], stated[n] / 100, stated[n]), single[n].decimals) for n in ("return_net", "return_gross") if n in stated
+        (np.where(marked[n], stated[n] / 100, stated[n]), single[n].decimals)
+        for n in ("return_net", "return_gross")
+        if n in stated
     ]
     signs = _prove_signs(identities, tests)
-    for name, sign in (("contributions", signs.contribution), ("distributions", signs.distribution), ("net_flow", signs.net), ("fees", signs.fees)):
+    for name, sign in (
+        ("contributions", signs.contribution),
+        ("distributions", signs.distribution),
+        ("net_flow", signs.net),
+        ("fees", signs.fees),
+    ):
         if name not in single:
             continue
         nonzero = floats[name][(~np.isnan(floats[name])) & (floats[name] != 0)]
         all_negative = bool(len(nonzero)) and bool(np.all(nonzero < 0))
-        if sign == 1 and all_negative and name in {"distributions", "fees"} and not (signs.proved and name == "distributions" and not len(nonzero)):
+        if (
+            sign == 1
+            and all_negative
+            and name in {"distributions", "fees"}
+            and not (signs.proved and name == "distributions" and not len(nonzero))
+        ):
             # The column states a direction by its name; that all of its values are negative repeats it.
             sign = -1 if not (signs.footed is not None and signs.footed >= 0.5) else 1
         if sign == -1:
@@ -520,7 +559,9 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
             continue
         header = table.headers[mapping.columns[name][0]]
         hint = naming.unit_hint(header) if table.positional is None else None
-        if hint is None and re.search(r"(?i)(returns?|rendite|performance)[^|]{0,40}(%|percent|prozent)|all returns[^|]*%", title):
+        if hint is None and re.search(
+            r"(?i)(returns?|rendite|performance)[^|]{0,40}(%|percent|prozent)|all returns[^|]*%", title
+        ):
             hint = "percent"
         elif hint is None and re.search(r"(?i)returns?[^|]{0,40}basis points", title):
             hint = "bps"
@@ -531,14 +572,16 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
                 declared = contract.return_unit if contract and contract.return_unit else "decimal"
         declared = declared or (contract.return_unit if contract else None)
         add_back: Floats | float = identities.fees if name == "return_gross" else 0.0
-        low, high = identities.implied(flow, add_back)
+        ranges = [identities.implied(flow, add_back)]
         if name == "return_net" and "return_gross" not in single and "fees" in single:
-            low_gross, high_gross = identities.implied(flow, identities.fees)
-            low, high = np.fmin(low, low_gross), np.fmax(high, high_gross)
+            # A return without a label may be before fees.
+            ranges.append(identities.implied(flow, identities.fees))
         if name == "benchmark_return":
-            low = high = np.full(rows, np.nan)
-            hint = hint or (unit_of.get("return_net") or unit_of.get("return_gross") if not marked[name].any() else None)
-        verdict = _unit(stated[name], marked[name], low, high, single[name].decimals, hint, declared, name)
+            ranges = [(np.full(rows, np.nan), np.full(rows, np.nan))]
+            hint = hint or (
+                unit_of.get("return_net") or unit_of.get("return_gross") if not marked[name].any() else None
+            )
+        verdict = _unit(stated[name], marked[name], ranges, single[name].decimals, hint, declared, name)
         unit_of[name] = verdict.unit
         warnings |= verdict.warnings
         if verdict.share is not None:
@@ -549,7 +592,9 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         if verdict.dropped:
             continue
         values = single[name].values
-        parts = {u: pc.round(typing_.shifted(values, _PLACES[u]), 14) for u in set(verdict.units)} if verdict.units else {}
+        parts = (
+            {u: pc.round(typing_.shifted(values, _PLACES[u]), 14) for u in set(verdict.units)} if verdict.units else {}
+        )
         if parts:
             made = pa.nulls(rows, pa.decimal128(38, 22))
             codes = np.array(verdict.units)
@@ -566,7 +611,9 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         header = naming.normalised(table.headers[mapping.columns["return_net"][0]])
         labelled = bool(re.search(r"\b(net|netto|nette|neto|netta|nof)\b", header)) and table.positional is None
         net_terms = contract.gross_net if contract else None
-        if net_terms == "gross" or (not labelled and net_terms is None and _is_gross(identities, flow, _floats(returns["return_net"]))):
+        if net_terms == "gross" or (
+            not labelled and net_terms is None and _is_gross(identities, flow, _floats(returns["return_net"]))
+        ):
             returns["return_gross"] = returns.pop("return_net")
             warnings.add("return_is_gross")
 
@@ -605,15 +652,22 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         for row in pc.indices_nonzero(missing).to_pylist():
             refuse(row, "missing_required", required, column)
     elif returns:
-        empty = pc.and_(
-            *[pc.is_null(returns[n]) for n in ("return_net", "return_gross") if n in returns][:2]
-        ) if {"return_net", "return_gross"} <= set(returns) else pc.is_null(next(v for k, v in returns.items() if k != "benchmark_return"))
+        empty = (
+            pc.and_(*[pc.is_null(returns[n]) for n in ("return_net", "return_gross") if n in returns][:2])
+            if {"return_net", "return_gross"} <= set(returns)
+            else pc.is_null(next(v for k, v in returns.items() if k != "benchmark_return"))
+        )
         for row in pc.indices_nonzero(empty).to_pylist():
             refuse(row, "missing_required", "return")
     for name, made in returns.items():
         below = pc.fill_null(pc.less(made, pa.scalar(-1, pa.decimal128(24, 14))), False)
         for row in pc.indices_nonzero(below).to_pylist():
-            refuse(row, "return_below_minus_100", name, mapping.columns.get(name, mapping.columns.get("return_net", [None]))[0])
+            refuse(
+                row,
+                "return_below_minus_100",
+                name,
+                mapping.columns.get(name, mapping.columns.get("return_net", [None]))[0],
+            )
         # A dash where there is no capital says that the return is undefined, not that it is nil.
         source = single.get(name) or single.get("return_net")
         if source is not None and source.dashes is not None:
@@ -651,7 +705,13 @@ class _Verdict:
 
 
 def _unit(
-    stated: Floats, marked: Any, low: Floats, high: Floats, decimals: int, hint: str | None, declared: str | None, name: str
+    stated: Floats,
+    marked: Any,
+    ranges: list[tuple[Floats, Floats]],
+    decimals: int,
+    hint: str | None,
+    declared: str | None,
+    name: str,
 ) -> _Verdict:
     """Prove the unit of a column of returns.
 
@@ -663,9 +723,17 @@ def _unit(
     bare = filled & ~marked & (stated != 0)
     if not bare.any():
         if marked.any():
-            return _Verdict("percent", ["percent"] * rows if marked.all() or not (filled & ~marked).any() else ["percent" if m else "decimal" for m in marked])
+            return _Verdict(
+                "percent",
+                ["percent"] * rows
+                if marked.all() or not (filled & ~marked).any()
+                else ["percent" if m else "decimal" for m in marked],
+            )
         return _Verdict(declared or hint or "decimal")
-    hit = {u: _matches(stated, low, high, _PLACES[u], decimals) & bare for u in _UNITS}
+    low = ranges[0][0]
+    hit = {
+        u: np.any([_matches(stated, *r, _PLACES[u], decimals) for r in ranges], axis=0) & bare for u in _UNITS
+    }
     number = sum(hit[u].astype(int) for u in _UNITS)
     decisive = {u: hit[u] & (number == 1) for u in _UNITS}
     counts = {u: int(decisive[u].sum()) for u in _UNITS}
@@ -773,7 +841,9 @@ def _fit_money(values: Any, name: str, column: int, refuse: Any, pence: Any | No
         return fitted(values)
     scale = values.type.scale
     buffers = values.buffers()
-    hundredth = pa.Array.from_buffers(pa.decimal128(38, scale + 2), len(values), buffers, null_count=values.null_count, offset=values.offset)
+    hundredth = pa.Array.from_buffers(
+        pa.decimal128(38, scale + 2), len(values), buffers, null_count=values.null_count, offset=values.offset
+    )
     mask = pa.array(pence)
     plain = fitted(pc.if_else(mask, None, values))
     return pc.if_else(mask, fitted(pc.if_else(mask, hundredth, None)), plain)
@@ -803,10 +873,15 @@ def _currency(
                 refuse(row, reason, "currency", place)
         pence = np.array(pence_codes, bool)[positions] if any(pence_codes) else None
         return (pc.take(pa.array(codes, pa.string()), encoded.indices), pence), warnings
-    money_headers = [table.headers[i] for n in MONEY for i in mapping.columns.get(n, [])] if table.positional is None else []
+    money_headers = (
+        [table.headers[i] for n in MONEY for i in mapping.columns.get(n, [])] if table.positional is None else []
+    )
     hints = {h for h in map(naming.currency_hint, money_headers) if h}
     if not hints:
-        match = re.search(r"(?i)(?:currency|währung|devise|moneda|divisa|valuta|(?:all )?(?:amounts|values|figures)[^|]{0,20} in)\s*[:=]?\s*\(?([A-Z]{3})\b", title)
+        match = re.search(
+            r"(?i)(?:currency|währung|devise|moneda|divisa|valuta|(?:all )?(?:amounts|values|figures)[^|]{0,20} in)\s*[:=]?\s*\(?([A-Z]{3})\b",
+            title,
+        )
         if match and match[1] in typing_.ISO_CURRENCIES:
             hints = {match[1]}
     if len(hints) > 1:

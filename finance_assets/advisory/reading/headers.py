@@ -82,7 +82,11 @@ def normalised(header: str) -> str:
     str
         Words separated by single spaces.
     """
-    text = re.sub(r"[\(\[\{][^)\]}]*[\)\]\}]", " ", header) if re.sub(r"[\(\[\{][^)\]}]*[\)\]\}]", "", header).strip() else header
+    text = (
+        re.sub(r"[\(\[\{][^)\]}]*[\)\]\}]", " ", header)
+        if re.sub(r"[\(\[\{][^)\]}]*[\)\]\}]", "", header).strip()
+        else header
+    )
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text)
     text = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
     text = "".join(c for c in text if not unicodedata.combining(c)).casefold()
@@ -146,12 +150,15 @@ def field_of(header: str) -> tuple[str | None, float]:
     return _by_words(normalised(header))
 
 
-def _by_words(t: str) -> tuple[str | None, float]:  # noqa: PLR0911 - a list of rules, tried in order
+def _by_words(t: str) -> tuple[str | None, float]:
     if not t:
         return None, 0.0
     if _has(_PERSONAL, t) and not _has(r"\b(value|return|balance|flow)\b", t):
         return "ignore", 1.0
-    if _has(r"\b(cdt ?dbt|credit debit|debit credit|dr cr|cr dr|cd ?ind\w*|dbcr|soll haben|d c|flow (sign|direction|indicator|type)|direction)\b", t):
+    if _has(
+        r"\b(cdt ?dbt|credit debit|debit credit|dr cr|cr dr|cd ?ind\w*|dbcr|soll haben|d c|flow (sign|direction|indicator|type)|direction)\b",
+        t,
+    ):
         return "flow_indicator", 0.9
     if _has(_NAME, t) and not _has(r"\b(value|return)\b", t):
         return "ignore", 0.9
@@ -174,9 +181,14 @@ def _by_words(t: str) -> tuple[str | None, float]:  # noqa: PLR0911 - a list of 
     if t in {"bmk", "benchmark", "index"}:
         return "benchmark_return", 0.55
     if _has(_CURRENCY, t) and not _has(r"\b(rate|fx|effect|exchange|gain|value|market)\b", t):
-        return "currency", 0.9 if _has(r"\b(base|reporting|account|code|portfolio)\b", t) or t in {"currency", "ccy"} else 0.85
+        return "currency", 0.9 if _has(r"\b(base|reporting|account|code|portfolio)\b", t) or t in {
+            "currency",
+            "ccy",
+        } else 0.85
     if dated or _has(_PERIOD, t):
-        if not (not dated and _has(_VALUE + "|" + _CONTRIBUTION + "|" + _DISTRIBUTION + "|" + _FLOW + "|" + _FEES, t)) or t in {"valuation period"}:
+        if not (
+            not dated and _has(_VALUE + "|" + _CONTRIBUTION + "|" + _DISTRIBUTION + "|" + _FLOW + "|" + _FEES, t)
+        ) or t in {"valuation period"}:
             if _has(_OTHER_DATE, t):
                 return "ignore", 0.7
             if _has(_START, t) and not _has(r"\b(end|ending)\b", t):
@@ -186,10 +198,15 @@ def _by_words(t: str) -> tuple[str | None, float]:  # noqa: PLR0911 - a list of 
             if dated:
                 return "period_end", 0.75 if _has(r"\breport\w*", t) else 0.85
             return "period_end", 0.8
-    if _has(_ACCOUNT, t) and not _has(_VALUE + "|" + _FLOW + "|" + _FEES + "|" + _CONTRIBUTION + "|" + _DISTRIBUTION, t):
+    if _has(_ACCOUNT, t) and not _has(
+        _VALUE + "|" + _FLOW + "|" + _FEES + "|" + _CONTRIBUTION + "|" + _DISTRIBUTION, t
+    ):
         if _has(r"\b(type|status|class|category|manager|group|owner|kontotyp|short|alias)\b", t):
             return "ignore", 0.7
-        exact = _has(r"\b(no|number|num|nr|id|code|key|nummer|numero|ref|accountid|accountnumber|accountno|acctno|acctid|kontonummer|kontonr|depotnummer|depotnr)\b", t)
+        exact = _has(
+            r"\b(no|number|num|nr|id|code|key|nummer|numero|ref|accountid|accountnumber|accountno|acctno|acctid|kontonummer|kontonr|depotnummer|depotnr)\b",
+            t,
+        )
         return "account_id", 1.0 if exact else 0.95
     if _has(_FEES, t):
         return "fees", 0.9
@@ -206,8 +223,12 @@ def _by_words(t: str) -> tuple[str | None, float]:  # noqa: PLR0911 - a list of 
         return "income", 0.9
     if _has(_GAIN, t):
         return "appreciation", 0.9
-    compound = re.search(r"\b(anfangs|eroffnungs|end|schluss|abschluss)(markt)?(wert|bestand|vermogen|saldo|kapital)\w*\b", t)
-    if _has(r"\b(bmv|bmval|begmv|begmktval|startmv|bmktval|begmarketvalue|bopmv)\b", t) or (compound and compound[1] in {"anfangs", "eroffnungs"}):
+    compound = re.search(
+        r"\b(anfangs|eroffnungs|end|schluss|abschluss)(markt)?(wert|bestand|vermogen|saldo|kapital)\w*\b", t
+    )
+    if _has(r"\b(bmv|bmval|begmv|begmktval|startmv|bmktval|begmarketvalue|bopmv)\b", t) or (
+        compound and compound[1] in {"anfangs", "eroffnungs"}
+    ):
         return "beginning_market_value", 1.0
     if _has(r"\b(emv|emval|endmv|endmktval|emktval|endmarketvalue|eopmv)\b", t) or compound:
         return "ending_market_value", 1.0
@@ -377,9 +398,20 @@ def feed_of(rows: list[list[str]]) -> str | None:
         words = [normalised(c) for c in cells if c.strip()]
         if len(words) < 3:
             continue
-        security = any(_has(r"\b(symbol|ticker|cusip|isin|sedol|security\w*|instrument|wkn|valoren\w*|security id)\b", w) for w in words)
-        quantity = any(_has(r"\b(quantity|qty|shares|units|stuck|nominale?|quantite|cantidad|quantita|par value|face)\b", w) for w in words)
-        price = any(re.fullmatch(r"(unit |market |close |closing |last |end )?(price|kurs|prix|precio|prezzo)( local| base)?", w) for w in words)
+        security = any(
+            _has(r"\b(symbol|ticker|cusip|isin|sedol|security\w*|instrument|wkn|valoren\w*|security id)\b", w)
+            for w in words
+        )
+        quantity = any(
+            _has(r"\b(quantity|qty|shares|units|stuck|nominale?|quantite|cantidad|quantita|par value|face)\b", w)
+            for w in words
+        )
+        price = any(
+            re.fullmatch(
+                r"(unit |market |close |closing |last |end )?(price|kurs|prix|precio|prezzo)( local| base)?", w
+            )
+            for w in words
+        )
         cost = any(_has(r"\b(cost basis|book cost|unit cost|einstand\w*)\b", w) for w in words)
         trade = any(_has(r"\b(trade date|settle\w* date|transaction (type|code|id)|buy sell)\b", w) for w in words)
         if security + quantity + price + cost >= 2 or (trade and (security or quantity or price or len(words) > 3)):
@@ -407,7 +439,9 @@ def unit_hint(header: str) -> str | None:
     text = re.sub(r"[_.\-/()\[\]]", " ", text)
     if re.search(r"\b(bps?|basis points?|basispunkte)\b", text):
         return "bps"
-    if "%" in text or re.search(r"\b(pct|percent\w*|prozent|pourcent\w*|porcentaje|percentuale|pourcentage|prc)\b", text):
+    if "%" in text or re.search(
+        r"\b(pct|percent\w*|prozent|pourcent\w*|porcentaje|percentuale|pourcentage|prc)\b", text
+    ):
         return "percent"
     if re.search(r"\b(decimal|fraction)\b", text):
         return "decimal"
@@ -449,7 +483,10 @@ def scale_hint(header: str) -> int:
     int
         0, 3 or 6.
     """
-    if re.search(r"(?i)\(\s*[$€£]?\s*'?0{3}s?\s*\)|\bin thousands\b|\bthousands\b|\(\s*in\s+(k|tsd\.?|'000s?)\s*\)|\btsd\b|['’]000", header):  # noqa: RUF001
+    if re.search(
+        r"(?i)\(\s*[$€£]?\s*'?0{3}s?\s*\)|\bin thousands\b|\bthousands\b|\(\s*in\s+(k|tsd\.?|'000s?)\s*\)|\btsd\b|['’]000",
+        header,
+    ):
         return 3
     if re.search(r"(?i)\bin millions\b|\((in )?(mio\.?|millions?|mm)\b", header):
         return 6
@@ -540,7 +577,22 @@ def is_measure_column(header: str, values: list[str]) -> bool:
     if not distinct or len(distinct) > 40:
         return False
     known = sum(field_of(v)[0] not in {None, "account_id", "period_end"} for v in distinct)
-    named = normalised(header) in {"measure", "metric", "item", "kennzahl", "data point", "mesure", "medida", "misura", "line item", "category", "type", "field", "value type", "statistic"}
+    named = normalised(header) in {
+        "measure",
+        "metric",
+        "item",
+        "kennzahl",
+        "data point",
+        "mesure",
+        "medida",
+        "misura",
+        "line item",
+        "category",
+        "type",
+        "field",
+        "value type",
+        "statistic",
+    }
     return known >= (0.5 if named else 0.8) * len(distinct)
 
 

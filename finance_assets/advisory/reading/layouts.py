@@ -69,6 +69,7 @@ class RawTable:
     delimiter: str = ""
     positional: VendorContract | None = None
     header_line: int = 0
+    inherited: set[int] = field(default_factory=set)
 
     @property
     def rows(self) -> int:
@@ -118,7 +119,9 @@ class _Sorter:
         account = cells[self.account].strip() if self.account is not None and self.account < len(cells) else first
         if re.search(TOTAL, account or first) or (not account and any(re.search(TOTAL, c) for c in filled)):
             return "totals"
-        if match := re.match(r"(?i)^\W*(?:(?:total )?(?:record|row|line|detail)s?\s*(?:count)?|count|anzahl)\b\W*(\d+)?\W*$", first):
+        if match := re.match(
+            r"(?i)^\W*(?:(?:total )?(?:record|row|line|detail)s?\s*(?:count)?|count|anzahl)\b\W*(\d+)?\W*$", first
+        ):
             number = match[1] or (filled[1].strip() if len(filled) > 1 else "")
             if re.fullmatch(r"\d+", number):
                 self.count = int(number)
@@ -278,9 +281,7 @@ def _record_starts(data: bytes) -> tuple[Any, Any] | None:
     return offsets, lines
 
 
-def _columnar(
-    data: bytes, delimiter: str, head: list[Row], found: int, contract: VendorContract | None
-) -> RawTable:
+def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract: VendorContract | None) -> RawTable:
     """Read a table with one header by columns; only lines that do not fit it are looked at one by one."""
     header = [h.strip() for h in head[found].cells]
     body = [r.cells for r in head[found + 1 :] if _filled(r.cells)]
@@ -353,7 +354,13 @@ def _columnar(
     for line, cells in odd:
         first = cells[account].strip() if account is not None and account < len(cells) else ""
         last = line == last_line
-        if last and cut_off and (first in known or len(cells) > 1) and len(cells) < width and not sorter.noise(cells, width):
+        if (
+            last
+            and cut_off
+            and (first in known or len(cells) > 1)
+            and len(cells) < width
+            and not sorter.noise(cells, width)
+        ):
             bad.append(BadRow(line, first, "truncated_row", "the last line is cut off"))
             warnings.add("truncated_file")
             continue
@@ -364,9 +371,7 @@ def _columnar(
         elif reason:
             skipped[reason] += 1
         else:
-            bad.append(
-                BadRow(line, first, "wrong_field_count", f"{len(cells)} fields where the header has {width}")
-            )
+            bad.append(BadRow(line, first, "wrong_field_count", f"{len(cells)} fields where the header has {width}"))
     result = RawTable(
         header, columns, pa.array(good_lines, pa.int64()), preamble=preamble, skipped=skipped, bad=bad, warnings=warnings,
         delimiter=delimiter, header_line=head[found].line,
@@ -388,13 +393,21 @@ def _drop_noise(table: RawTable, sorter: _Sorter, account: int | None) -> None:
     if table.rows == 0:
         return
     key = table.columns[account if account is not None else 0]
-    suspicious = pc.or_(pc.equal(key, ""), pc.match_substring_regex(key, r"(?i)tot|summe|gesamt|insges|suma|somma|sous|page|end of|[*=#-]{2,}|count|record"))
+    suspicious = pc.or_(
+        pc.equal(key, ""),
+        pc.match_substring_regex(
+            key, r"(?i)tot|summe|gesamt|insges|suma|somma|sous|page|end of|[*=#-]{2,}|count|record"
+        ),
+    )
     first = naming.normalised(table.headers[account if account is not None else 0])
     suspicious = pc.or_(suspicious, pc.equal(pc.utf8_lower(key), table.headers[account or 0].casefold()))
     # Text with several words and no other cell that is filled can only be a note.
     suspicious = pc.or_(suspicious, pc.match_substring_regex(key, r"\S\s+\S+\s+\S"))
     if sorter.footers:
-        suspicious = pc.fill_null(pc.or_(suspicious, pc.match_substring_regex(key, "|".join(f"(?i)^{re.escape(f)}" for f in sorter.footers))), True)
+        suspicious = pc.fill_null(
+            pc.or_(suspicious, pc.match_substring_regex(key, "|".join(f"(?i)^{re.escape(f)}" for f in sorter.footers))),
+            True,
+        )
     del first
     indices = pc.indices_nonzero(suspicious).to_numpy()
     if len(indices) == 0:
@@ -498,14 +511,21 @@ def _positional(data: bytes, delimiter: str, contract: VendorContract) -> RawTab
             skipped["footers"] += 1
             continue
         if fixed:
-            short = len(line.rstrip()) < min(length, max((s.end or 0) for s in specs if s.name in MUST) if any(s.name in MUST for s in specs) else length)
-            if short or (contract.record_length and len(line) > contract.record_length and line[contract.record_length :].strip()):
+            short = len(line.rstrip()) < min(
+                length,
+                max((s.end or 0) for s in specs if s.name in MUST) if any(s.name in MUST for s in specs) else length,
+            )
+            if short or (
+                contract.record_length and len(line) > contract.record_length and line[contract.record_length :].strip()
+            ):
                 if not contract.detail_prefix and _prose(line.split()):
                     skipped["footers"] += 1
                     continue
                 cut = number == last_line and not data.endswith(b"\n")
                 account = next((line[s.start : s.end].strip() for s in specs if s.name == "account_id"), "")
-                bad.append(BadRow(number, account, "truncated_row" if cut else "wrong_record_length", "not the record length"))
+                bad.append(
+                    BadRow(number, account, "truncated_row" if cut else "wrong_record_length", "not the record length")
+                )
                 if cut:
                     warnings.add("truncated_file")
                 continue
@@ -526,7 +546,11 @@ def _positional(data: bytes, delimiter: str, contract: VendorContract) -> RawTab
             if not contract.detail_prefix:
                 place = next((i for i, s in enumerate(specs) if s.name == "account_id"), 0)
                 sorter = _Sorter([], place, contract.footers, skipped)
-                reason = sorter.noise(cells, len(specs)) if re.search(TOTAL, cells[place]) or not cells[place].strip() else None
+                reason = (
+                    sorter.noise(cells, len(specs))
+                    if re.search(TOTAL, cells[place]) or not cells[place].strip()
+                    else None
+                )
                 if reason:
                     skipped[reason] += 1
                     continue
@@ -550,12 +574,14 @@ MUST = frozenset({"account_id", "period_end", "ending_market_value"})
 
 
 def _is_kind(kind: str, prefix: str, fixed: bool) -> bool:
-    return kind.startswith(prefix) if fixed else kind.strip() == prefix.strip() or (len(prefix) > 3 and kind.startswith(prefix))
+    return (
+        kind.startswith(prefix)
+        if fixed
+        else kind.strip() == prefix.strip() or (len(prefix) > 3 and kind.startswith(prefix))
+    )
 
 
-def _check_trailer(
-    table: RawTable, contract: VendorContract, found: tuple[str, list[str]] | None, fixed: bool
-) -> None:
+def _check_trailer(table: RawTable, contract: VendorContract, found: tuple[str, list[str]] | None, fixed: bool) -> None:
     """Compare the control record with what was read."""
     trailer = contract.trailer
     if trailer is None:
@@ -606,7 +632,9 @@ def _check_trailer(
             continue
         place = table.headers.index(name)
         spec = contract.fields[place]
-        picture = trailer.sum_pictures.get(name) or (None if "." in text else spec.picture or contract.pictures.get(name))
+        picture = trailer.sum_pictures.get(name) or (
+            None if "." in text else spec.picture or contract.pictures.get(name)
+        )
         mark = contract.decimal or "."
         total = parse_number(implied(text, picture) if picture else text, mark)
         values = [parse_number(v, "." if spec.picture else mark) for v in table.columns[place].to_pylist()]
@@ -654,9 +682,7 @@ def _section(cells: list[str], contract: VendorContract | None) -> tuple[str, st
         return None
     match = _SECTION.match(filled[0])
     rest = match["rest"].strip() if match else ""
-    if match is None and len(filled) in (2, 3) and naming.field_of(filled[0].rstrip(":"))[0] == "account_id":
-        rest = filled[1]
-    elif match and not rest and len(filled) > 1:
+    if (match is None and len(filled) in (2, 3) and naming.field_of(filled[0].rstrip(":"))[0] == "account_id") or (match and not rest and len(filled) > 1):
         rest = filled[1]
     if not rest:
         return None
@@ -700,13 +726,17 @@ def grid_tables(rows: Iterable[Row], contract: VendorContract | None = None, mem
             skipped["blank_lines"] += 1
             continue
         section = _section(row.cells, contract)
-        if section is not None and (builder is None or builder.sectioned or not builder.rows or (contract and contract.section_pattern)):
+        if section is not None and (
+            builder is None or builder.sectioned or not builder.rows or (contract and contract.section_pattern)
+        ):
             account, currency = section[0], section[1]
             skipped["section_rows"] += 1
             continue
         if naming.is_header(row.cells, aliases):
             fields = naming.fields_of(row.cells, aliases)
-            same = builder is not None and [naming.normalised(c) for c in row.cells] == [naming.normalised(c) for c in builder.header]
+            same = builder is not None and [naming.normalised(c) for c in row.cells] == [
+                naming.normalised(c) for c in builder.header
+            ]
             if builder is not None and same:
                 skipped["repeated_headers"] += 1
                 continue
@@ -715,8 +745,18 @@ def grid_tables(rows: Iterable[Row], contract: VendorContract | None = None, mem
             if not months and previous and naming.month_columns(previous):
                 header = _two_rows(previous, header)
                 months = naming.month_columns(header)
-            if builder is None or not builder.rows or set(fields) - set(naming.fields_of(builder.header, aliases)) or "account_id" not in fields:
-                builder = _Builder(header, row.line, "account_id" not in fields, _Sorter(header, fields.get("account_id"), footers, skipped))
+            if (
+                builder is None
+                or not builder.rows
+                or set(fields) - set(naming.fields_of(builder.header, aliases))
+                or "account_id" not in fields
+            ):
+                builder = _Builder(
+                    header,
+                    row.line,
+                    "account_id" not in fields,
+                    _Sorter(header, fields.get("account_id"), footers, skipped),
+                )
                 tables.append(builder)
                 continue
         previous = row.cells
@@ -732,7 +772,9 @@ def grid_tables(rows: Iterable[Row], contract: VendorContract | None = None, mem
             continue
         builder.add(row, account, currency)
     found = [b.table(preamble, skipped, member) for b in tables if b.rows or b.bad or len(tables) == 1]
-    return [t for table in found for t in ([_unpivoted(table, aliases)] if naming.month_columns(table.headers) else [table])]
+    return [
+        t for table in found for t in ([_unpivoted(table, aliases)] if naming.month_columns(table.headers) else [table])
+    ]
 
 
 def _two_rows(upper: list[str], lower: list[str]) -> list[str]:
@@ -742,7 +784,11 @@ def _two_rows(upper: list[str], lower: list[str]) -> list[str]:
         above = upper[i].strip() if i < len(upper) else ""
         below = lower[i].strip() if i < len(lower) else ""
         period = above or period
-        out.append(f"{period} {below}".strip() if period and naming.month_of(period) and below and naming.field_of(below)[0] != "account_id" else below or above)
+        out.append(
+            f"{period} {below}".strip()
+            if period and naming.month_of(period) and below and naming.field_of(below)[0] != "account_id"
+            else below or above
+        )
     return out
 
 
@@ -770,7 +816,9 @@ class _Builder:
         wide = any(c.strip() for c in row.cells[width:])
         if wide or len(row.cells) < width - 3 - width // 2:
             place = self.sorter.account
-            own = account if self.sectioned else row.cells[place] if place is not None and place < len(row.cells) else ""
+            own = (
+                account if self.sectioned else row.cells[place] if place is not None and place < len(row.cells) else ""
+            )
             self.bad.append(BadRow(row.line, own, "wrong_field_count", f"{len(row.cells)} cells"))
             return
         self.rows.append((row, account, currency))
@@ -779,7 +827,9 @@ class _Builder:
         headers, width = list(self.header), len(self.header)
         columns, native = [], {}
         for i in range(width):
-            columns.append(trimmed(pa.array([r.cells[i] if i < len(r.cells) else "" for r, _, _ in self.rows], pa.string())))
+            columns.append(
+                trimmed(pa.array([r.cells[i] if i < len(r.cells) else "" for r, _, _ in self.rows], pa.string()))
+            )
             typed = [i in r.native for r, _, _ in self.rows]
             if any(typed):
                 native[i] = pa.array(typed, pa.bool_())
@@ -968,9 +1018,13 @@ def workbook_tables(data: bytes, contract: VendorContract | None = None) -> list
 def _positional_grid(rows: list[Row], contract: VendorContract, title: str) -> RawTable:
     kept = [r for r in rows if _filled(r.cells)]
     names = [s.name for s in contract.fields]
-    columns = [pa.array([r.cells[i].strip() if i < len(r.cells) else "" for r in kept], pa.string()) for i in range(len(names))]
+    columns = [
+        pa.array([r.cells[i].strip() if i < len(r.cells) else "" for r in kept], pa.string()) for i in range(len(names))
+    ]
     native = {i: pa.array([i in r.native for r in kept], pa.bool_()) for i in range(len(names))}
-    return RawTable(names, columns, pa.array([r.line for r in kept], pa.int64()), member=title, native=native, positional=contract)
+    return RawTable(
+        names, columns, pa.array([r.line for r in kept], pa.int64()), member=title, native=native, positional=contract
+    )
 
 
 def _sheet_rows(sheet: Any) -> Iterator[Row]:
@@ -999,7 +1053,7 @@ class _Decoder(json.JSONDecoder):
 
     def __init__(self) -> None:
         super().__init__(parse_float=_number, parse_int=_number, parse_constant=lambda _: _Native(_NOT_FINITE))
-        parse: Callable[..., tuple[dict[str, Any], int]] = self.parse_object
+        parse: Callable[..., tuple[dict[str, Any], int]] = json.decoder.JSONObject  # type: ignore[attr-defined]
 
         def positioned(s_and_end: tuple[str, int], *args: Any) -> tuple[dict[str, Any], int]:
             made, end = parse(s_and_end, *args)
@@ -1080,6 +1134,7 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
     except RecursionError as error:
         raise FileRejected("malformed_json") from error
     flat: list[tuple[dict[str, Any], int]] = []
+    from_above: set[str] = set()
     preamble: list[str] = []
     for document, number in documents:
         root = document
@@ -1093,20 +1148,23 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
                     root = root[int(part)]
                 elif part not in {"*", ""}:
                     raise FileRejected("unknown_schema")
-            _expand(root, "", context, flat, None)
+            _expand(root, "", context, flat, None, from_above)
         else:
             if isinstance(root, dict):
                 preamble += [v for v in root.values() if isinstance(v, str) and not isinstance(v, _Native)][:10]
                 for nested in root.values():
                     if isinstance(nested, dict):
-                        preamble += [v for v in nested.values() if isinstance(v, str) and not isinstance(v, _Native)][:10]
-            _expand(root, "", {}, flat, None)
+                        preamble += [v for v in nested.values() if isinstance(v, str) and not isinstance(v, _Native)][
+                            :10
+                        ]
+            _expand(root, "", {}, flat, None, from_above)
         if not offsets_absolute:
             flat[:] = [(r, -number if at >= 0 else at) for r, at in flat]
     if not flat:
         if bad:
             raise FileRejected("malformed_json")
-        raise FileRejected("empty_file" if documents and not documents[0][0] else "unknown_schema")
+        nothing = bool(documents) and not [k for k in documents[0][0] if k != _LINE]
+        raise FileRejected("empty_file" if nothing else "unknown_schema")
     names: dict[str, None] = {}
     for record, _ in flat:
         for name in record:
@@ -1120,14 +1178,30 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
         if any(typed):
             native[i] = pa.array(typed, pa.bool_())
     at = [line_of(offset) if offset >= 0 else -offset for _, offset in flat]
-    table = RawTable(headers, columns, pa.array(at, pa.int64()), native=native, preamble=preamble, skipped=skipped, bad=bad, warnings=warnings)
+    table = RawTable(
+        headers,
+        columns,
+        pa.array(at, pa.int64()),
+        native=native,
+        preamble=preamble,
+        skipped=skipped,
+        bad=bad,
+        warnings=warnings,
+    )
+    table.inherited = {i for i, name in enumerate(headers) if name in from_above}
     fields = naming.fields_of(headers, contract.columns if contract else {})
     if "account_id" in fields:
-        names_of = [i for i, h in enumerate(headers) if naming.normalised(h.split(".")[-1]) in {"name", "grouping", "level", "type", "label"}]
+        names_of = [
+            i
+            for i, h in enumerate(headers)
+            if naming.normalised(h.split(".")[-1]) in {"name", "grouping", "level", "type", "label"}
+        ]
         mask = []
         for row in range(table.rows):
             cells_here = [columns[fields["account_id"]][row].as_py(), *(columns[i][row].as_py() for i in names_of)]
-            total = bool(re.search(TOTAL, cells_here[0])) or (not cells_here[0] and any(re.search(TOTAL, c) for c in cells_here))
+            total = bool(re.search(TOTAL, cells_here[0])) or (
+                not cells_here[0] and any(re.search(TOTAL, c) for c in cells_here)
+            )
             mask.append(not total)
             skipped["totals"] += total
         if not all(mask):
@@ -1158,7 +1232,8 @@ def _whole(decoder: json.JSONDecoder, text: str) -> tuple[Any, int | None]:
         start = len(text) - len(text.lstrip())
         if not text[start:].startswith("["):
             raise FileRejected("malformed_json") from error
-    made, position = [], start + 1
+    made: list[Any] = []
+    position = start + 1
     space = re.compile(r"[\s,]*")
     while True:
         match = space.match(text, position)
@@ -1167,9 +1242,10 @@ def _whole(decoder: json.JSONDecoder, text: str) -> tuple[Any, int | None]:
             return made, None if position < len(text) else len(text.rstrip()) - 1
         try:
             element, position = decoder.raw_decode(text, position)
-        except ValueError as error:
+        except json.JSONDecodeError as error:
             # Only the end may be missing: damage in the middle makes everything after it doubtful.
-            if not made or "\n{" in text[position + 1 :] or "}," in text[position + 1 :]:
+            ran_out = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string")
+            if not made or not ran_out:
                 raise FileRejected("malformed_json") from error
             return made, position
         made.append(element)
@@ -1210,14 +1286,30 @@ def _children(node: dict[str, Any], prefix: str) -> list[tuple[str, list[Any]]]:
             if value and all(isinstance(v, dict) for v in value):
                 found.append((name, value))
             elif value and all(isinstance(v, list) for v in value):
-                titles = next((v for k, v in node.items() if k in {"columns", "headers", "fields", "header"} and isinstance(v, list)), None)
+                titles = next(
+                    (
+                        v
+                        for k, v in node.items()
+                        if k in {"columns", "headers", "fields", "header"} and isinstance(v, list)
+                    ),
+                    None,
+                )
                 if titles and all(isinstance(t, (str, dict)) for t in titles):
-                    heads = [t if isinstance(t, str) else str(t.get("name") or t.get("key") or t.get("label")) for t in titles]
-                    found.append((name, [{**dict(zip(heads, v, strict=False)), _LINE: node.get(_LINE, 0)} for v in value]))
+                    heads = [
+                        t if isinstance(t, str) else str(t.get("name") or t.get("key") or t.get("label"))
+                        for t in titles
+                    ]
+                    found.append(
+                        (name, [{**dict(zip(heads, v, strict=False)), _LINE: node.get(_LINE, 0)} for v in value])
+                    )
         elif isinstance(value, dict):
             keyed = _keyed(value)
             if keyed:
-                label = "period" if all(naming.month_of(k) or re.fullmatch(r"\d{4}-\d{2}-\d{2}", k) for k, _ in keyed) else "account_id"
+                label = (
+                    "period"
+                    if all(naming.month_of(k) or re.fullmatch(r"\d{4}-\d{2}-\d{2}", k) for k, _ in keyed)
+                    else "account_id"
+                )
                 found.append((name, [{label: k, **v} for k, v in keyed]))
             else:
                 found += _children(value, name)
@@ -1225,18 +1317,23 @@ def _children(node: dict[str, Any], prefix: str) -> list[tuple[str, list[Any]]]:
 
 
 def _expand(
-    node: Any, prefix: str, context: dict[str, Any], out: list[tuple[dict[str, Any], int]], parent: dict[str, Any] | None
+    node: Any,
+    prefix: str,
+    context: dict[str, Any],
+    out: list[tuple[dict[str, Any], int]],
+    parent: dict[str, Any] | None,
+    from_above: set[str],
 ) -> None:
     """Write out the leaves of a document as flat records that carry what stands above them."""
     if isinstance(node, list):
         for element in node:
-            _expand(element, prefix, context, out, parent)
+            _expand(element, prefix, context, out, parent, from_above)
         return
     if not isinstance(node, dict):
         return
     keyed = _keyed(node) if parent is None else []
     if keyed:
-        _expand([{"account_id": k, **v} for k, v in keyed], prefix, context, out, node)
+        _expand([{"account_id": k, **v} for k, v in keyed], prefix, context, out, node, from_above)
         return
     own: dict[str, Any] = dict(context)
     _scalars(node, prefix, own)
@@ -1256,7 +1353,8 @@ def _expand(
                     passed.setdefault(key, value)
         last = name.split(".")[-1]
         path = prefix if tree and prefix.split(".")[-1] == last else name
-        _expand(rows, path, passed, out, node)
+        from_above |= set(passed)
+        _expand(rows, path, passed, out, node, from_above)
 
 
 def _holder(node: dict[str, Any], name: str, prefix: str) -> dict[str, Any]:
@@ -1319,7 +1417,11 @@ def parquet_tables(data: bytes) -> list[RawTable]:
         else:
             text = pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
         columns.append(trimmed(text))
-    return [RawTable(list(table.column_names), columns, pa.array(np.arange(1, table.num_rows + 1), pa.int64()), native=native)]
+    return [
+        RawTable(
+            list(table.column_names), columns, pa.array(np.arange(1, table.num_rows + 1), pa.int64()), native=native
+        )
+    ]
 
 
 __all__ = [

@@ -61,9 +61,11 @@ def _positional(contract: VendorContract, lines: list[str], latest: date) -> flo
     if contract.layout == "fixed_width":
         if contract.header_prefix and not lines[0].startswith(contract.header_prefix):
             return 0.0
-        details = [x for x in lines if x.startswith(contract.detail_prefix)] if contract.detail_prefix else [
-            x for x in lines if not any(p and x.startswith(p) for p in prefixes)
-        ]
+        details = (
+            [x for x in lines if x.startswith(contract.detail_prefix)]
+            if contract.detail_prefix
+            else [x for x in lines if not any(p and x.startswith(p) for p in prefixes)]
+        )
         if contract.detail_prefix and len(details) < 0.5 * max(1, len(lines) - 2):
             return 0.0
         length = contract.record_length or max((s.end or 0) for s in contract.fields)
@@ -87,7 +89,11 @@ def _positional(contract: VendorContract, lines: list[str], latest: date) -> flo
             if len(rows) < 0.5 * max(1, len(cells) - 2):
                 return 0.0
         else:
-            rows = [c for c in cells if not any(p and c[index : index + 1] and c[index].strip().startswith(p) for p in prefixes)]
+            rows = [
+                c
+                for c in cells
+                if not any(p and c[index : index + 1] and c[index].strip().startswith(p) for p in prefixes)
+            ]
             if rows and Counter(len(c) for c in rows).most_common(1)[0][0] != len(contract.fields):
                 return 0.0
             if rows and naming.is_header(rows[0]):
@@ -159,12 +165,21 @@ def match_contracts(
         else:
             if contract.columns and header:
                 wanted = [h for h in contract.columns if naming.normalised(h)]
-                hits = sum(h in present or naming.normalised(h) in present or any(naming.normalised(p) == naming.normalised(h) for p in present) for h in wanted)
+                hits = sum(
+                    h in present
+                    or naming.normalised(h) in present
+                    or any(naming.normalised(p) == naming.normalised(h) for p in present)
+                    for h in wanted
+                )
                 if wanted and hits >= 2 and hits >= 0.6 * len(wanted):
                     score = max(score, 0.5 + 0.4 * hits / len(wanted))
             if contract.section_pattern and any(_found(contract.section_pattern, line) for line in lines[:400]):
                 score = max(score, 0.7)
-            if contract.json_rows and kind == "json" and all(f'"{p}"' in head for p in contract.json_rows.split(".") if p and not p.isdigit() and p != "*"):
+            if (
+                contract.json_rows
+                and kind == "json"
+                and all(f'"{p}"' in head for p in contract.json_rows.split(".") if p and not p.isdigit() and p != "*")
+            ):
                 score = max(score, 0.6)
         vendor = re.escape(contract.vendor.replace("_", " "))
         if len(contract.vendor) >= 3 and re.search(rf"(?i)(?<![a-z0-9]){vendor}(?![a-z0-9])", titles.replace("_", " ")):

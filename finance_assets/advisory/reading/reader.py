@@ -116,7 +116,7 @@ def read_vendor_file(
     *,
     contracts: Sequence[VendorContract] = (),
     received_at: datetime,
-    seen: Mapping[str, str] = {},  # noqa: B006 - never changed
+    seen: Mapping[str, str] = {},
 ) -> FileReading:
     """Read one vendor file.
 
@@ -154,7 +154,19 @@ def read_vendor_file(
 
 def _refused(name: str, digest: str, action: str, reason: str) -> FileReading:
     return FileReading(
-        name, digest, action, "unknown", None, 0.0, None, reason, [], ROWS.empty_table(), QUARANTINED.empty_table(), {}, None
+        name,
+        digest,
+        action,
+        "unknown",
+        None,
+        0.0,
+        None,
+        reason,
+        [],
+        ROWS.empty_table(),
+        QUARANTINED.empty_table(),
+        {},
+        None,
     )
 
 
@@ -171,7 +183,13 @@ def _read(data: bytes, name: str, contracts: Sequence[VendorContract], latest: d
             reasons.append("html_content" if member.kind == "html" else f"{member.kind}_content")
             continue
         if member.kind not in {"text", "xlsx", "parquet"}:
-            raise FileRejected("html_content" if member.kind == "html" else "empty_file" if member.kind == "empty" else f"{member.kind}_content")
+            raise FileRejected(
+                "html_content"
+                if member.kind == "html"
+                else "empty_file"
+                if member.kind == "empty"
+                else f"{member.kind}_content"
+            )
         mark = (len(part.tables), len(part.quarantined), set(part.warnings), Counter(part.skipped))
         try:
             _read_member(member, member.name or name, contracts, latest, part)
@@ -235,7 +253,14 @@ def _glance(kind: str, content: bytes) -> tuple[str, list[str] | None]:
         found = naming.find_header(rows)
         if found is None:
             width = max((len(r) for r in rows), default=0)
-            found = next((i for i, r in enumerate(rows) if len(r) == width and width > 2 and not any(re.search(r"\d{3}", c) for c in r)), None)
+            found = next(
+                (
+                    i
+                    for i, r in enumerate(rows)
+                    if len(r) == width and width > 2 and not any(re.search(r"\d{3}", c) for c in r)
+                ),
+                None,
+            )
         return head, rows[found] if found is not None else None
     if kind == "json":
         head = content[: 1 << 16].decode("utf-8", "replace")
@@ -255,7 +280,10 @@ def _sheet_text(content: bytes) -> tuple[str, list[str] | None]:
 
     try:
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        rows = [[str(c) if c is not None else "" for c in row] for row in book.worksheets[0].iter_rows(max_row=40, max_col=200, values_only=True)]
+        rows = [
+            [str(c) if c is not None else "" for c in row]
+            for row in book.worksheets[0].iter_rows(max_row=40, max_col=200, values_only=True)
+        ]
         book.close()
     except Exception:  # the library raises whatever a damaged part makes it raise
         return "", None
@@ -264,9 +292,7 @@ def _sheet_text(content: bytes) -> tuple[str, list[str] | None]:
     return "\n".join(" ".join(c for c in r if c) for r in rows), header
 
 
-def _read_member(
-    member: Member, name: str, contracts: Sequence[VendorContract], latest: date, part: _Part
-) -> None:
+def _read_member(member: Member, name: str, contracts: Sequence[VendorContract], latest: date, part: _Part) -> None:
     by_name = named_contract(contracts, name)
     try:
         kind, content = _content(member)
@@ -274,16 +300,24 @@ def _read_member(
         encoded = [c for c in contracts if c.encoding]
         if rejected.reason not in {"undecodable", "binary_content"} or not encoded:
             raise
-        kind, content = _content(member, encoded[0].encoding if len(encoded) == 1 else by_name.encoding if by_name else None)
+        kind, content = _content(
+            member, encoded[0].encoding if len(encoded) == 1 else by_name.encoding if by_name else None
+        )
     head, header = _glance(kind, content)
     matches = match_contracts(contracts, kind, head, header, latest)
     if matches and matches[0].contract.encoding and member.kind == "text":
         kind, content = _content(member, matches[0].contract.encoding)
     contract: VendorContract | None = matches[0].contract if matches else None
-    if len(matches) > 1 and matches[0].score == matches[1].score and by_name in (matches[0].contract, matches[1].contract):
+    if (
+        len(matches) > 1
+        and matches[0].score == matches[1].score
+        and by_name in (matches[0].contract, matches[1].contract)
+    ):
         contract = by_name
     noted: set[str] = set()
-    terms = by_name is not None and (by_name.id_width or by_name.date_order or by_name.date_formats or by_name.pictures or by_name.decimal)
+    terms = by_name is not None and (
+        by_name.id_width or by_name.date_order or by_name.date_formats or by_name.pictures or by_name.decimal
+    )
     if contract is None and terms and by_name is not None and not by_name.positional:
         contract = by_name
         noted.add("contract_by_name")
@@ -363,7 +397,13 @@ def _grains(typed: Interpreted, contract: VendorContract | None, table: RawTable
     """Return the grain by row where a column states it, and the grain of the table."""
     good = np.ones(len(typed.lines), bool)
     good[list(typed.bad)] = False
-    stated = "|".join([typed.title, typed.date_header, *(table.headers[i] for c in ("return_net", "return_gross") for i in typed.mapping.columns.get(c, []))])
+    stated = "|".join(
+        [
+            typed.title,
+            typed.date_header,
+            *(table.headers[i] for c in ("return_net", "return_gross") for i in typed.mapping.columns.get(c, [])),
+        ]
+    )
     grain = contract.granularity if contract and contract.granularity else None
     if grain is None:
         grain = _inferred_grain(typed, pa.array(good), stated)
@@ -388,7 +428,11 @@ def _inferred_grain(typed: Interpreted, good: Any, stated: str) -> str:
     account = pc.filter(typed.account, good)
     if len(ends) == 0:
         return "monthly"
-    dates64 = pc.cast(pc.cast(ends, pa.timestamp("s")), pa.timestamp("s")).to_numpy(zero_copy_only=False).astype("datetime64[D]")
+    dates64 = (
+        pc.cast(pc.cast(ends, pa.timestamp("s")), pa.timestamp("s"))
+        .to_numpy(zero_copy_only=False)
+        .astype("datetime64[D]")
+    )
     months = dates64.astype("datetime64[M]").astype(np.int64)
     codes = account.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     days = dates64.astype(np.int64)
@@ -432,7 +476,11 @@ def _canonical(
     """Build canonical rows of the good rows of one table."""
     size = table.rows
     by_row, grain = _grains(typed, contract, table)
-    grains = pa.array([g or grain for g in by_row], pa.string()) if by_row else pa.array([grain], pa.string()).take(pa.array(np.zeros(size, np.int64)))
+    grains = (
+        pa.array([g or grain for g in by_row], pa.string())
+        if by_row
+        else pa.array([grain], pa.string()).take(pa.array(np.zeros(size, np.int64)))
+    )
     flags: dict[int, list[str]] = {}
     ends, stated = _period_ends(typed, grains, flags, part, bool(by_row))
     money = dict(typed.money)
@@ -441,8 +489,16 @@ def _canonical(
     if contributions is not None or distributions is not None:
         given = [a for a in (contributions, distributions) if a is not None]
         zero = pa.scalar(Decimal(0), _MONEY_TYPE)
-        c = pc.fill_null(contributions, zero) if contributions is not None else pa.nulls(size, _MONEY_TYPE).fill_null(zero)
-        d = pc.fill_null(distributions, zero) if distributions is not None else pa.nulls(size, _MONEY_TYPE).fill_null(zero)
+        c = (
+            pc.fill_null(contributions, zero)
+            if contributions is not None
+            else pa.nulls(size, _MONEY_TYPE).fill_null(zero)
+        )
+        d = (
+            pc.fill_null(distributions, zero)
+            if distributions is not None
+            else pa.nulls(size, _MONEY_TYPE).fill_null(zero)
+        )
         computed = pc.cast(pc.subtract(c, d), _MONEY_TYPE)
         known = pc.is_valid(given[0])
         for other in given[1:]:
@@ -497,7 +553,20 @@ def _period_ends(
     odd = [d for d in distinct if d is not None and d != month_end(d.year, d.month)]
     if not odd:
         return typed.period_end, stated_default
-    label_only = typed.date_header in {"month", "monat", "mois", "mes", "mese", "period", "reporting month", "reporting period", "periode", "periodo", "quarter", "year month"}
+    label_only = typed.date_header in {
+        "month",
+        "monat",
+        "mois",
+        "mes",
+        "mese",
+        "period",
+        "reporting month",
+        "reporting period",
+        "periode",
+        "periodo",
+        "quarter",
+        "year month",
+    }
     firsts = [d for d in odd if d.day == 1]
     moved: dict[date, date] = {}
     off: set[date] = set()
@@ -538,7 +607,9 @@ def _finished(part: _Part, name: str, digest: str) -> FileReading:
     rows = _without_duplicates(rows, part)
     if rows.num_rows:
         # Most deliveries are sorted already; the check costs less than the sort.
-        order = pc.sort_indices(rows, [("account_id", "ascending"), ("period_end", "ascending"), ("granularity", "ascending")])
+        order = pc.sort_indices(
+            rows, [("account_id", "ascending"), ("period_end", "ascending"), ("granularity", "ascending")]
+        )
         rows = rows.take(order).combine_chunks()
         rows = _flagged(rows, part)
     elif not part.quarantined:
@@ -546,7 +617,9 @@ def _finished(part: _Part, name: str, digest: str) -> FileReading:
     codes = pc.unique(rows["flags"]).to_pylist() if rows.num_rows else []
     for text in codes:
         part.warnings |= {code.partition(":")[0] for code in text.split(";") if code}
-    quarantined = pa.Table.from_pylist(sorted(part.quarantined, key=lambda q: (q["member"], q["line"])), schema=QUARANTINED)
+    quarantined = pa.Table.from_pylist(
+        sorted(part.quarantined, key=lambda q: (q["member"], q["line"])), schema=QUARANTINED
+    )
     if rows.num_rows == 0 and quarantined.num_rows:
         action, reason = "quarantine_file", "no_good_rows"
     elif part.warnings or quarantined.num_rows:
@@ -592,7 +665,13 @@ def _without_duplicates(rows: pa.Table, part: _Part) -> pa.Table:
         drop.update(group)
         for row in group:
             part.quarantined.append(
-                _quarantine(rows["line"][row].as_py(), rows["member"][row].as_py(), key[0], "duplicate_conflict", f"{len(group)} rows of one account and period differ")
+                _quarantine(
+                    rows["line"][row].as_py(),
+                    rows["member"][row].as_py(),
+                    key[0],
+                    "duplicate_conflict",
+                    f"{len(group)} rows of one account and period differ",
+                )
             )
     mask = np.ones(rows.num_rows, bool)
     mask[list(drop)] = False
@@ -624,10 +703,16 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
 
         return amount
 
-    codes = pc.dictionary_encode(rows["account_id"].combine_chunks() if isinstance(rows["account_id"], pa.ChunkedArray) else rows["account_id"])
+    codes = pc.dictionary_encode(
+        rows["account_id"].combine_chunks() if isinstance(rows["account_id"], pa.ChunkedArray) else rows["account_id"]
+    )
     codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
     account = codes.indices.to_numpy(zero_copy_only=False)
-    grain = rows["granularity"].combine_chunks().dictionary_encode() if isinstance(rows["granularity"], pa.ChunkedArray) else rows["granularity"].dictionary_encode()
+    grain = (
+        rows["granularity"].combine_chunks().dictionary_encode()
+        if isinstance(rows["granularity"], pa.ChunkedArray)
+        else rows["granularity"].dictionary_encode()
+    )
     grain_code, grain_names = grain.indices.to_numpy(zero_copy_only=False), grain.dictionary.to_pylist()
     days = pc.cast(rows["period_end"], pa.int32()).to_numpy()
     months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
@@ -654,7 +739,9 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
         prior = np.full(size, np.nan)
         prior[1:] = emv[:-1]
         breaks = follows & (np.abs(bmv - prior) > 0.005 + 1e-12 * np.abs(prior))
-        raise_flag(breaks, "rollforward_break", cents((1, "beginning_market_value", 0), (-1, "ending_market_value", -1)))
+        raise_flag(
+            breaks, "rollforward_break", cents((1, "beginning_market_value", 0), (-1, "ending_market_value", -1))
+        )
         raise_flag(gap & ~closed, "missing_period")
         raise_flag((bmv < 0) | (emv < 0), "negative_market_value")
         raise_flag((bmv > 0) & (emv != 0) & (np.abs(flow) >= LARGE_FLOW * bmv), "large_cash_flow")
@@ -678,7 +765,9 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
                 continue
             start = np.where(follows, prior, np.nan) if no_bmv else bmv
             gain_ = emv - start - flow + back
-            candidates = np.stack([np.where(start + w * flow > 0, gain_ / (start + w * flow), np.nan) for w in (0.0, 0.5, 1.0)])
+            candidates = np.stack(
+                [np.where(start + w * flow > 0, gain_ / (start + w * flow), np.nan) for w in (0.0, 0.5, 1.0)]
+            )
             candidates[:2, :] = np.where(start <= 0, np.nan, candidates[:2, :])
             low = np.nanmin(np.where(np.isnan(candidates), np.inf, candidates), axis=0)
             high = np.nanmax(np.where(np.isnan(candidates), -np.inf, candidates), axis=0)

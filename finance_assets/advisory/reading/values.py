@@ -155,7 +155,7 @@ def _any(mask: Any) -> bool:
     return bool(pc.any(mask).as_py())
 
 
-def parse_number(text: str, mark: str = ".") -> Decimal | None | str:
+def parse_number(text: str, mark: str = ".") -> Decimal | str | None:
     """Read one number.
 
     Parameters
@@ -240,7 +240,8 @@ def numbers(texts: Any, mark: str = ".", native: Any | None = None, *, round_to:
         result = Numbers(pc.cast(texts, NUMBER), {})
         result.decimals = _max_decimals(texts)
         return result
-    work, styles = texts, set()
+    work = texts
+    styles: set[str] = set()
     lower = pc.utf8_lower(work)
     null = pc.is_in(lower, pa.array(sorted(NULL_WORDS)))
     dashes = pc.is_in(work, pa.array(sorted(DASHES)))
@@ -286,7 +287,7 @@ def numbers(texts: Any, mark: str = ".", native: Any | None = None, *, round_to:
     decimals = _max_decimals(cleaned)
     if len(left):
         patched: dict[int, Decimal | None] = {}
-        cache: dict[tuple[str, bool], Decimal | None | str] = {}
+        cache: dict[tuple[str, bool], Decimal | str | None] = {}
         native_mask = native.to_numpy(zero_copy_only=False) if native is not None else None
         left_texts = pc.take(texts, pa.array(left)).to_pylist()
         for row, text in zip(left.tolist(), left_texts, strict=True):
@@ -310,7 +311,7 @@ def numbers(texts: Any, mark: str = ".", native: Any | None = None, *, round_to:
     )
 
 
-def fitted(value: Decimal | None | str, round_to: int | None = None) -> Decimal | None | str:
+def fitted(value: Decimal | str | None, round_to: int | None = None) -> Decimal | str | None:
     """Return the value if it fits the type of numbers, else why not.
 
     Parameters
@@ -480,13 +481,14 @@ def read_date(text: str, latest: date, formats: tuple[str, ...] = ()) -> DateRea
             orders["mdy"] = (year, first, second)
         if len(match[4]) == 2 and len(match[1]) == 2 and match[2] != ".":
             orders["ymd"] = (_year(match[1], latest), second, int(match[4]))
-        return DateReading("day", {k: d for k, v in orders.items() if (d := _made(*v))})
+        earliest = latest.year - 50 if len(match[4]) == 2 else 1900
+        return DateReading("day", {k: d for k, v in orders.items() if (d := _made(*v)) and d.year >= earliest})
     if re.fullmatch(r"\d{8}", text):
-        a, b, c, d = text[:4], text[4:6], text[6:], text[2:4]
+        a, b, c, middle = text[:4], text[4:6], text[6:], text[2:4]
         orders = {
             "ymd": (int(a), int(b), int(c)),
-            "mdy": (int(text[4:]), int(text[:2]), int(d)),
-            "dmy": (int(text[4:]), int(d), int(text[:2])),
+            "mdy": (int(text[4:]), int(text[:2]), int(middle)),
+            "dmy": (int(text[4:]), int(middle), int(text[:2])),
         }
         return DateReading("day", {k: x for k, v in orders.items() if (x := _made(*v)) and x.year >= 1950})
     if re.fullmatch(r"\d{6}", text):
@@ -496,7 +498,8 @@ def read_date(text: str, latest: date, formats: tuple[str, ...] = ()) -> DateRea
             "mdy": (_year(c, latest), int(a), int(b)),
             "dmy": (_year(c, latest), int(b), int(a)),
         }
-        readings = {k: x for k, v in orders.items() if (x := _made(*v))}
+        # A year of two digits is one of the last fifty.
+        readings = {k: x for k, v in orders.items() if (x := _made(*v)) and x.year >= latest.year - 50}
         if 1950 <= int(text[:4]) <= 2100 and 1 <= int(c) <= 12:
             readings["ym"] = month_end(int(text[:4]), int(c))
         return DateReading("day", readings)
@@ -513,7 +516,9 @@ def read_date(text: str, latest: date, formats: tuple[str, ...] = ()) -> DateRea
     if re.fullmatch(r"\d{5}(\.0+)?", text):
         return single("serial", date(1899, 12, 30) + timedelta(days=int(text[:5])))
     words = re.findall(r"\d+|[^\W\d_]+", text.casefold())
-    words = [w for w in words if w not in {"de", "of", "den", "der", "the", "st", "nd", "rd", "th", "del", "di", "ending"}]
+    words = [
+        w for w in words if w not in {"de", "of", "den", "der", "the", "st", "nd", "rd", "th", "del", "di", "ending"}
+    ]
     if words and words[0] in {"mon", "tue", "wed", "thu", "fri", "sat", "sun"}:
         words = words[1:]
     named = [i for i, w in enumerate(words) if w in MONTHS]
@@ -569,7 +574,9 @@ def choose_order(readings: list[DateReading], latest: date, given: str | None = 
     # A year ahead of the delivery is no date of a report: such a reading does not count as possible.
     horizon = latest + timedelta(days=366)
     open_ones = [
-        {o: d for o, d in r.readings.items() if d <= horizon} for r in readings if r.readings and "any" not in r.readings
+        {o: d for o, d in r.readings.items() if d <= horizon}
+        for r in readings
+        if r.readings and "any" not in r.readings
     ]
     open_ones = [r for r in open_ones if r]
     if not open_ones:
@@ -675,12 +682,7 @@ def dates(
 # --- currencies ------------------------------------------------------------------------------------------------------
 
 ISO_CURRENCIES = frozenset(
-    """AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF
-    CLF CLP CNH CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL
-    HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA
-    MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD
-    RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD
-    UYU UZS VED VES VND VUV WST XAF XCD XOF XPF YER ZAR ZMW ZWG""".split()
+    ["AED", "AFN", "ALL", "AMD", "ANG", "AOA", "ARS", "AUD", "AWG", "AZN", "BAM", "BBD", "BDT", "BGN", "BHD", "BIF", "BMD", "BND", "BOB", "BRL", "BSD", "BTN", "BWP", "BYN", "BZD", "CAD", "CDF", "CHF", "CLF", "CLP", "CNH", "CNY", "COP", "CRC", "CUP", "CVE", "CZK", "DJF", "DKK", "DOP", "DZD", "EGP", "ERN", "ETB", "EUR", "FJD", "FKP", "GBP", "GEL", "GHS", "GIP", "GMD", "GNF", "GTQ", "GYD", "HKD", "HNL", "HTG", "HUF", "IDR", "ILS", "INR", "IQD", "IRR", "ISK", "JMD", "JOD", "JPY", "KES", "KGS", "KHR", "KMF", "KPW", "KRW", "KWD", "KYD", "KZT", "LAK", "LBP", "LKR", "LRD", "LSL", "LYD", "MAD", "MDL", "MGA", "MKD", "MMK", "MNT", "MOP", "MRU", "MUR", "MVR", "MWK", "MXN", "MXV", "MYR", "MZN", "NAD", "NGN", "NIO", "NOK", "NPR", "NZD", "OMR", "PAB", "PEN", "PGK", "PHP", "PKR", "PLN", "PYG", "QAR", "RON", "RSD", "RUB", "RWF", "SAR", "SBD", "SCR", "SDG", "SEK", "SGD", "SHP", "SLE", "SOS", "SRD", "SSP", "STN", "SVC", "SYP", "SZL", "THB", "TJS", "TMT", "TND", "TOP", "TRY", "TTD", "TWD", "TZS", "UAH", "UGX", "USD", "UYU", "UZS", "VED", "VES", "VND", "VUV", "WST", "XAF", "XCD", "XOF", "XPF", "YER", "ZAR", "ZMW", "ZWG"]
 )
 """Codes of ISO 4217 that stand for money."""
 
@@ -691,7 +693,15 @@ _CURRENCY_WORDS = {
     "pound sterling": "GBP", "british pound": "GBP", "pounds sterling": "GBP", "swiss franc": "CHF",
     "japanese yen": "JPY", "yen": "JPY", "canadian dollar": "CAD", "australian dollar": "AUD",
 }  # fmt: skip
-_MINOR_UNITS = {"GBX": "GBP", "GBp": "GBP", "GBPENCE": "GBP", "pence": "GBP", "Pence": "GBP", "PENCE": "GBP", "p": "GBP"}
+_MINOR_UNITS = {
+    "GBX": "GBP",
+    "GBp": "GBP",
+    "GBPENCE": "GBP",
+    "pence": "GBP",
+    "Pence": "GBP",
+    "PENCE": "GBP",
+    "p": "GBP",
+}
 _MINOR_UNITS |= {"ZAc": "ZAR", "ZAC": "ZAR", "ILA": "ILS", "gbx": "GBP", "USX": "USD", "USc": "USD", "EUX": "EUR"}
 
 
@@ -732,7 +742,9 @@ PERSONAL_VALUE = (
 """What looks like a social security number, an e-mail address or a telephone number."""
 
 
-def account_ids(texts: Any, native: Any | None = None, width: int | None = None) -> tuple[Any, dict[int, str], set[str]]:
+def account_ids(
+    texts: Any, native: Any | None = None, width: int | None = None
+) -> tuple[Any, dict[int, str], set[str]]:
     """Type a column of account ids: they are text, and nothing is done to their characters.
 
     Parameters

@@ -305,7 +305,9 @@ def _trailer(sheet: dict[str, Any], one_based: bool) -> Trailer | None:
         place: Any = (int(where[0]) - one_based, int(where[1])) if span else where
         if re.search(r"count|records|num_rows", plain):
             made["count_slice" if span else "count_index"] = place
-        elif match := re.fullmatch(r"(?:sum|total|hash|hash_total|control)_(?:of_)?(.+)|(.+)_(?:sum|total|hash)", plain):
+        elif match := re.fullmatch(
+            r"(?:sum|total|hash|hash_total|control)_(?:of_)?(.+)|(.+)_(?:sum|total|hash)", plain
+        ):
             field = canonical_name(match[1] or match[2])
             if field in CANONICAL:
                 (slices if span else sums)[field] = place
@@ -370,7 +372,9 @@ def contract_from_sheet(vendor: str, sheet: dict[str, Any]) -> VendorContract:
     made: dict[str, Any] = {"vendor": vendor, "version": int(sheet.get("version", 1) or 1)}
     base = _first(sheet, "offset_base", "offsets_start_at", "index_base")
     one_based = str(base) == "1" or bool(sheet.get("one_based"))
-    fixed = bool(_first(sheet, "fixed_width", "fixed")) or str(_first(sheet, "layout", "format", "type")) == "fixed_width"
+    fixed = (
+        bool(_first(sheet, "fixed_width", "fixed")) or str(_first(sheet, "layout", "format", "type")) == "fixed_width"
+    )
     raw_fields = _first(sheet, "detail_fields", "fields", "positions", "field_order", "column_order")
     columns = _first(sheet, "columns", "column_aliases", "aliases", "header_map", "column_map", "headers", "mapping")
     explicit = _first(sheet, "has_header", "header_row")
@@ -418,7 +422,7 @@ def contract_from_sheet(vendor: str, sheet: dict[str, Any]) -> VendorContract:
                 a, b = str(left), str(alias)
                 a_name, b_name = canonical_name(a.partition(":")[0]), canonical_name(b.partition(":")[0])
                 a_known, b_known = a.partition(":")[0] in {*CANONICAL, "return"}, b_name in CANONICAL
-                if a_known and not (b.partition(":")[0] in {*CANONICAL, "return"}):
+                if a_known and b.partition(":")[0] not in {*CANONICAL, "return"}:
                     header, field, note = b, a_name, a.partition(":")[2]
                 elif b_known:
                     header, field, note = a, b_name, b.partition(":")[2]
@@ -466,7 +470,11 @@ def contract_from_sheet(vendor: str, sheet: dict[str, Any]) -> VendorContract:
     for key in ("encoding", "negative_style"):
         made[key] = str(sheet[key]) if sheet.get(key) else None
     mark = _first(sheet, "decimal", "decimal_separator", "decimal_mark")
-    made["decimal"] = {"comma": ",", "dot": ".", "point": "."}.get(str(mark), mark) if mark in (".", ",", "comma", "dot", "point") else None
+    made["decimal"] = (
+        {"comma": ",", "dot": ".", "point": "."}.get(str(mark), mark)
+        if mark in (".", ",", "comma", "dot", "point")
+        else None
+    )
     order = _first(sheet, "date_order")
     if order:
         letters = re.sub(r"[^dmy]", "", re.sub(r"(.)\1+", r"\1", str(order).casefold()))
@@ -483,9 +491,11 @@ def contract_from_sheet(vendor: str, sheet: dict[str, Any]) -> VendorContract:
     made["return_unit"] = _unit(_first(sheet, "return_unit", "return_units", "returns")) or None
     decimals = _first(sheet, "implied_decimals")
     if isinstance(decimals, int):
-        made["pictures"] = {**made.get("pictures", {}), **{name: f"v{decimals}" for name in MONEY}}
+        made["pictures"] = {**made.get("pictures", {}), **dict.fromkeys(MONEY, f"v{decimals}")}
     elif isinstance(decimals, dict):
-        given_pictures = {canonical_name(str(k)): f"v{v}" if isinstance(v, int) else str(v) for k, v in decimals.items()}
+        given_pictures = {
+            canonical_name(str(k)): f"v{v}" if isinstance(v, int) else str(v) for k, v in decimals.items()
+        }
         made["pictures"] = {**made.get("pictures", {}), **given_pictures}
     rows = _first(sheet, "json_rows", "rows_path", "row_path", "json_row_path", "json_path", "records_path", "rows")
     made["json_rows"] = _path(rows) if rows else None
@@ -500,15 +510,30 @@ def contract_from_sheet(vendor: str, sheet: dict[str, Any]) -> VendorContract:
     if prefix and not pattern:
         pattern = rf"^\s*{re.escape(str(prefix).strip())}\s*[:#=,;|]?\s*(?P<account>[^\s,;|]+)"
     made["section_pattern"] = str(pattern) if pattern else None
-    footers = _first(sheet, "footers", "footer", "footer_prefixes", "footer_prefix", "footer_patterns", "skip_rows_starting_with")
+    footers = _first(
+        sheet, "footers", "footer", "footer_prefixes", "footer_prefix", "footer_patterns", "skip_rows_starting_with"
+    )
     if footers:
         made["footers"] = tuple(str(f) for f in (footers if isinstance(footers, list) else [footers]))
-    width = _first(sheet, "id_width", "account_id_width", "account_id_digits", "id_digits", "account_width", "account_id_length", "digits", "zero_pad", "pad_ids_to")
+    width = _first(
+        sheet,
+        "id_width",
+        "account_id_width",
+        "account_id_digits",
+        "id_digits",
+        "account_width",
+        "account_id_length",
+        "digits",
+        "zero_pad",
+        "pad_ids_to",
+    )
     if isinstance(width, dict):
         width = _first(width, "account_id", "account")
     made["id_width"] = int(width) if width else None
     grain = _first(sheet, "granularity", "frequency", "period")
-    made["granularity"] = {"day": "daily", "month": "monthly", "quarter": "quarterly"}.get(str(grain), str(grain)) if grain else None
+    made["granularity"] = (
+        {"day": "daily", "month": "monthly", "quarter": "quarterly"}.get(str(grain), str(grain)) if grain else None
+    )
     if made["granularity"] not in {None, "daily", "monthly", "quarterly"}:
         made["granularity"] = None
     timing = _first(sheet, "timing", "flow_timing")

@@ -1,0 +1,140 @@
+"""A draft of a contract for a file that no contract knows.
+
+Belongs here: what can be seen in an unknown file, written as a contract with the evidence in comments, for a person to
+complete. No value of a cell is repeated, only headers, shapes and counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+from finance_assets.advisory.reading import headers as naming
+from finance_assets.advisory.reading.containers import FileRejected, kind_of, open_members
+from finance_assets.advisory.reading.decoding import to_utf8
+from finance_assets.advisory.reading.layouts import choose_delimiter, records
+from finance_assets.advisory.reading.reader import read_vendor_file
+from finance_assets.advisory.reading.values import number_evidence, trimmed, unique_readings
+
+_ORDERS = ("mdy", "dmy", "ymd")
+
+
+def _shape(text: str) -> str:
+    """Return the shape of a value: digits as 9, letters as A."""
+    plain = re.sub(r"[^\W\d_]", "A", re.sub(r"\d", "9", text.strip()))[:40]
+    return re.sub(r"A{2,}", "A+", re.sub(r"9{5,}", "9+", plain))
+
+
+def _column_evidence(texts: list[str], latest: Any) -> list[str]:
+    import pyarrow as pa
+
+    array = trimmed(pa.array(texts, pa.string()))
+    out = []
+    shapes = Counter(_shape(t) for t in texts if t.strip())
+    if shapes:
+        out.append("shapes: " + ", ".join(f"{s!r} x{n}" for s, n in shapes.most_common(3)))
+    evidence = number_evidence(array)
+    if evidence.dot or evidence.comma:
+        out.append(f"decimal point proved by {evidence.dot} values, decimal comma by {evidence.comma}")
+    elif evidence.ambiguous_dot or evidence.ambiguous_comma:
+        out.append("one mark with three digits after it: thousands or decimals, not provable")
+    _, _, readings = unique_readings(array, latest)
+    dated = [r.readings for r in readings if r is not None and r.readings]
+    if dated and len(dated) >= 0.8 * max(1, len([t for t in set(texts) if t.strip()])):
+        possible = {o: sum("any" in r or o in r for r in dated) for o in _ORDERS}
+        out.append("dates possible as " + ", ".join(f"{o} {n}/{len(dated)}" for o, n in possible.items() if n))
+    return out
+
+
+def propose_contract(data: bytes, name: str) -> str:
+    """Write a draft of a contract for an unknown file.
+
+    Parameters
+    ----------
+    data
+        The delivered bytes.
+    name
+        Name of the file; only names the draft.
+
+    Returns
+    -------
+    str
+        YAML with the evidence as comments.
+    """
+    import yaml
+
+    now = datetime.now(UTC)
+    stem = re.sub(r"[^a-z0-9]+", "_", re.sub(r"\d+", "", name.rpartition("/")[2].rpartition(".")[0].casefold())).strip("_")
+    reading = read_vendor_file(data, name, received_at=now)
+    lines = [
+        "# Draft of a vendor contract. Complete it from what the vendor says, then replay the file.",
+        f"# Content: {kind_of(data)}; without a contract: {reading.action}"
+        + (f" ({reading.file_reason})" if reading.file_reason else "")
+        + (f", {reading.rows.num_rows} rows, score {reading.score}" if reading.rows.num_rows else ""),
+    ]
+    if reading.warnings:
+        lines.append("# Warnings: " + ", ".join(reading.warnings))
+    draft: dict[str, Any] = {"vendor": stem or "new_vendor", "version": 1}
+    try:
+        member = open_members(data)[0]
+        if member.kind != "text":
+            raise FileRejected(member.kind)
+        text, encoding = to_utf8(member.data)
+    except FileRejected as rejected:
+        lines.append(f"# The content is not plain text ({rejected.reason}); columns are named by their headers.")
+        return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)
+    if encoding not in {"utf-8", "utf-8-sig"}:
+        draft["encoding"] = encoding
+    head = text[: 1 << 16].decode("utf-8", "replace")
+    if head.lstrip()[:1] in {"{", "["}:
+        keys = [k for k in dict.fromkeys(re.findall(r'"([^"\\]{1,60})"\s*:', head)) if not naming.is_personal(k)]
+        lines.append("# JSON; keys and what their words say:")
+        lines += [f"#   {key}: {naming.field_of(key)[0]} ({naming.field_of(key)[1]})" for key in keys[:60]]
+        draft |= {"layout": "json", "json_rows": None, "columns": {k: naming.field_of(k)[0] or "ignore" for k in keys[:60]}}
+        return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)
+    filled = [line for line in head.split("\n") if line.strip()]
+    lengths = Counter(len(line) for line in filled)
+    delimiter = choose_delimiter(head)
+    rows = [r.cells for r in records(head, delimiter, limit=300) if any(c.strip() for c in r.cells)]
+    widths = Counter(len(r) for r in rows)
+    if widths and widths.most_common(1)[0][0] == 1 and lengths and lengths.most_common(1)[0][1] >= 0.6 * len(filled):
+        prefixes = Counter(line[:3] for line in filled)
+        lines.append(f"# Lines of {lengths.most_common(1)[0][0]} characters: fixed width. Offsets are 0-based and half-open.")
+        lines.append("# Beginnings of lines: " + ", ".join(f"{_shape(p) if re.search(r'[0-9]', p) else p!r} x{n}" for p, n in prefixes.most_common(5)))
+        draft |= {"layout": "fixed_width", "has_header": False, "record_length": lengths.most_common(1)[0][0], "fields": []}
+        return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)
+    draft["delimiter"] = delimiter
+    found = naming.find_header(rows)
+    if found is None and rows and sum(bool(re.search(r"\d", c)) for c in rows[0]) <= len(rows[0]) / 4 and len(rows) > 1:
+        found = 0
+    if found is None:
+        lines.append("# No header was recognised: name the fields by position.")
+        draft |= {"has_header": False, "fields": []}
+        width = widths.most_common(1)[0][0] if widths else 0
+        for i in range(width):
+            values = [r[i] for r in rows if len(r) == width]
+            lines.append(f"# Field {i}: " + "; ".join(_column_evidence(values, now.date())))
+        return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)
+    header = rows[found]
+    draft["detect"] = {"required_headers": [h.strip() for h in header if h.strip() and not naming.is_personal(h)][:8]}
+    columns = {}
+    for i, title in enumerate(header):
+        if not title.strip():
+            continue
+        if naming.is_personal(title):
+            lines.append(f"# Column {i} looks like personal data and is dropped.")
+            continue
+        proposed, score = naming.field_of(title)
+        values = [r[i] for r in rows[found + 1 :] if i < len(r)]
+        lines.append(f"# {title.strip()!r}: {proposed or 'unknown'} ({score}); " + "; ".join(_column_evidence(values, now.date())))
+        columns[title.strip()] = proposed or "ignore"
+    draft["columns"] = columns
+    if reading.file_reason == "ambiguous_dates":
+        lines.append("# The order of day and month is not provable: set date_order to mdy or dmy.")
+        draft["date_order"] = None
+    if reading.file_reason == "return_unit_unproved":
+        lines.append("# The unit of returns is not provable: set return_unit to decimal, percent or bps.")
+        draft["return_unit"] = None
+    return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,90 @@
+"""Whatever is delivered: no crash, no hang, no personal data."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from finance_assets.advisory.reading.reader import QUARANTINED, ROWS
+
+from .reading_samples import HEADER, RECEIVED, csv, line, read, truth, workbook
+
+SECRETS = ("900-12-3456", "jane.smith@example.com", "1961-04-09")
+ACTIONS = {"accept", "accept_with_warnings", "quarantine_file"}
+
+
+def sound(data: bytes) -> None:
+    reading = read(data)
+    assert reading.action in ACTIONS
+    assert reading.rows.schema == ROWS
+    assert reading.quarantined.schema == QUARANTINED
+    assert (reading.action == "quarantine_file") == bool(reading.file_reason)
+    if reading.action == "quarantine_file":
+        assert reading.rows.num_rows == 0
+    assert reading.rows["account_id"].null_count == reading.rows["period_end"].null_count == 0
+    assert all(d <= RECEIVED.date() for d in reading.rows["period_end"].to_pylist())
+    blob = str(reading.rows.to_pylist()) + str(reading.quarantined.to_pylist()) + str(reading.warnings) + str(reading.skipped)
+    assert not [s for s in SECRETS if s in blob]
+
+
+def originals() -> list[bytes]:
+    rows = truth()
+    text = "\n".join([HEADER + ",ssn,email,birth date", *(f"{line(t)},{','.join(SECRETS)}" for t in rows)]) + "\n"
+    objects = [{"account": t.account, "date": str(t.end), "emv": float(t.emv), "bmv": float(t.bmv), "net_flow": float(t.net), "twr": float(t.ret), "ssn": SECRETS[0]} for t in rows]
+    grid = [["Title"], HEADER.split(","), *([t.account, t.end, "USD", float(t.bmv), 0, 0, 0, float(t.emv), float(t.ret)] for t in rows)]
+    return [text.encode(), csv(sep=";").encode("utf-16"), json.dumps(objects).encode(), "\n".join(map(json.dumps, objects)).encode(), gzip.compress(csv().encode()), workbook({"S": grid})]
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    out = bytearray(data)
+    for _ in range(chance.randint(1, 12)):
+        place = chance.randrange(max(1, len(out)))
+        kind = chance.randrange(5)
+        if kind == 0 and out:
+            out[place] = chance.randrange(256)
+        elif kind == 1:
+            del out[place : place + chance.randint(1, 30)]
+        elif kind == 2:
+            out[place:place] = chance.choice([b",", b'"', b"\n", b"\r", b";", b"0", b"-", b"%", b"1e400", b"\x00", b"{", b"]", "é".encode("cp1252")])
+        elif kind == 3:
+            out[place:place] = out[place : place + chance.randint(1, 80)]
+        else:
+            out = out[: place + 1]
+    return bytes(out)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_mutations(seed):
+    chance = random.Random(seed)
+    original = originals()[seed]
+    sound(original)
+    end = time.monotonic() + 1.5
+    for _ in range(60):
+        sound(mutated(original, chance))
+        if time.monotonic() > end:
+            break
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.one_of(st.binary(max_size=400), st.text(max_size=300).map(str.encode), st.lists(st.lists(st.text("0123456789.,-%$ ()aAE/é", max_size=10), min_size=9, max_size=9), max_size=6).map(
+    lambda rows: "\n".join([HEADER, *(",".join(f'"{c}"' for c in r) for r in rows)]).encode())))  # fmt: skip
+def test_anything(data):
+    sound(data)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8), lambda c: st.lists(c, max_size=4) | st.dictionaries(st.sampled_from(["account", "date", "emv", "bmv", "children", "rows", "x", "2024-01"]), c, max_size=4), max_leaves=20))  # fmt: skip
+def test_any_json(document):
+    sound(json.dumps(document).encode())
+
+
+def test_deep_and_wide_documents_end():
+    start = time.monotonic()
+    for data in (b"[" * 100_000, b'{"a":' * 50_000, b'"' * 200_001, b"," * 300_000, b"a,b\n" * 50_000, b"\n" * 300_000, b"(" * 20_000 + b",date,emv\n"):
+        sound(data)
+    assert time.monotonic() - start < 10
