@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, Final
 
-from finance_assets.advisory.performance import KEY_COLUMNS, _connect, certified, current_versions_query
+from finance_assets.advisory.performance import KEY_COLUMNS, _connect, certified
 from finance_assets.advisory.twrr import CONTEXT, RowReturn, net_flow_of, period_return
 
 if TYPE_CHECKING:
@@ -128,22 +128,23 @@ def explain_row(
 
 
 def restatements(history: pa.Table, first: datetime, last: datetime, *, include_new: bool = False) -> pa.Table:
-    """Compare what was known at two times, value by value.
+    """List what was corrected between two known times, value by value.
 
     Parameters
     ----------
     history
         All versions of the rows (`finance_assets.advisory.performance.HISTORY_COLUMNS`).
     first, last
-        Known times, with a time zone.
+        Known times, with a time zone: corrections after `first` and up to `last`.
     include_new
-        Also list keys of which nothing was known at `first` (kind ``new``, one row each, no field).
+        Also list keys of which something became known for the first time (kind ``new``, one row each, no field).
 
     Returns
     -------
     pyarrow.Table
-        `RESTATEMENT_COLUMNS`, one row per changed value (kind ``changed``), ordered by key and field, with the
-        files and lines of both versions. A version that states the same values is not listed.
+        `RESTATEMENT_COLUMNS`, one row per value in which a version differs from the one before (kind ``changed``),
+        ordered by key, known time and field, with the files and lines of both. A version that states the same values
+        is not listed.
 
     Raises
     ------
@@ -155,6 +156,7 @@ def restatements(history: pa.Table, first: datetime, last: datetime, *, include_
     if last < first:
         raise ValueError(f"last ({last}) lies before first ({first})")
     keys = ", ".join(KEY_COLUMNS)
+    pair = f"{keys}, version"
     provenance = ", ".join(
         f"{side}.{column} AS {name}_{column}"
         for side, name in (("o", "old"), ("n", "new"))
@@ -167,41 +169,48 @@ def restatements(history: pa.Table, first: datetime, last: datetime, *, include_
         CAST(n.{column} AS VARCHAR) AS new_value,
         CAST(n.{column} AS {number}) - CAST(o.{column} AS {number}) AS difference,
         {provenance}
-        FROM old_rows o JOIN new_rows n USING ({keys}) WHERE o.{column} IS DISTINCT FROM n.{column}
+        FROM old_rows o JOIN new_rows n USING ({pair}) WHERE o.{column} IS DISTINCT FROM n.{column}
         """
         for column in _VALUES
     ]
     parts.append(
         f"""
         SELECT {keys}, 'changed', 'currency', o.currency, n.currency, NULL, {provenance}
-        FROM old_rows o JOIN new_rows n USING ({keys}) WHERE o.currency IS DISTINCT FROM n.currency
+        FROM old_rows o JOIN new_rows n USING ({pair}) WHERE o.currency IS DISTINCT FROM n.currency
         """
     )
     if include_new:
         parts.append(
             f"""
             SELECT {keys}, 'new', NULL, NULL, NULL, NULL, NULL, NULL, NULL, n.file_sha256, n.line, n.received_ts_utc
-            FROM new_rows n ANTI JOIN old_rows o USING ({keys})
+            FROM new_rows n WHERE n.version = 1
             """
         )
     with _connect() as connection:
         connection.register("history_rows", history)
         # Only what became known in between can have changed.
-        since = f"TIMESTAMPTZ '{first.isoformat()}'"
+        between = (
+            f"received_ts_utc > TIMESTAMPTZ '{first.isoformat()}' "
+            f"AND received_ts_utc <= TIMESTAMPTZ '{last.isoformat()}'"
+        )
         connection.execute(
             f"""
-            CREATE TEMP TABLE touched AS SELECT DISTINCT {keys} FROM history_rows
-            WHERE received_ts_utc > {since} AND received_ts_utc <= TIMESTAMPTZ '{last.isoformat()}'
+            CREATE TEMP TABLE versions AS
+            SELECT * REPLACE (CAST(version AS INTEGER) AS version) FROM (
+                SELECT *, row_number() OVER (
+                    PARTITION BY {keys} ORDER BY received_ts_utc, file_sha256, line
+                ) AS version
+                FROM history_rows SEMI JOIN (SELECT DISTINCT {keys} FROM history_rows WHERE {between}) USING ({keys})
+            )
             """
         )
-        connection.execute(
-            f"CREATE TEMP VIEW candidates AS SELECT * FROM history_rows SEMI JOIN touched USING ({keys})"
-        )
-        for name, moment in (("old_rows", first), ("new_rows", last)):
-            connection.execute(f"CREATE TEMP TABLE {name} AS {current_versions_query('candidates', moment)}")
+        connection.execute(f"CREATE TEMP VIEW new_rows AS SELECT * FROM versions WHERE {between}")
+        # A version under the number of the one that replaced it.
+        connection.execute("CREATE TEMP VIEW old_rows AS SELECT * REPLACE (version + 1 AS version) FROM versions")
         query = " UNION ALL ".join(parts)
         return connection.execute(
-            f"SELECT {', '.join(RESTATEMENT_COLUMNS)} FROM ({query}) ORDER BY {keys}, field NULLS FIRST"
+            f"SELECT {', '.join(RESTATEMENT_COLUMNS)} FROM ({query}) "
+            f"ORDER BY {keys}, new_received_ts_utc, field NULLS FIRST"
         ).to_arrow_table()
 
 

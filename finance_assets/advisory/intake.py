@@ -184,10 +184,14 @@ class Intake:
             row = known[digest]
             received = self.clock() if newest is None else max(self.clock(), newest + TICK)
             newest = received
-            outcome, _ = self._take_one(self.lake.get(row["landed_path"]), row["landing_key"], received, {})
+            outcome, _ = self._take_one(self.bytes_of(digest), row["landing_key"], received, {})
             taken.append(outcome)
             log(_sentence(outcome))
         return taken
+
+    def bytes_of(self, digest: str) -> bytes:
+        """Return the kept bytes of a file that was received."""
+        return self.lake.get(self.lake.landed_path(digest, LANDED_FOLDER))
 
     def _take_one(self, data: bytes, key: str, received: datetime, seen: dict[str, str]) -> tuple[Taken, str]:
         from finance_assets.advisory.reading.reader import read_vendor_file
@@ -198,8 +202,7 @@ class Intake:
         if reading.action == "skip_duplicate":
             return Taken(key, reading.action, f"the same bytes as {seen.get(digest, 'an earlier file')}"), digest
         self.lake.land(data, LANDED_FOLDER)
-        path = self.lake.landed_path(digest, LANDED_FOLDER)
-        tables = raw_tables(reading, key=key, size=len(data), received=received, landed_path=path)
+        tables = raw_tables(reading, key=key, size=len(data), received=received)
         # raw/vendor_files last: a file that has its line there has all its rows.
         for contract, table in tables:
             self.lake.write(contract, table, key=digest)
@@ -253,9 +256,7 @@ def history_key(received: datetime, digest: str) -> str:
     return f"{received.astimezone(UTC):%Y%m%dT%H%M%S%fZ}-{digest[:16]}"
 
 
-def raw_tables(
-    reading: FileReading, *, key: str, size: int, received: datetime, landed_path: str
-) -> Iterator[tuple[Any, pa.Table]]:
+def raw_tables(reading: FileReading, *, key: str, size: int, received: datetime) -> Iterator[tuple[Any, pa.Table]]:
     """Return a file's rows of each raw table, in the order in which they are to be written."""
     import pyarrow as pa
 
@@ -308,7 +309,6 @@ def raw_tables(
         "skipped": ";".join(f"{reason}={count}" for reason, count in sorted(reading.skipped.items())),
         "detection_score": None if reading.score is None else float(reading.score),
         "runner_up": reading.runner_up,
-        "landed_path": landed_path,
     }
     yield VENDOR_FILES, pa.Table.from_pylist([line], schema=storage_schema(VENDOR_FILES))
 

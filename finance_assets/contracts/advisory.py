@@ -96,7 +96,6 @@ VENDOR_FILES = Contract(
         Column("skipped", "string", "text", "Lines that are no records (titles, totals, blank), as reason=count;…."),
         Column("detection_score", "float64", "score", "How sure the detection was; null with a contract.", True),
         Column("runner_up", "string", "text", "What else it could have been, with its score.", True),
-        Column("landed_path", "string", "path", "Where the bytes lie in the lake."),
     ),
     key=("file_sha256",),
 )

@@ -133,7 +133,7 @@ def test_every_file_has_its_line_and_its_bytes(filled: Branch) -> None:
     assert set(register) == {f"sample/{file.name}" for file in generated()}
     for file in generated():
         row = register[f"sample/{file.name}"]
-        assert filled.lake.get(row["landed_path"]) == file.data
+        assert filled.intake.bytes_of(row["file_sha256"]) == file.data
         assert abs(row["received_ts_utc"] - file.received_at) < timedelta(seconds=1)
     assert {row["vendor"] for row in register.values() if row["action"].startswith("accept")} == {
         *("northgate", "harbour", "meridian", "rheintal", "lumen", "cascade", "summit")
@@ -149,12 +149,11 @@ def test_no_record_of_a_file_is_lost(filled: Branch) -> None:
 
 
 def test_every_row_leads_to_the_line_it_came_from(filled: Branch) -> None:
-    files = {row["file_sha256"]: row for row in filled.rows(VENDOR_FILES)}
     checked = 0
     for row in filled.rows(VENDOR_ROWS):
         if row["vendor"] not in ("northgate", "harbour", "lumen"):
             continue
-        lines = filled.lake.get(files[row["file_sha256"]]["landed_path"]).decode().splitlines()
+        lines = filled.intake.bytes_of(row["file_sha256"]).decode().splitlines()
         line = lines[row["line"] - 1]
         assert row["account_id"] in line
         assert str(row["ending_market_value"].normalize().quantize(Decimal("0.01"))) in line.replace(",", "").replace(
@@ -322,14 +321,17 @@ def test_a_run_that_is_killed_at_any_write_is_finished_by_the_next(
 
     deaths = 0
     monkeypatch.setattr(Lake, "put", dying)
-    for place in range(1, 12):
+    for place in range(1, 40):
         die_at[0] = place
-        with pytest.raises(BaseException):  # noqa: B017, PT011
+        try:
             broken.run()
-        deaths += 1
+        except KilledError:
+            deaths += 1
+        else:
+            break
     monkeypatch.setattr(Lake, "put", put)
     broken.run()
-    assert deaths == 11
+    assert deaths >= 5
     assert writes > 20
     assert broken.bytes() == expected
 
@@ -411,7 +413,7 @@ def test_personal_data_reaches_no_table_log_or_screen(branch: Branch, capfd: pyt
     code, said = branch.command("vendors", "inspect", str(path), "--json", "-")
     assert code == 0
     tables = repr([branch.rows(contract) for contract in CONTRACTS])
-    events = repr([event for event in result.all_events])
+    events = repr(list(result.all_events))
     printed = "".join(capfd.readouterr())
     for secret in secrets:
         assert secret not in tables + events + printed + said
