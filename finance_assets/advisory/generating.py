@@ -315,13 +315,14 @@ def _comma(rows: Sequence[TruthRow], end: date) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((
         "account_id", "period_start", "period_end", "currency", "beginning_market_value", "contributions",
-        "distributions", "fees", "ending_market_value", "return",
+        "distributions", "fees", "ending_market_value", "return", "northgate_batch",
     ))  # fmt: skip
     for row in rows:
         amounts = (row.beginning, row.contributions, row.distributions, row.fees, row.ending)
         writer.writerow((
             row.account_id, row.period_start, row.period_end, row.currency,
             *(f"{_decimal(amount):,.2f}" for amount in amounts), "" if row.value is None else f"{row.value:.10f}",
+            f"NG{end:%Y%m}",
         ))  # fmt: skip
     return text.getvalue().encode()
 
@@ -353,12 +354,12 @@ def _fixed(rows: Sequence[TruthRow], end: date) -> bytes:
 
 def _semicolon(rows: Sequence[TruthRow], end: date) -> bytes:
     """German headings, decimal comma, percent signs, days first, Windows encoding."""
-    lines = ["Depotnummer;Währung;Stichtag;Anfangswert;Einlagen;Entnahmen;Gebühren;Endwert;Rendite"]
+    lines = ["Depotnummer;Währung;Stichtag;Anfangswert;Einlagen;Entnahmen;Gebühren;Endwert;Rendite;Rheintal-Beleg"]
     for row in rows:
         amounts = (row.beginning, row.contributions, row.distributions, row.fees, row.ending)
         value = "" if row.value is None else _european(f"{row.value * 100:,.6f}") + " %"
         cells = (_european(f"{_decimal(amount):,.2f}") for amount in amounts)
-        lines.append(";".join((row.account_id, row.currency, f"{row.period_end:%d.%m.%Y}", *cells, value)))
+        lines.append(";".join((row.account_id, row.currency, f"{row.period_end:%d.%m.%Y}", *cells, value, f"RT{end:%Y%m}")))
     return ("\r\n".join(lines) + "\r\n").encode("cp1252")
 
 
@@ -376,6 +377,7 @@ def _json_lines(rows: Sequence[TruthRow], end: date) -> bytes:
                 "fees": f"{_decimal(row.fees):.2f}",
                 "ending_market_value": f"{_decimal(row.ending):.2f}",
                 "return": None if row.value is None else f"{row.value:.10f}",
+                "lumen_feed": f"LM{end:%Y%m}",
             }
         )
         for row in rows

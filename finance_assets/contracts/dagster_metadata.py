@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from finance_assets.contracts.model import Contract, Layer, Partitioning, Store
+from finance_assets.contracts.model import Contract, Partitioning, Store
 from finance_assets.contracts.validation import SCHEMA_RULE, Violation, row_count, rule_expressions, violations
 from finance_assets.storage.warehouse import POOL as WAREHOUSE_POOL
 
@@ -192,6 +192,6 @@ def contract_checks(contracts: Iterable[Contract]) -> list[dg.AssetChecksDefinit
     for contract in contracts:
         if contract.store is Store.LAKE:
             checks.append(contract_check(contract))
-        elif contract.store is Store.WAREHOUSE and contract.layer is Layer.PUBLISHED:
+        elif contract.store is Store.WAREHOUSE and not contract.is_built_by_dbt:
             checks.append(relation_check(contract))
     return checks

@@ -234,7 +234,7 @@ def models_yaml(contracts: Iterable[Contract], layer: Layer) -> str:
                     "data_tests": list(dbt_tests(contract).values()),
                 }
                 for contract in contracts
-                if contract.store is Store.WAREHOUSE and contract.layer is layer
+                if contract.is_built_by_dbt and contract.layer is layer
             ],
         }
     )
@@ -245,7 +245,7 @@ def dbt_yaml(contracts: Iterable[Contract] | None = None) -> dict[str, str]:
     chosen: Sequence[Contract] = list(CONTRACTS.values() if contracts is None else contracts)
     files = {"models/sources.yml": sources_yaml(chosen)}
     for layer in MODEL_LAYERS:
-        if any(contract.store is Store.WAREHOUSE and contract.layer is layer for contract in chosen):
+        if any(contract.is_built_by_dbt and contract.layer is layer for contract in chosen):
             files[f"models/{layer}/_{layer}.yml"] = models_yaml(chosen, layer)
     return files
 

@@ -79,7 +79,7 @@ def _columns(contract: Contract) -> list[str]:
 
 def _kept(contract: Contract) -> str:
     if contract.store is Store.WAREHOUSE:
-        by_dbt = "" if contract.layer is Layer.PUBLISHED else ", built by dbt"
+        by_dbt = ", built by dbt" if contract.is_built_by_dbt else ""
         return f"relation `{contract.layer}.{contract.name}` of the warehouse{by_dbt}"
     folder = f"folder `{contract.path}` of the lake"
     if contract.partitioning is Partitioning.SESSION:

@@ -238,6 +238,11 @@ class Contract:
         return f"{self.layer}/{self.name}"
 
     @property
+    def is_built_by_dbt(self) -> bool:
+        """Whether the table is a model of the dbt project; other relations of the warehouse are written by assets."""
+        return self.store is Store.WAREHOUSE and self.layer is not Layer.PUBLISHED
+
+    @property
     def may_be_empty(self) -> bool:
         """Whether no file at all is in order: nothing may have arrived, or no row may be worth a file."""
         return self.sparse or self.partitioning in (Partitioning.MONTH, Partitioning.ARRIVAL)

@@ -27,7 +27,7 @@ import dagster as dg
 
 from finance_assets.contracts.dagster_metadata import column_schema, contract_metadata
 from finance_assets.contracts.dbt import PROJECT_DIR, dbt_test_descriptions
-from finance_assets.contracts.model import Contract, ContractError, Store
+from finance_assets.contracts.model import Contract, ContractError
 
 if TYPE_CHECKING:
     from dagster_dbt import DbtCliInvocation, DbtCliResource
@@ -75,7 +75,7 @@ def dbt_asset_specs(
     """
     specs = []
     for contract in contracts:
-        if contract.store is not Store.WAREHOUSE:
+        if not contract.is_built_by_dbt:
             raise ContractError(f"{contract.path} is kept in the {contract.store}; dbt builds warehouse relations")
         specs.append(
             dg.AssetSpec(

@@ -241,7 +241,7 @@ def test_definitions_agree_with_dbt(built: Built) -> None:
     }
     models = {keys[name]: node for name, node in manifest["nodes"].items() if node["resource_type"] == "model"}
     warehouse_contracts = {
-        tuple(contract.asset_key): contract for contract in CONTRACTS.values() if contract.store is Store.WAREHOUSE
+        tuple(contract.asset_key): contract for contract in CONTRACTS.values() if contract.is_built_by_dbt
     }
     assert set(models) == set(warehouse_contracts)
     for key, node in models.items():

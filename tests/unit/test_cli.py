@@ -289,7 +289,7 @@ def test_all_contracts_are_listed() -> None:
 def test_an_unknown_table_is_refused_with_those_that_are_near() -> None:
     said = answer("contracts", "show", "core/quote")
     assert said.status == 2
-    assert said.error.startswith("error: no table 'core/quote'; known: core/corporate_actions")
+    assert said.error.startswith("error: no table 'core/quote'; known: core/account_performance")
 
 
 def test_generated_files_are_written_and_then_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,13 +185,18 @@ def test_midnight_is_the_first_instant_of_a_day() -> None:
 
 
 def test_no_secret_is_shown_in_any_form(from_env: Environment) -> None:
-    settings = from_env(**AWS, ALPHA_VANTAGE_API_KEY=SECRET, ALERT_WEBHOOK_URL=f"https://hooks.example/{SECRET}")
+    settings = from_env(
+        **AWS,
+        ALPHA_VANTAGE_API_KEY=SECRET,
+        ALERT_WEBHOOK_URL=f"https://hooks.example/{SECRET}",
+        PUBLISH_URL=f"postgresql://user:{SECRET}@host/db",
+    )
     shown = [repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()]
     shown += [f"{settings.ledger_url}", repr(settings.alpha_vantage_api_key)]
     assert all(SECRET not in text for text in shown)
     assert settings.secret("alpha_vantage_api_key") == SECRET
     assert SECRET in settings.ledger
-    assert set(SECRETS) == {"ledger_url", "alpha_vantage_api_key", "alert_webhook_url"}
+    assert set(SECRETS) == {"ledger_url", "alpha_vantage_api_key", "alert_webhook_url", "publish_url"}
 
 
 def test_what_is_no_secret_cannot_be_asked_for_as_one() -> None:

@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from finance_assets.advisory.reading.inspection import inspect_files
 from finance_assets.advisory.reading.proposing import propose_contract
-from finance_assets.advisory.reading.vendor_contract import VendorContract, implied, load_contracts, read_onboarding_sheet
+from finance_assets.advisory.reading.vendor_contract import (
+    VendorContract,
+    implied,
+    load_contracts,
+    read_onboarding_sheet,
+)
 
 from .reading_samples import HEADER, RECEIVED, check, csv, line, quarantined, read, truth
 

@@ -10,6 +10,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from finance_assets.advisory.reading.reader import QUARANTINED, ROWS
 
 from .reading_samples import HEADER, RECEIVED, csv, line, read, truth, workbook

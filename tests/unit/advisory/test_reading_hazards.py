@@ -13,6 +13,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from finance_assets.advisory.reading.reader import ROWS
 
 from .reading_samples import HEADER, check, csv, line, quarantined, read, truth, workbook

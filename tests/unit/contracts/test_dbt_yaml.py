@@ -30,7 +30,7 @@ from finance_assets.contracts.dbt import (
 from finance_assets.contracts.model import Column, Contract, ContractError, Layer, RowRule, Store
 from finance_assets.contracts.validation import rule_expressions
 
-WAREHOUSE = [contract for contract in CONTRACTS.values() if contract.store is Store.WAREHOUSE]
+WAREHOUSE = [contract for contract in CONTRACTS.values() if contract.is_built_by_dbt]
 
 EXAMPLE = Contract(
     layer=Layer.MART,

@@ -88,6 +88,9 @@ DUCKDB_TYPES = {
     "int64": "BIGINT",
     "float64": "DOUBLE",
     "price": "DECIMAL(18,8)",
+    "amount": "DECIMAL(28,8)",
+    "rate": "DECIMAL(24,14)",
+    "exact": "DECIMAL(38,14)",
     "timestamp": "TIMESTAMP WITH TIME ZONE",
 }
 
