@@ -268,7 +268,7 @@ def account_performance(
     Raises
     ------
     ValueError
-        If a policy is not valid.
+        If a policy is not valid, or a key is not unique.
 
     Notes
     -----
@@ -284,6 +284,9 @@ def account_performance(
             return account_performance(connection, policies, relation=relation)
     query = performance_query(relation, policies)
     table = source.execute(f"{query} ORDER BY {', '.join(KEY_COLUMNS)}").to_arrow_table()
+    counted = source.execute(f"SELECT count(*) FROM {relation}").fetchone()
+    if counted is not None and counted[0] != table.num_rows:
+        raise ValueError("a key occurs more than once, or has a null; select the current versions first")
     return table.cast(performance_schema())
 
 
@@ -318,7 +321,8 @@ def performance_query(source: str, policies: Policies) -> str:
     Parameters
     ----------
     source
-        Relation with `HISTORY_COLUMNS`, one row per key, as SQL text.
+        Relation with `HISTORY_COLUMNS`, as SQL text. It is scanned twice, so a table, a view of a file or an Arrow
+        table is better than a costly subquery. Keys must be unique and not null: repeated ones multiply.
     policies
         As for `account_performance`.
 
@@ -339,7 +343,7 @@ def performance_query(source: str, policies: Policies) -> str:
     columns = ",\n            ".join(_output(name, kind) for name, (kind, _) in PERFORMANCE_COLUMNS.items())
     account = "PARTITION BY vendor, account_id, granularity"
     return f"""
-        WITH stated AS (
+        WITH stated AS NOT MATERIALIZED (
             SELECT * REPLACE (
                 coalesce(period_start, CASE granularity
                     WHEN 'monthly' THEN date_trunc('month', period_end)
@@ -349,11 +353,10 @@ def performance_query(source: str, policies: Policies) -> str:
             ),
             period_start IS NOT NULL AS starts_as_stated,
             {timing} AS declared, {version} AS policy_version, {threshold} AS threshold,
-            beginning_market_value AS bmv, ending_market_value AS emv,
-            row_number() OVER () AS row_id
+            beginning_market_value AS bmv, ending_market_value AS emv
             FROM {source}
         ),
-        timed AS (
+        timed AS NOT MATERIALIZED (
             SELECT *,
             CASE WHEN bmv = 0 AND net_flow > 0 AND emv IS NOT NULL THEN 'inception'
                  WHEN emv = 0 AND bmv > 0 AND net_flow < 0 THEN 'full_withdrawal'
@@ -371,7 +374,7 @@ def performance_query(source: str, policies: Policies) -> str:
             coalesce(bmv > 0 AND net_flow <> 0 AND abs(net_flow) >= threshold * bmv, false) AS is_large_flow
             FROM stated
         ),
-        valued AS (
+        valued AS NOT MATERIALIZED (
             SELECT *,
             CASE timing WHEN 'sod' THEN sod WHEN 'mid' THEN mid
                  WHEN 'mixed' THEN CASE WHEN bmv >= 0 AND net_flow IS NOT NULL AND bmv + contributions > 0
@@ -395,9 +398,10 @@ def performance_query(source: str, policies: Policies) -> str:
             gain_double / sod AS return_sod, gain_double / mid AS return_mid, gain_double / eod AS return_eod
             FROM timed
         ),
-        -- The windows sort only what they need; the wide rows are joined back by number.
-        wide AS MATERIALIZED (
-            SELECT row_id, vendor, contract_version, account_id, granularity, currency, period_start, period_end,
+        -- The windows sort only what they need and the wide rows stream past the result: reading the source twice
+        -- costs less than keeping it.
+        wide AS NOT MATERIALIZED (
+            SELECT vendor, contract_version, account_id, granularity, currency, period_start, period_end,
             starts_as_stated, beginning_market_value, contributions, distributions, ending_market_value, fees,
             net_flow, gain::{money} AS gain,
             CAST(capital_sod + appreciation + coalesce(income, 0) - coalesce(fees, 0) + coalesce(other_adjustments, 0)
@@ -408,12 +412,12 @@ def performance_query(source: str, policies: Policies) -> str:
             FROM valued
         ),
         narrow AS (
-            SELECT row_id, vendor, account_id, granularity, period_start, period_end, starts_as_stated, factor,
+            SELECT vendor, account_id, granularity, period_start, period_end, starts_as_stated, factor,
             currency, ending_market_value, net_flow
             FROM wide
         ),
         neighbours AS (
-            SELECT row_id, vendor, account_id, granularity, period_start, period_end, starts_as_stated, factor,
+            SELECT vendor, account_id, granularity, period_start, period_end, starts_as_stated, factor,
             lag(period_end) OVER account AS previous_end,
             lag(ending_market_value) OVER account AS previous_emv,
             coalesce(lag(factor IS NULL) OVER account, false) AS after_undefined,
@@ -435,7 +439,7 @@ def performance_query(source: str, policies: Policies) -> str:
             FROM neighbours
         ),
         chains AS (
-            SELECT row_id, vendor, account_id, granularity, period_start, period_end, factor, gap_days, previous_emv,
+            SELECT vendor, account_id, granularity, period_start, period_end, factor, gap_days, previous_emv,
             currency_changed, flow_so_far, flows_known, wealth_all,
             1 + count_if(starts_chain) OVER account AS chain_id,
             count_if(currency_changed) OVER account > 0 AS currencies_mixed
@@ -443,14 +447,14 @@ def performance_query(source: str, policies: Policies) -> str:
             WINDOW account AS ({account} ORDER BY period_end ROWS UNBOUNDED PRECEDING)
         ),
         chained AS (
-            SELECT row_id, gap_days, previous_emv, currency_changed, flow_so_far, flows_known, wealth_all, chain_id,
+            SELECT vendor, account_id, granularity, period_end, gap_days, previous_emv, currency_changed, flow_so_far, flows_known, wealth_all, chain_id,
             currencies_mixed,
             product(factor) OVER chain AS wealth_chain,
             first_value(period_start) OVER chain AS chain_start
             FROM chains
             WINDOW chain AS ({account}, chain_id ORDER BY period_end ROWS UNBOUNDED PRECEDING)
         ),
-        linked AS (SELECT * FROM wide JOIN chained USING (row_id)),
+        linked AS (SELECT * FROM wide JOIN chained USING (vendor, account_id, granularity, period_end)),
         results AS (
             SELECT *,
             date_trunc('month', period_end)::DATE AS period_month,

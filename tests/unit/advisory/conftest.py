@@ -61,7 +61,7 @@ def make_months() -> Any:
                 "ending_market_value": emv,
                 "line": n + 2,
                 **changes,
-            }  # fmt: skip
+            }
             for n, (bmv, money_in, money_out, emv) in enumerate(values)
         ]
 

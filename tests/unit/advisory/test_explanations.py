@@ -1,12 +1,14 @@
 """Each hypothesis closes the gap it is for, in order, and none closes what it cannot."""
 
 from datetime import date
-from decimal import Decimal as D
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from finance_assets.advisory.explanations import HYPOTHESES, Surroundings, explain_break
+
+D = Decimal
 
 
 def row(**changes: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import io
 import json
 from collections import defaultdict
 from datetime import date
-from decimal import Decimal as D
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -21,6 +21,8 @@ from finance_assets.advisory.generating import (
     vendor_files,
     write_large_csv,
 )
+
+D = Decimal
 
 LAST = date(2024, 6, 30)
 
@@ -147,7 +149,7 @@ def test_large_file(name: str, tmp_path: Path) -> None:
         rows = connection.execute(f"SELECT * FROM {reader} ORDER BY account_id, period_end", [str(path)])
         assert [column[0] for column in rows.description] == list(LARGE_COLUMNS)
         before = None
-        for account, end, _, bmv, money_in, money_out, _, emv, value in rows.fetchall():
+        for account, end, _, bmv, money_in, money_out, _, emv, value in rows.fetchall():  # noqa: B007
             if before is not None and before[0] == account:
                 assert D(bmv) == D(before[1])
             before = (account, emv)

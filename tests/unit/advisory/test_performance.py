@@ -2,7 +2,7 @@
 
 import random
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal as D
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -21,6 +21,8 @@ from finance_assets.advisory.performance import (
     performance_schema,
 )
 from finance_assets.advisory.twrr import TIMINGS, annualise, link, period_return, row_return
+
+D = Decimal
 
 
 def table_of(history: pa.Table, policies: Any = None) -> list[dict[str, Any]]:
@@ -276,6 +278,13 @@ def test_batches_and_query_give_the_same_table(make_history: Any, make_months: A
         assert account_performance(connection, {}, relation="rows_now").equals(whole)
         same = connection.execute(performance_query("rows_now", {}) + " ORDER BY ALL").to_arrow_table()
         assert same.schema.equals(performance_schema())
+
+
+def test_keys_must_be_unique(make_history: Any) -> None:
+    with pytest.raises(ValueError, match="more than once"):
+        account_performance(make_history({"line": 1}, {"line": 2}), {})
+    with pytest.raises(ValueError, match="has a null"):
+        account_performance(make_history({"account_id": None}), {})
 
 
 def test_policies_are_checked() -> None:

@@ -1,7 +1,7 @@
 """Breaks in tables: what is found, what is within tolerance, identity and age."""
 
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal as D
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +19,8 @@ from finance_assets.advisory.reconciliation import (
     reconcile,
 )
 from finance_assets.advisory.twrr import row_return
+
+D = Decimal
 
 JAN, FEB, MAR = date(2024, 1, 31), date(2024, 2, 29), date(2024, 3, 31)
 MONEY = pa.decimal128(28, 8)
@@ -272,7 +274,7 @@ def test_a_row_written_out(make_history: Any) -> None:
             "file_sha256": "ab" * 32,
             "line": 17,
             "contract_version": 3,
-        }  # fmt: skip
+        }
     )
     row = account_performance(history, {}).to_pylist()[0]
     again = row_return(

@@ -2,7 +2,7 @@
 
 import decimal
 from datetime import date, timedelta
-from decimal import Decimal as D
+from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +22,8 @@ from finance_assets.advisory.twrr import (
     timing_for,
 )
 from finance_assets.contracts.status import Status
+
+D = Decimal
 
 JAN_1, JAN_31 = date(2024, 1, 1), date(2024, 1, 31)
 #: Rounding of 50 digits, with room for a few operations.
@@ -163,7 +165,7 @@ def test_modified_dietz() -> None:
     got = modified_dietz(D(100), D(160), flows, JAN_1, JAN_31, "end")
     assert got is not None
     assert abs(got - D(10) / (100 + D(50) * 21 / 31)) < D("1e-26")
-    at_start = modified_dietz(D(100), D(160), dict([(date(2024, 1, 10), D(50))]), JAN_1, JAN_31, "start")
+    at_start = modified_dietz(D(100), D(160), {date(2024, 1, 10): D(50)}, JAN_1, JAN_31, "start")
     assert at_start is not None
     assert abs(at_start - D(10) / (100 + D(50) * 22 / 31)) < D("1e-26")
 
