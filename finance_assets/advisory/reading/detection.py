@@ -11,6 +11,7 @@ import itertools
 import re
 from dataclasses import dataclass, field
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,8 @@ def assign(table: RawTable, contract: VendorContract | None, latest: date) -> Ma
     for name, candidates in by_field.items():
         candidates = sorted(candidates, key=lambda c: (-c[0], c[1]))
         fitting = [c for c in candidates if _shape_ok(name, table.columns[c[1]], latest)]
+        if len(fitting) < len(candidates) and (not fitting or fitting[0] != candidates[0]):
+            mapping.warnings.add("column_not_readable")
         if not fitting:
             continue
         best = fitting[0][0]
@@ -154,7 +157,7 @@ def assign(table: RawTable, contract: VendorContract | None, latest: date) -> Ma
         totals = [i for i in distinct if re.search(r"\b(total|gesamt|totale)\b", naming.normalised(table.headers[i]))]
         if len(distinct) == 1:
             mapping.columns[name] = distinct
-        elif name in _SUMMED:
+        elif name in _SUMMED and len({naming.normalised(table.headers[i]) for i in distinct}) == len(distinct):
             mapping.columns[name] = totals[:1] or distinct
             if not totals:
                 mapping.warnings.add("columns_summed")
@@ -211,7 +214,8 @@ def _numbers(
                 filled = pc.sum(pc.match_substring_regex(table.columns[i], r"\d")).as_py() or 0
                 if own.ambiguous_dot and own.ambiguous_comma:
                     raise FileRejected("ambiguous_numbers")
-                if ambiguous < 3 or ambiguous < 0.3 * filled:
+                whole = total.ambiguous_dot + total.ambiguous_comma
+                if whole < 3 or ambiguous < 0.3 * filled or (total.ambiguous_dot and total.ambiguous_comma):
                     raise FileRejected("ambiguous_numbers")
                 # Money has no three decimals in all of many values: the mark separates thousands.
                 mark = "," if own.ambiguous_dot else "."
@@ -225,6 +229,27 @@ def _numbers(
             mark = "."
         out[i] = typing_.numbers(texts, mark or ".", table.native.get(i), round_to=18 if name in RETURNS else None)
     return out, warnings
+
+
+def _write_basis_points_as_percent(table: RawTable, contract: VendorContract | None) -> None:
+    """Rewrite returns that carry "bps" or "pct" in the cell with a percent sign."""
+    for i, (name, _) in enumerate(naming.proposals(table.headers, contract.columns if contract else {})):
+        if name not in RETURNS:
+            continue
+        marked = pc.match_substring_regex(table.columns[i], r"(?i)\d\s*(bps?|basis points|pct|percent|prozent)\.?$")
+        if not pc.any(marked).as_py():
+            continue
+        out = []
+        for text in table.columns[i].to_pylist():
+            match = re.fullmatch(r"(?i)(.*\d)\s*(bps?|basis points|pct|percent|prozent)\.?", text)
+            if match is None:
+                out.append(text)
+            elif match[2].casefold().startswith("b"):
+                number = typing_.parse_number(match[1], "," if re.search(r",\d{1,2}$", match[1]) else ".")
+                out.append(f"{number / 100:f}%" if isinstance(number, Decimal) else text)
+            else:
+                out.append(match[1] + "%")
+        table.columns[i] = pa.array(out, pa.string())
 
 
 def _floats(array: Any) -> Floats:
@@ -384,6 +409,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
     FileRejected
         If a convention cannot be proved for the file as a whole.
     """
+    _write_basis_points_as_percent(table, contract)
     mapping = assign(table, contract, latest)
     warnings = set(mapping.warnings) | table.warnings
     rows = table.rows
@@ -402,7 +428,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
     place = mapping.columns["account_id"][0]
     account, reasons, said = typing_.account_ids(
         table.columns[place],
-        table.native.get(place) if table.delimiter == "" and not table.headers[place].count(".") else None,
+        table.native.get(place) if place in table.lossy else None,
         contract.id_width if contract else None,
     )
     warnings |= said

@@ -82,6 +82,7 @@ def normalised(header: str) -> str:
     str
         Words separated by single spaces.
     """
+    header = header[:200]  # no header is longer, and patterns are not free
     text = (
         re.sub(r"[\(\[\{][^)\]}]*[\)\]\}]", " ", header)
         if re.sub(r"[\(\[\{][^)\]}]*[\)\]\}]", "", header).strip()
@@ -281,7 +282,15 @@ def proposals(headers: list[str], aliases: dict[str, str]) -> list[tuple[str | N
     list of tuple
         Field and score.
     """
-    return [((a, 2.0) if (a := _alias(h, aliases)) else field_of(h)) for h in headers]
+    out: list[tuple[str | None, float]] = []
+    for header in headers:
+        if alias := _alias(header, aliases):
+            out.append((alias, 2.0))
+        elif "." in header and (alias := _alias(header.rpartition(".")[2], aliases)):
+            out.append((alias, 1.9))  # a key below a path that the contract leaves out
+        else:
+            out.append(field_of(header))
+    return out
 
 
 def fields_of(headers: list[str], aliases: dict[str, str]) -> dict[str, int]:
@@ -328,7 +337,8 @@ def header_score(cells: list[str], aliases: dict[str, str] | None = None) -> flo
     if len(values) > len(filled) / 5:
         return 0.0
     months = sum(month_of(c) for c in filled)
-    short = [c for c in filled if len(c) <= 80 and not month_of(c)]
+    # "Account: 0012345678" is a line of a report, not a header.
+    short = [c for c in filled if len(c) <= 80 and not month_of(c) and not re.search(r":\s*\S|\d{5}", c)]
     names = {n for n, s in proposals(short, aliases or {}) if n and n != "ignore" and s >= 0.4}
     return len(names) + (2 if months >= 2 else 0)
 
@@ -353,6 +363,8 @@ def is_header(cells: list[str], aliases: dict[str, str] | None = None) -> bool:
         return True
     filled = [c for c in cells if c.strip()]
     if score >= 2 and len(filled) >= 2:
+        if any(re.search(r":\s*\S", c) for c in filled):
+            return False
         named = {n for n, s in proposals(filled, aliases or {}) if n and s >= 0.4}
         anchored = bool(named & {"account_id", "period_end"})
         known = sum(1 for c, (n, s) in zip(filled, proposals(filled, aliases or {}), strict=True) if n or month_of(c))

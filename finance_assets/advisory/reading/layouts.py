@@ -69,6 +69,7 @@ class RawTable:
     delimiter: str = ""
     positional: VendorContract | None = None
     header_line: int = 0
+    lossy: set[int] = field(default_factory=set)
     inherited: set[int] = field(default_factory=set)
 
     @property
@@ -116,7 +117,9 @@ class _Sorter:
             return "footers"
         if [naming.normalised(c) for c in cells[: len(self.header)]] == self.header[: len(cells)] and len(filled) > 1:
             return "repeated_headers"
-        account = cells[self.account].strip() if self.account is not None and self.account < len(cells) else first
+        filled = [c[:300] for c in filled]
+        first = first[:300]
+        account = cells[self.account].strip()[:300] if self.account is not None and self.account < len(cells) else first
         if re.search(TOTAL, account or first) or (not account and any(re.search(TOTAL, c) for c in filled)):
             return "totals"
         if match := re.match(
@@ -126,6 +129,11 @@ class _Sorter:
             if re.fullmatch(r"\d+", number):
                 self.count = int(number)
             return "footers"
+        if re.fullmatch(r"(?i)(trl|trlr|trailer|eof|footer|end|tr|99)", first) and len(filled) <= 4 < expected:
+            numbers = [c.strip() for c in filled[1:] if re.fullmatch(r"\d{1,12}", c.strip())]
+            if numbers:
+                self.count = int(numbers[0])
+            return "trailer_records"
         if len(filled) <= 3 and expected > 3 and _prose(filled):
             return "footers"
         if len(filled) == 1 and expected > 2 and not re.search(r"\d", first):
@@ -288,10 +296,11 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
     widths = Counter(len(c) for c in body)
     if widths and len(header) not in widths:
         common = widths.most_common(1)[0][0]
-        if common == len(header) + 1 and all(not c[-1].strip() for c in body if len(c) == common):
-            header = [*header, ""]
-        elif common == len(header) - 1 and not header[-1]:
-            header = header[:-1]
+        spare = common - len(header)
+        if spare > 0 and not any("".join(c[-spare:]).strip() for c in body if len(c) == common):
+            header = [*header, *[""] * spare]
+        elif spare < 0 and not any(header[spare:]):
+            header = header[:spare]
         elif common > len(header):
             raise FileRejected("columns_do_not_match_header")
     width = len(header)
@@ -353,6 +362,8 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
     known = set(columns[account].to_pylist()[:1000]) if account is not None and odd and len(good_lines) else set()
     for line, cells in odd:
         first = cells[account].strip() if account is not None and account < len(cells) else ""
+        if account and len(cells) > width and first not in known:
+            first = ""  # shifted: this may be part of a name
         last = line == last_line
         if (
             last
@@ -1012,6 +1023,8 @@ def workbook_tables(data: bytes, contract: VendorContract | None = None) -> list
         raise FileRejected(feeds[0] if feeds else "unknown_schema" if any(r for _, r in sheets) else "empty_file")
     if other:
         tables[0].skipped["other_sheets"] += other
+    for table in tables:
+        table.lossy = set(range(len(table.headers)))  # a workbook holds every number as a double
     return tables
 
 
@@ -1146,6 +1159,8 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
                     root = root[part]
                 elif isinstance(root, list) and part.isdigit() and int(part) < len(root):
                     root = root[int(part)]
+                elif isinstance(root, list):
+                    break  # the rest of the path lies within the elements
                 elif part not in {"*", ""}:
                     raise FileRejected("unknown_schema")
             _expand(root, "", context, flat, None, from_above)
@@ -1275,6 +1290,14 @@ def _keyed(node: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return entries
 
 
+def _entry(label: str, key: str, value: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with its key; an object of periods below an account becomes a list."""
+    inner = _keyed(value)
+    if inner:
+        return {label: key, "periods": [{"period": k, **v} for k, v in inner], _LINE: value.get(_LINE, 0)}
+    return {label: key, **value}
+
+
 def _children(node: dict[str, Any], prefix: str) -> list[tuple[str, list[Any]]]:
     """Return lists of records below a node, through plain objects."""
     found: list[tuple[str, list[Any]]] = []
@@ -1310,7 +1333,7 @@ def _children(node: dict[str, Any], prefix: str) -> list[tuple[str, list[Any]]]:
                     if all(naming.month_of(k) or re.fullmatch(r"\d{4}-\d{2}-\d{2}", k) for k, _ in keyed)
                     else "account_id"
                 )
-                found.append((name, [{label: k, **v} for k, v in keyed]))
+                found.append((name, [_entry(label, k, v) for k, v in keyed]))
             else:
                 found += _children(value, name)
     return found
@@ -1417,11 +1440,9 @@ def parquet_tables(data: bytes) -> list[RawTable]:
         else:
             text = pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
         columns.append(trimmed(text))
-    return [
-        RawTable(
-            list(table.column_names), columns, pa.array(np.arange(1, table.num_rows + 1), pa.int64()), native=native
-        )
-    ]
+    lines = pa.array(np.arange(1, table.num_rows + 1), pa.int64())
+    lossy = {i for i, f in enumerate(table.schema) if pa.types.is_floating(f.type)}
+    return [RawTable(list(table.column_names), columns, lines, native=native, lossy=lossy)]
 
 
 __all__ = [

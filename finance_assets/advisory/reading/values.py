@@ -175,7 +175,7 @@ def parse_number(text: str, mark: str = ".") -> Decimal | str | None:
         return None
     if text in DASHES:
         return Decimal(0)
-    text = text.replace("−", "-")  # noqa: RUF001
+    text = re.sub(r"^([-+])\s+", r"\1", text.replace("−", "-"))  # noqa: RUF001
     negative = False
     match = re.fullmatch(r"\((.*)\)(%?)", text)
     if match:

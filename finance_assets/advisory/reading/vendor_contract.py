@@ -371,7 +371,8 @@ def contract_from_sheet(vendor: str, sheet: dict[str, Any]) -> VendorContract:
         return VendorContract.model_validate(sheet)
     made: dict[str, Any] = {"vendor": vendor, "version": int(sheet.get("version", 1) or 1)}
     base = _first(sheet, "offset_base", "offsets_start_at", "index_base")
-    one_based = str(base) == "1" or bool(sheet.get("one_based"))
+    said = " ".join(v for v in sheet.values() if isinstance(v, str))
+    one_based = str(base) == "1" or bool(sheet.get("one_based")) or re.search(r"(?i)\b1-based|one-based", said) is not None
     fixed = (
         bool(_first(sheet, "fixed_width", "fixed")) or str(_first(sheet, "layout", "format", "type")) == "fixed_width"
     )
@@ -431,13 +432,13 @@ def contract_from_sheet(vendor: str, sheet: dict[str, Any]) -> VendorContract:
                 else:
                     header, field, note = a, "ignore", ""
                 renamed[header] = field
-                said = _note(note)
-                if "unit" in said:
-                    units[field] = said["unit"]
-                if "picture" in said:
-                    pictures[field] = said["picture"]
-                if "format" in said:
-                    formats.append(said["format"])
+                noted = _note(note)
+                if "unit" in noted:
+                    units[field] = noted["unit"]
+                if "picture" in noted:
+                    pictures[field] = noted["picture"]
+                if "format" in noted:
+                    formats.append(noted["format"])
         made.update(columns=renamed, units=units, pictures=pictures, date_formats=tuple(formats))
     delimiter = _first(sheet, "delimiter", "separator", "sep")
     if delimiter:
