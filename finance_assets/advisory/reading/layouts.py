@@ -31,15 +31,18 @@ csv.field_size_limit(1 << 24)
 DELIMITERS = (",", ";", "|", "\t")
 _SAMPLE_ROWS = 400
 TOTAL = (
-    r"(?i)^\W*(grand|sub|account|portfolio|household|overall|report|file|net)?[\s-]*(totals?|summe|gesamt(summe)?|zwischensumme"
-    r"|insgesamt|totaux|sous-total|totale|totales|suma|somma|subtotales?|subtotale)\b(?![-_.]?\w*\d)|^\w[\w .-]*\s(sub-?)?totals?:?$"
+    r"(?i)^\W*(grand|sub|account|portfolio|household|overall|report|file|net)?[\s-]*(totals?|summe"
+    r"|gesamt(summe)?|zwischensumme"
+    r"|insgesamt|totaux|sous-total|totale|totales|suma|somma|subtotales?|subtotale)\b(?![-_.]?\w*\d)"
+    r"|^\w[\w .-]*\s(sub-?)?totals?:?$"
 )
 _SECTION = re.compile(
     r"(?i)^\W*(?:account|acct|a/c|konto|depot|compte|cuenta|conto|portfolio|portefeuille)"
     r"(?:\s*(?:no|number|num|id|nr|nummer|code|#|n°|número|numero|numéro))?\.?\s*[:#=]\s*(?P<rest>.*)$"
 )
 _CURRENCY_LINE = re.compile(
-    r"(?i)^\W*(?:.*\b(?:in|currency|währung|devise|moneda|divisa|valuta|ccy)\b\s*(?:is|in)?\s*[:=]?\s*\(?)([A-Z]{3})\b\)?\W*$"
+    r"(?i)^\W*(?:.*\b(?:in|currency|währung|devise|moneda|divisa|valuta|ccy)\b\s*(?:is"
+    r"|in)?\s*[:=]?\s*\(?)([A-Z]{3})\b\)?\W*$"
 )
 
 
@@ -384,9 +387,16 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
         else:
             bad.append(BadRow(line, first, "wrong_field_count", f"{len(cells)} fields where the header has {width}"))
     result = RawTable(
-        header, columns, pa.array(good_lines, pa.int64()), preamble=preamble, skipped=skipped, bad=bad, warnings=warnings,
-        delimiter=delimiter, header_line=head[found].line,
-    )  # fmt: skip
+        header,
+        columns,
+        pa.array(good_lines, pa.int64()),
+        preamble=preamble,
+        skipped=skipped,
+        bad=bad,
+        warnings=warnings,
+        delimiter=delimiter,
+        header_line=head[found].line,
+    )
     _drop_noise(result, sorter, account)
     _check_count(result, sorter.count)
     if cut_off:
@@ -574,9 +584,16 @@ def _positional(data: bytes, delimiter: str, contract: VendorContract) -> RawTab
             values = [implied(v, picture) for v in values]
         columns.append(pa.array(values, pa.string()))
     table = RawTable(
-        [s.name for s in specs], columns, pa.array([n for n, _ in rows], pa.int64()), preamble=preamble, skipped=skipped,
-        bad=bad, warnings=warnings, delimiter="" if fixed else delimiter, positional=contract,
-    )  # fmt: skip
+        [s.name for s in specs],
+        columns,
+        pa.array([n for n, _ in rows], pa.int64()),
+        preamble=preamble,
+        skipped=skipped,
+        bad=bad,
+        warnings=warnings,
+        delimiter="" if fixed else delimiter,
+        positional=contract,
+    )
     _check_trailer(table, contract, trailer_cells, fixed)
     return table
 
@@ -693,7 +710,9 @@ def _section(cells: list[str], contract: VendorContract | None) -> tuple[str, st
         return None
     match = _SECTION.match(filled[0])
     rest = match["rest"].strip() if match else ""
-    if (match is None and len(filled) in (2, 3) and naming.field_of(filled[0].rstrip(":"))[0] == "account_id") or (match and not rest and len(filled) > 1):
+    if (match is None and len(filled) in (2, 3) and naming.field_of(filled[0].rstrip(":"))[0] == "account_id") or (
+        match and not rest and len(filled) > 1
+    ):
         rest = filled[1]
     if not rest:
         return None
@@ -851,9 +870,16 @@ class _Builder:
             headers.append("currency")
             columns.append(pa.array([c for _, _, c in self.rows], pa.string()))
         return RawTable(
-            headers, columns, pa.array([r.line for r, _, _ in self.rows], pa.int64()), member=member, native=native,
-            preamble=list(preamble), skipped=skipped, bad=self.bad, header_line=self.line,
-        )  # fmt: skip
+            headers,
+            columns,
+            pa.array([r.line for r, _, _ in self.rows], pa.int64()),
+            member=member,
+            native=native,
+            preamble=list(preamble),
+            skipped=skipped,
+            bad=self.bad,
+            header_line=self.line,
+        )
 
 
 def _unpivoted(table: RawTable, aliases: dict[str, str]) -> RawTable:
@@ -918,12 +944,19 @@ def _unpivoted(table: RawTable, aliases: dict[str, str]) -> RawTable:
     if currency is not None:
         headers.append("currency")
         columns.append(pa.array([currencies.get(k, "") for k in keys], pa.string()))
-    result = RawTable(
-        headers, columns, pa.array([first_line[k] for k in keys], pa.int64()), member=table.member, native=native,
-        cell_lines=cell_lines, preamble=table.preamble, skipped=table.skipped, bad=bad, warnings=table.warnings,
+    return RawTable(
+        headers,
+        columns,
+        pa.array([first_line[k] for k in keys], pa.int64()),
+        member=table.member,
+        native=native,
+        cell_lines=cell_lines,
+        preamble=table.preamble,
+        skipped=table.skipped,
+        bad=bad,
+        warnings=table.warnings,
         header_line=table.header_line,
-    )  # fmt: skip
-    return result
+    )
 
 
 # --- workbooks -------------------------------------------------------------------------------------------------------
@@ -994,7 +1027,7 @@ def workbook_tables(data: bytes, contract: VendorContract | None = None) -> list
     """
     import warnings
 
-    import openpyxl
+    import openpyxl  # type: ignore[import-untyped,unused-ignore]
 
     try:
         with warnings.catch_warnings():
