@@ -1,7 +1,7 @@
 """What the columns of a raw table mean, and the proof of it.
 
-Belongs here: the assignment of columns to fields, and the conventions (unit of returns, sign of flows and fees, order of
-dates, decimal mark, grain) that the values themselves prove through the accounting identities. What cannot be proved
+Belongs here: the assignment of columns to fields, and the conventions (unit of returns, sign of flows and fees, order
+of dates, decimal mark) that the values themselves prove through the accounting identities. What cannot be proved
 rejects the file or the row.
 """
 
@@ -11,6 +11,7 @@ import itertools
 import re
 from dataclasses import dataclass, field
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -106,11 +107,11 @@ def assign(table: RawTable, contract: VendorContract | None, latest: date) -> Ma
         If the table is another feed or lacks what a performance row needs.
     """
     if table.positional is not None:
-        columns = {}
+        by_name: dict[str, list[int]] = {}
         for i, name in enumerate(table.headers):
             if name in CANONICAL:
-                columns.setdefault(name, [i])
-        return Mapping(columns, score=1.0)
+                by_name.setdefault(name, [i])
+        return Mapping(by_name, score=1.0)
     aliases = contract.columns if contract else {}
     if not aliases and (feed := naming.feed_of([table.headers])):
         raise FileRejected(feed)
@@ -128,17 +129,19 @@ def assign(table: RawTable, contract: VendorContract | None, latest: date) -> Ma
             elif proposals[i][0] is None and header.strip():
                 mapping.unknown.append(i)
     by_field: dict[str, list[tuple[float, int]]] = {}
-    for i, (name, said) in enumerate(proposals):
+    for i, (proposed, said) in enumerate(proposals):
         # What a record says itself comes before what stands above it.
         score = said - 0.05 if i in table.inherited else said
-        if name and name != "ignore" and score >= 0.3 and i not in mapping.personal:
-            by_field.setdefault(name, []).append((score, i))
+        if proposed and proposed != "ignore" and score >= 0.3 and i not in mapping.personal:
+            by_field.setdefault(proposed, []).append((score, i))
     if "flow_indicator" not in by_field:
         by_field["net_flow"] = [c for c in by_field.get("net_flow", []) if c[0] > 0.3]
     scores = []
     for name, candidates in by_field.items():
         candidates = sorted(candidates, key=lambda c: (-c[0], c[1]))
         fitting = [c for c in candidates if _shape_ok(name, table.columns[c[1]], latest)]
+        if len(fitting) < len(candidates) and (not fitting or fitting[0] != candidates[0]):
+            mapping.warnings.add("column_not_readable")
         if not fitting:
             continue
         best = fitting[0][0]
@@ -154,7 +157,7 @@ def assign(table: RawTable, contract: VendorContract | None, latest: date) -> Ma
         totals = [i for i in distinct if re.search(r"\b(total|gesamt|totale)\b", naming.normalised(table.headers[i]))]
         if len(distinct) == 1:
             mapping.columns[name] = distinct
-        elif name in _SUMMED:
+        elif name in _SUMMED and len({naming.normalised(table.headers[i]) for i in distinct}) == len(distinct):
             mapping.columns[name] = totals[:1] or distinct
             if not totals:
                 mapping.warnings.add("columns_summed")
@@ -178,8 +181,10 @@ def assign(table: RawTable, contract: VendorContract | None, latest: date) -> Ma
 
 
 _TITLE_DATE = re.compile(
-    r"(?i)(?:as of|as at|period end(?:ed|ing)?|month end(?:ed|ing)?|quarter end(?:ed|ing)?|per|stichtag|valuation date|au|al|a fecha de|for)"
-    r"\s*:?\s*(\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{1,2}\.? [^\W\d_]+ \d{4}|[^\W\d_]+ \d{1,2},? \d{4}|[^\W\d_]+ \d{4}|Q[1-4] \d{4})"
+    r"(?i)(?:as of|as at|period end(?:ed|ing)?|month end(?:ed|ing)?|quarter end(?:ed|ing)?|per|stichtag"
+    r"|valuation date|au|al|a fecha de|for)"
+    r"\s*:?\s*(\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{1,2}\.? [^\W\d_]+ \d{4}|[^\W\d_]+ \d{1,2},? \d{4}"
+    r"|[^\W\d_]+ \d{4}|Q[1-4] \d{4})"
 )
 
 
@@ -195,7 +200,7 @@ def _numbers(
     out: dict[int, typing_.Numbers] = {}
     for name, i in places:
         own = evidence[i]
-        mark = contract.decimal if contract and contract.decimal else None
+        mark: str | None = contract.decimal if contract else None
         if name in fields and (fields[name].picture or (contract and contract.pictures.get(name))):
             mark = "."
         mark = mark or own.proved
@@ -211,7 +216,8 @@ def _numbers(
                 filled = pc.sum(pc.match_substring_regex(table.columns[i], r"\d")).as_py() or 0
                 if own.ambiguous_dot and own.ambiguous_comma:
                     raise FileRejected("ambiguous_numbers")
-                if ambiguous < 3 or ambiguous < 0.3 * filled:
+                whole = total.ambiguous_dot + total.ambiguous_comma
+                if whole < 3 or ambiguous < 0.3 * filled or (total.ambiguous_dot and total.ambiguous_comma):
                     raise FileRejected("ambiguous_numbers")
                 # Money has no three decimals in all of many values: the mark separates thousands.
                 mark = "," if own.ambiguous_dot else "."
@@ -225,6 +231,27 @@ def _numbers(
             mark = "."
         out[i] = typing_.numbers(texts, mark or ".", table.native.get(i), round_to=18 if name in RETURNS else None)
     return out, warnings
+
+
+def _write_basis_points_as_percent(table: RawTable, contract: VendorContract | None) -> None:
+    """Rewrite returns that carry "bps" or "pct" in the cell with a percent sign."""
+    for i, (name, _) in enumerate(naming.proposals(table.headers, contract.columns if contract else {})):
+        if name not in RETURNS:
+            continue
+        marked = pc.match_substring_regex(table.columns[i], r"(?i)\d\s*(bps?|basis points|pct|percent|prozent)\.?$")
+        if not pc.any(marked).as_py():
+            continue
+        out = []
+        for text in table.columns[i].to_pylist():
+            match = re.fullmatch(r"(?i)(.*\d)\s*(bps?|basis points|pct|percent|prozent)\.?", text)
+            if match is None:
+                out.append(text)
+            elif match[2].casefold().startswith("b"):
+                number = typing_.parse_number(match[1], "," if re.search(r",\d{1,2}$", match[1]) else ".")
+                out.append(f"{number / 100:f}%" if isinstance(number, Decimal) else text)
+            else:
+                out.append(match[1] + "%")
+        table.columns[i] = pa.array(out, pa.string())
 
 
 def _floats(array: Any) -> Floats:
@@ -242,7 +269,7 @@ class _Identities:
         self.f = floats
         self.rows = rows
         bmv = floats.get("beginning_market_value")
-        self.bmv = prior if bmv is None else np.where(np.isnan(bmv), prior, bmv)
+        self.bmv: Floats = prior if bmv is None else np.where(np.isnan(bmv), prior, bmv)
         self.emv = floats.get("ending_market_value", np.full(rows, np.nan))
         self.fees = _zeroed(floats["fees"]) if "fees" in floats else np.zeros(rows)
         self.has_flows = bool({"contributions", "distributions", "net_flow"} & set(floats))
@@ -269,7 +296,7 @@ class _Identities:
         )
         return self.emv - (self.bmv + self.flow(contribution, distribution, net) + parts - fees * self.fees)
 
-    def implied(self, flow: Floats, add_back: Floats | float = 0.0) -> tuple[Floats, Floats]:
+    def implied(self, flow: Floats, add_back: Any = 0.0) -> tuple[Floats, Floats]:
         """Return the lowest and highest Modified Dietz return over all weights of the flow."""
         gain = self.emv - self.bmv - flow + add_back
         with np.errstate(all="ignore"):
@@ -384,6 +411,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
     FileRejected
         If a convention cannot be proved for the file as a whole.
     """
+    _write_basis_points_as_percent(table, contract)
     mapping = assign(table, contract, latest)
     warnings = set(mapping.warnings) | table.warnings
     rows = table.rows
@@ -402,7 +430,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
     place = mapping.columns["account_id"][0]
     account, reasons, said = typing_.account_ids(
         table.columns[place],
-        table.native.get(place) if table.delimiter == "" and not table.headers[place].count(".") else None,
+        table.native.get(place) if place in table.lossy else None,
         contract.id_width if contract else None,
     )
     warnings |= said
@@ -483,16 +511,19 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
     # Flows with a separate credit/debit indicator
     if "flow_indicator" in mapping.columns and "net_flow" in single:
         i = mapping.columns["flow_indicator"][0]
-        words = [naming.normalised(t) or t for t in table.columns[i].to_pylist()]
+        indicators = [naming.normalised(t) or t for t in table.columns[i].to_pylist()]
         debit = np.array(
             [
                 w in {"d", "dr", "dbit", "debit", "w", "out", "s", "soll", "withdrawal", "outflow", "-", "minus", "db"}
-                for w in words
+                for w in indicators
             ],
             bool,
         )
         credit = np.array(
-            [w in {"c", "cr", "crdt", "credit", "in", "h", "haben", "deposit", "inflow", "+", "plus"} for w in words],
+            [
+                w in {"c", "cr", "crdt", "credit", "in", "h", "haben", "deposit", "inflow", "+", "plus"}
+                for w in indicators
+            ],
             bool,
         )
         flows = single["net_flow"].values
@@ -509,13 +540,10 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
     days = pc.fill_null(pc.cast(ends.values, pa.int32()), 0).to_numpy(zero_copy_only=False)
     emv = floats.get("ending_market_value", np.full(rows, np.nan))
     identities = _Identities(floats, rows, _prior_values(account, days, emv))
-    for name in RETURNS:
-        if name in single and single[name].percent is not None:
-            warnings.discard("")
     stated = {name: _floats(single[name].values) for name in RETURNS if name in single}
     marked = {
-        name: single[name].percent.to_numpy(zero_copy_only=False)
-        if single[name].percent is not None
+        name: mask.to_numpy(zero_copy_only=False)
+        if (mask := single[name].percent) is not None
         else np.zeros(rows, bool)
         for name in stated
     }
@@ -592,14 +620,14 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         if verdict.dropped:
             continue
         values = single[name].values
-        parts = (
-            {u: pc.round(typing_.shifted(values, _PLACES[u]), 14) for u in set(verdict.units)} if verdict.units else {}
-        )
-        if parts:
+        by_unit: dict[str, Any] = {
+            u: pc.round(typing_.shifted(values, _PLACES[u]), 14) for u in sorted(set(verdict.units))
+        }
+        if by_unit:
             made = pa.nulls(rows, pa.decimal128(38, 22))
             codes = np.array(verdict.units)
-            for unit, part in parts.items():
-                if len(parts) == 1:
+            for unit, part in by_unit.items():
+                if len(by_unit) == 1:
                     made = part
                     break
                 part = pc.cast(part, pa.decimal128(38, 22), safe=False)
@@ -679,19 +707,35 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
     grain = None
     if "granularity" in mapping.columns:
         i = mapping.columns["granularity"][0]
-        words = {"d": "daily", "day": "daily", "daily": "daily", "m": "monthly", "month": "monthly", "monthly": "monthly", "mtd": "monthly",
-                 "q": "quarterly", "quarter": "quarterly", "quarterly": "quarterly", "qtd": "quarterly"}  # fmt: skip
-        grain = [words.get(naming.normalised(t), "") for t in table.columns[i].to_pylist()]
+        said_grains = {
+            "daily": ("d", "day", "daily"),
+            "monthly": ("m", "month", "monthly", "mtd"),
+            "quarterly": ("q", "quarter", "quarterly", "qtd"),
+        }
+        grain_of = {word: long for long, short in said_grains.items() for word in short}
+        grain = [grain_of.get(naming.normalised(t), "") for t in table.columns[i].to_pylist()]
         for row, word in enumerate(grain):
             if not word and table.columns[i][row].as_py():
                 refuse(row, "unknown_granularity", "granularity", i)
     date_column = mapping.columns.get("period_end", [None])[0]
     return Interpreted(
-        account=account, period_start=starts, period_end=ends.values, date_kind=ends.kind, currency=currency[0], money=money,
-        returns=returns, grain=grain, lines=table.lines, bad=bad, warnings=warnings, mapping=mapping,
-        date_header=naming.normalised(table.headers[date_column]) if date_column is not None else "", title=title,
-        stated_return=bool(returns), identity=identity_share,
-    )  # fmt: skip
+        account=account,
+        period_start=starts,
+        period_end=ends.values,
+        date_kind=ends.kind,
+        currency=currency[0],
+        money=money,
+        returns=returns,
+        grain=grain,
+        lines=table.lines,
+        bad=bad,
+        warnings=warnings,
+        mapping=mapping,
+        date_header=naming.normalised(table.headers[date_column]) if date_column is not None else "",
+        title=title,
+        stated_return=bool(returns),
+        identity=identity_share,
+    )
 
 
 @dataclass
@@ -731,9 +775,7 @@ def _unit(
             )
         return _Verdict(declared or hint or "decimal")
     low = ranges[0][0]
-    hit = {
-        u: np.any([_matches(stated, *r, _PLACES[u], decimals) for r in ranges], axis=0) & bare for u in _UNITS
-    }
+    hit = {u: np.any([_matches(stated, *r, _PLACES[u], decimals) for r in ranges], axis=0) & bare for u in _UNITS}
     number = sum(hit[u].astype(int) for u in _UNITS)
     decisive = {u: hit[u] & (number == 1) for u in _UNITS}
     counts = {u: int(decisive[u].sum()) for u in _UNITS}
@@ -879,7 +921,8 @@ def _currency(
     hints = {h for h in map(naming.currency_hint, money_headers) if h}
     if not hints:
         match = re.search(
-            r"(?i)(?:currency|währung|devise|moneda|divisa|valuta|(?:all )?(?:amounts|values|figures)[^|]{0,20} in)\s*[:=]?\s*\(?([A-Z]{3})\b",
+            r"(?i)(?:currency|währung|devise|moneda|divisa|valuta|(?:all )?(?:amounts|values|figures)[^|]{0,20} in)"
+            r"\s*[:=]?\s*\(?([A-Z]{3})\b",
             title,
         )
         if match and match[1] in typing_.ISO_CURRENCIES:

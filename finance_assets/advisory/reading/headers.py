@@ -16,55 +16,106 @@ from finance_assets.advisory.reading.values import ISO_CURRENCIES, read_date
 _LATEST = date(2099, 12, 31)
 
 _PERSONAL = (
-    r"\b(ssn|sin|social sec\w*|soc sec|tax ?id\w*|taxpayer\w*|tin|itin|ein|fein|national id\w*|nino|passport\w*|dob|birth\w*"
-    r"|date of birth|d o b|e ?mails?|phones?|telephone\w*|mobile|cell|fax|address\w*|street|zip|zip ?code|postal\w*|postcode"
-    r"|driver\w* licen[cs]e|geburt\w*|steuer\w*|telefon\w*|handy|adresse|strasse|plz|naissance|courriel|telephone|numero fiscal"
+    r"\b(ssn|sin|social sec\w*|soc sec|tax ?id\w*|taxpayer\w*|tin|itin|ein|fein|national id\w*|nino"
+    r"|passport\w*|dob|birth\w*"
+    r"|date of birth|d o b|e ?mails?|phones?|telephone\w*|mobile|cell|fax|address\w*|street|zip|zip ?code"
+    r"|postal\w*|postcode"
+    r"|driver\w* licen[cs]e|geburt\w*|steuer\w*|telefon\w*|handy|adresse|strasse|plz|naissance|courriel"
+    r"|telephone|numero fiscal"
     r"|nacimiento|correo|nif|dni|telefono|direccion|nascita|codice fiscale|indirizzo|cellulare|ahv\w*|nas)\b"
 )
-_NAME = r"\b(names?|desc|description|bezeichnung|nom|nombre|nome|titel|title|owner|intitule|denominazione|registration|label|kontoname|kontobezeichnung|kundenname|inhaber|titulaire|titular|intestatario|acctname)\b"
+_NAME = (
+    r"\b(names?|desc|description|bezeichnung|nom|nombre|nome|titel|title|owner|intitule|denominazione"
+    r"|registration|label|kontoname|kontobezeichnung|kundenname|inhaber|titulaire|titular|intestatario"
+    r"|acctname)\b"
+)
 _RETURN = (
-    r"\b(returns?|ret|rtn|ror|twr+s?|twror|performance|perf|rendite\w*|nettorendite|bruttorendite|rendement\w*|rendimiento|rendimento"
+    r"\b(returns?|ret|rtn|ror|twr+s?|twror|performance|perf|rendite\w*|nettorendite|bruttorendite"
+    r"|rendement\w*|rendimiento|rendimento"
     r"|rentabilidad|rentabilite|wertentwicklung|time weighted|mwr+|irr|dietz|rate of return)\b"
 )
 _BENCH = r"\b(bench\w*|bmk|bm|bmrk|index|idx|indice|indices|referenz\w*|vergleich\w*|reference)\b"
 _GROSS = r"\b(gross|gof|brutto\w*|brut|brute|bruto|bruta|lordo|lorda)\b"
 _NET = r"\b(net|nof|netto\w*|nette|neto|neta|netta)\b"
 _DATE = r"\b(date|datum|fecha|data|dt|stichtag|bewertungstag|bewertungsdatum|asofdate|dates)\b"
-_PERIOD = r"\b(periode?s?|period|periodo|month|monat|mois|mes|mese|quarter|quartal|trimestre|as of|asof|per|day|monthend|periodend)\b"
+_PERIOD = (
+    r"\b(periode?s?|period|periodo|month|monat|mois|mes|mese|quarter|quartal|trimestre|as of|asof|per|day"
+    r"|monthend|periodend)\b"
+)
 _START = r"\b(start\w*|begin\w*|beg|from|von|debut|inicio|inizio|opening|anfang|anfangsdatum|desde|dal)\b"
-_END = r"\b(end\w*|to|bis|fin|fine|closing|as of|asof|valuation|val|bewertung\w*|perf\w*|through|thru|valorizacion|valoracion|valutazione|cierre|cloture|chiusura|hasta|al|eom|eop)\b"
-_OTHER_DATE = r"\b(inception|open\w*|closed|termination|trade|settle\w*|run|created|generated|load\w*|process\w*|updat\w*|extract\w*|file|print\w*|funded|maturity|since)\b"
-_OTHER_SPAN = r"\b(ytd|itd|mtm|1 ?yr?|3 ?yr?|5 ?yr?|10 ?yr?|1 year|3 years?|5 years?|10 years?|inception|since|annuali[sz]ed|ann|cumulative|cum|12 ?m|12 months?|rolling|year to date|trailing|ltm)\b"
-_BEGIN_VALUE = r"\b(beg|begin\w*|start\w*|open\w*|initial\w*|prior|previous|bop|bom|bod|boy|anfang\w*|debut|inicial|iniziale|ouverture|apertura|precedent\w*|anterior|vortrag|vorperiode)\b"
+_END = (
+    r"\b(end\w*|to|bis|fin|fine|closing|as of|asof|valuation|val|bewertung\w*|perf\w*|through|thru"
+    r"|valorizacion|valoracion|valutazione|cierre|cloture|chiusura|hasta|al|eom|eop)\b"
+)
+_OTHER_DATE = (
+    r"\b(inception|open\w*|closed|termination|trade|settle\w*|run|created|generated|load\w*|process\w*"
+    r"|updat\w*|extract\w*|file|print\w*|funded|maturity|since)\b"
+)
+_OTHER_SPAN = (
+    r"\b(ytd|itd|mtm|1 ?yr?|3 ?yr?|5 ?yr?|10 ?yr?|1 year|3 years?|5 years?|10 years?|inception|since"
+    r"|annuali[sz]ed|ann|cumulative|cum|12 ?m|12 months?|rolling|year to date|trailing|ltm)\b"
+)
+_BEGIN_VALUE = (
+    r"\b(beg|begin\w*|start\w*|open\w*|initial\w*|prior|previous|bop|bom|bod|boy|anfang\w*|debut|inicial"
+    r"|iniziale|ouverture|apertura|precedent\w*|anterior|vortrag|vorperiode)\b"
+)
 _END_VALUE = r"\b(end\w*|clos\w*|final\w*|current|eop|eom|eod|fin|cloture|cierre|chiusura|finale?|schluss\w*|actual)\b"
 _VALUE = (
-    r"\b(mv|mkt|market|marketvalue|values?|val|vals|balance|bal|nav|assets?|aum|wert\w*|bestand|vermogen\w*|marktwert\w*|valeur|encours|solde"
+    r"\b(mv|mkt|market|marketvalue|values?|val|vals|balance|bal|nav|assets?|aum|wert\w*|bestand"
+    r"|vermogen\w*|marktwert\w*|valeur|encours|solde"
     r"|valor|saldo|valore|patrimon\w*|equity|worth|amount|amt|kapital|avoirs|valuation|bewertung)\b"
 )
 _CONTRIBUTION = (
-    r"\b(contrib\w*|deposit\w*|inflows?|additions?|adds|einzahlung\w*|zufluss\w*|zuflusse|einlage\w*|apports?|versements?|aporta\w*"
-    r"|entradas?|conferiment\w*|versament\w*|apporti|apporto|subscriptions?|sottoscrizion\w*|cash in|cashin|money in|flows? in|transfers? in"
+    r"\b(contrib\w*|deposit\w*|inflows?|additions?|adds|einzahlung\w*|zufluss\w*|zuflusse|einlage\w*"
+    r"|apports?|versements?|aporta\w*"
+    r"|entradas?|conferiment\w*|versament\w*|apporti|apporto|subscriptions?|sottoscrizion\w*|cash in"
+    r"|cashin|money in|flows? in|transfers? in"
     r"|souscriptions?|suscripciones|receipts?|kapitalzufluss\w*|capital in|external in)\b"
 )
 _DISTRIBUTION = (
-    r"\b(distrib\w*|withdraw\w*|wdls?|outflows?|auszahlung\w*|abfluss\w*|abflusse|entnahme\w*|retraits?|retiros?|retiradas?|salidas?"
-    r"|reembolsos?|preliev\w*|riscatt\w*|rimbors\w*|redemptions?|cash out|cashout|money out|flows? out|transfers? out|rachats?|disbursements?"
+    r"\b(distrib\w*|withdraw\w*|wdls?|outflows?|auszahlung\w*|abfluss\w*|abflusse|entnahme\w*|retraits?"
+    r"|retiros?|retiradas?|salidas?"
+    r"|reembolsos?|preliev\w*|riscatt\w*|rimbors\w*|redemptions?|cash out|cashout|money out|flows? out"
+    r"|transfers? out|rachats?|disbursements?"
     r"|kapitalabfluss\w*|capital out|external out|removals?)\b"
 )
-_FLOW = r"\b(net ?flows?|flows?|cash ?flows?|ncf|nettozu\w*|nettomittel\w*|nettofluss\w*|mittelfluss\w*|flux|flujos?|fluss[oi]|net additions?|net investment|net transfers?|net external|kapitalfluss\w*|netto cashflow|ext flow)\b"
-_FEES = r"\b(fees?|expenses?|charges?|gebuhr\w*|verwaltungsgebuhr\w*|kosten|frais|honoraires?|comision\w*|commission\w*|commissioni|spese|gastos|costs?|honorar\w*)\b"
-_INCOME = r"\b(income|incomes|dividends?|divs?|interest|coupons?|ertrag\w*|ertrage|zins\w*|revenus?|dividend\w*|interets?|intereses|proventi|cedole|interessi|ingresos|rentas)\b"
+_FLOW = (
+    r"\b(net ?flows?|flows?|cash ?flows?|ncf|nettozu\w*|nettomittel\w*|nettofluss\w*|mittelfluss\w*|flux"
+    r"|flujos?|fluss[oi]|net additions?|net investment|net transfers?|net external|kapitalfluss\w*"
+    r"|netto cashflow|ext flow)\b"
+)
+_FEES = (
+    r"\b(fees?|expenses?|charges?|gebuhr\w*|verwaltungsgebuhr\w*|kosten|frais|honoraires?|comision\w*"
+    r"|commission\w*|commissioni|spese|gastos|costs?|honorar\w*)\b"
+)
+_INCOME = (
+    r"\b(income|incomes|dividends?|divs?|interest|coupons?|ertrag\w*|ertrage|zins\w*|revenus?|dividend\w*"
+    r"|interets?|intereses|proventi|cedole|interessi|ingresos|rentas)\b"
+)
 _GAIN = (
-    r"\b(apprec\w*|gains?|gl|g l|unreali[sz]ed|reali[sz]ed|price change|capital change|market change|pnl|p l|kursgewinn\w*|kurserfolg|kursver\w*"
-    r"|wertverander\w*|wertzuwachs|plus ?values?|plusval\w*|plusvalen\w*|moins values?|minusvalen\w*|revalorizacion|rivalutazione"
+    r"\b(apprec\w*|gains?|gl|g l|unreali[sz]ed|reali[sz]ed|price change|capital change|market change|pnl"
+    r"|p l|kursgewinn\w*|kurserfolg|kursver\w*"
+    r"|wertverander\w*|wertzuwachs|plus ?values?|plusval\w*|plusvalen\w*|moins values?|minusvalen\w*"
+    r"|revalorizacion|rivalutazione"
     r"|change in (market )?value|market movement|investment result|valuation change|mv change)\b"
 )
-_ADJUST = r"\b(other|others|adjust\w*|adj|misc\w*|sonstige\w*|autres?|otros?|altri|altre|korrektur\w*|ajuste\w*|ajustement\w*|rettific\w*)\b"
-_ACCOUNT = r"\b(accounts?|acct\w*|accts?|accno|acc|a c|konto\w*|depot\w*|compte|cuenta|conto|mandat\w*|account(id|no|number|num|code))\b"
-_CURRENCY = r"\b(currency|currencies|ccy|curr|cur|wahrung|kontowahrung|devise|moneda|divisa|valuta|monnaie|currencycode|basecurrency)\b"
+_ADJUST = (
+    r"\b(other|others|adjust\w*|adj|misc\w*|sonstige\w*|autres?|otros?|altri|altre|korrektur\w*|ajuste\w*"
+    r"|ajustement\w*|rettific\w*)\b"
+)
+_ACCOUNT = (
+    r"\b(accounts?|acct\w*|accts?|accno|acc|a c|konto\w*|depot\w*|compte|cuenta|conto|mandat\w*|account(id"
+    r"|no|number|num|code))\b"
+)
+_CURRENCY = (
+    r"\b(currency|currencies|ccy|curr|cur|wahrung|kontowahrung|devise|moneda|divisa|valuta|monnaie"
+    r"|currencycode|basecurrency)\b"
+)
 _IGNORED = (
-    r"\b(portfolio\w*|port|portf|household|group\w*|family|model|manager|advis[oe]r\w*|strategy|seq|sequence|record type|rectype|filler"
-    r"|custodian|branch|office|rep|region|type|status|composite|style|id|no|number|row|line|level|benchmark|vendor|source|program|sleeve)\b"
+    r"\b(portfolio\w*|port|portf|household|group\w*|family|model|manager|advis[oe]r\w*|strategy|seq"
+    r"|sequence|record type|rectype|filler"
+    r"|custodian|branch|office|rep|region|type|status|composite|style|id|no|number|row|line|level"
+    r"|benchmark|vendor|source|program|sleeve)\b"
 )
 
 
@@ -82,6 +133,7 @@ def normalised(header: str) -> str:
     str
         Words separated by single spaces.
     """
+    header = header[:200]  # no header is longer, and patterns are not free
     text = (
         re.sub(r"[\(\[\{][^)\]}]*[\)\]\}]", " ", header)
         if re.sub(r"[\(\[\{][^)\]}]*[\)\]\}]", "", header).strip()
@@ -156,7 +208,8 @@ def _by_words(t: str) -> tuple[str | None, float]:
     if _has(_PERSONAL, t) and not _has(r"\b(value|return|balance|flow)\b", t):
         return "ignore", 1.0
     if _has(
-        r"\b(cdt ?dbt|credit debit|debit credit|dr cr|cr dr|cd ?ind\w*|dbcr|soll haben|d c|flow (sign|direction|indicator|type)|direction)\b",
+        r"\b(cdt ?dbt|credit debit|debit credit|dr cr|cr dr|cd ?ind\w*|dbcr|soll haben|d c"
+        r"|flow (sign|direction|indicator|type)|direction)\b",
         t,
     ):
         return "flow_indicator", 0.9
@@ -185,26 +238,25 @@ def _by_words(t: str) -> tuple[str | None, float]:
             "currency",
             "ccy",
         } else 0.85
-    if dated or _has(_PERIOD, t):
-        if not (
-            not dated and _has(_VALUE + "|" + _CONTRIBUTION + "|" + _DISTRIBUTION + "|" + _FLOW + "|" + _FEES, t)
-        ) or t in {"valuation period"}:
-            if _has(_OTHER_DATE, t):
-                return "ignore", 0.7
-            if _has(_START, t) and not _has(r"\b(end|ending)\b", t):
-                return "period_start", 0.9
-            if _has(_END, t):
-                return "period_end", 1.0
-            if dated:
-                return "period_end", 0.75 if _has(r"\breport\w*", t) else 0.85
-            return "period_end", 0.8
+    amounts = _VALUE + "|" + _CONTRIBUTION + "|" + _DISTRIBUTION + "|" + _FLOW + "|" + _FEES
+    if dated or (_has(_PERIOD, t) and (not _has(amounts, t) or t == "valuation period")):
+        if _has(_OTHER_DATE, t):
+            return "ignore", 0.7
+        if _has(_START, t) and not _has(r"\b(end|ending)\b", t):
+            return "period_start", 0.9
+        if _has(_END, t):
+            return "period_end", 1.0
+        if dated:
+            return "period_end", 0.75 if _has(r"\breport\w*", t) else 0.85
+        return "period_end", 0.8
     if _has(_ACCOUNT, t) and not _has(
         _VALUE + "|" + _FLOW + "|" + _FEES + "|" + _CONTRIBUTION + "|" + _DISTRIBUTION, t
     ):
         if _has(r"\b(type|status|class|category|manager|group|owner|kontotyp|short|alias)\b", t):
             return "ignore", 0.7
         exact = _has(
-            r"\b(no|number|num|nr|id|code|key|nummer|numero|ref|accountid|accountnumber|accountno|acctno|acctid|kontonummer|kontonr|depotnummer|depotnr)\b",
+            r"\b(no|number|num|nr|id|code|key|nummer|numero|ref|accountid|accountnumber|accountno|acctno|acctid"
+            r"|kontonummer|kontonr|depotnummer|depotnr)\b",
             t,
         )
         return "account_id", 1.0 if exact else 0.95
@@ -281,7 +333,15 @@ def proposals(headers: list[str], aliases: dict[str, str]) -> list[tuple[str | N
     list of tuple
         Field and score.
     """
-    return [((a, 2.0) if (a := _alias(h, aliases)) else field_of(h)) for h in headers]
+    out: list[tuple[str | None, float]] = []
+    for header in headers:
+        if alias := _alias(header, aliases):
+            out.append((alias, 2.0))
+        elif "." in header and (alias := _alias(header.rpartition(".")[2], aliases)):
+            out.append((alias, 1.9))  # a key below a path that the contract leaves out
+        else:
+            out.append(field_of(header))
+    return out
 
 
 def fields_of(headers: list[str], aliases: dict[str, str]) -> dict[str, int]:
@@ -328,7 +388,8 @@ def header_score(cells: list[str], aliases: dict[str, str] | None = None) -> flo
     if len(values) > len(filled) / 5:
         return 0.0
     months = sum(month_of(c) for c in filled)
-    short = [c for c in filled if len(c) <= 80 and not month_of(c)]
+    # "Account: 0012345678" is a line of a report, not a header.
+    short = [c for c in filled if len(c) <= 80 and not month_of(c) and not re.search(r":\s*\S|\d{5}", c)]
     names = {n for n, s in proposals(short, aliases or {}) if n and n != "ignore" and s >= 0.4}
     return len(names) + (2 if months >= 2 else 0)
 
@@ -353,6 +414,8 @@ def is_header(cells: list[str], aliases: dict[str, str] | None = None) -> bool:
         return True
     filled = [c for c in cells if c.strip()]
     if score >= 2 and len(filled) >= 2:
+        if any(re.search(r":\s*\S", c) for c in filled):
+            return False
         named = {n for n, s in proposals(filled, aliases or {}) if n and s >= 0.4}
         anchored = bool(named & {"account_id", "period_end"})
         known = sum(1 for c, (n, s) in zip(filled, proposals(filled, aliases or {}), strict=True) if n or month_of(c))
@@ -484,7 +547,8 @@ def scale_hint(header: str) -> int:
         0, 3 or 6.
     """
     if re.search(
-        r"(?i)\(\s*[$€£]?\s*'?0{3}s?\s*\)|\bin thousands\b|\bthousands\b|\(\s*in\s+(k|tsd\.?|'000s?)\s*\)|\btsd\b|['’]000",
+        r"(?i)\(\s*[$€£]?\s*'?0{3}s?\s*\)|\bin thousands\b|\bthousands\b|\(\s*in\s+(k|tsd\.?|'000s?)\s*\)"
+        r"|\btsd\b|['’]000",  # noqa: RUF001
         header,
     ):
         return 3
@@ -520,7 +584,8 @@ def month_of(text: str) -> bool:
 
 
 _PERIOD_TEXT = (
-    r"(\d{4}-\d{2}(?:-\d{2})?|\d{1,2}/\d{1,2}/\d{2,4}|\d{1,2}\.\d{1,2}\.\d{2,4}|\d{1,2}/\d{4}|Q[1-4][\s'\-]*\d{2,4}|\d{4}[\s\-]*Q[1-4]"
+    r"(\d{4}-\d{2}(?:-\d{2})?|\d{1,2}/\d{1,2}/\d{2,4}|\d{1,2}\.\d{1,2}\.\d{2,4}|\d{1,2}/\d{4}"
+    r"|Q[1-4][\s'\-]*\d{2,4}|\d{4}[\s\-]*Q[1-4]"
     r"|[^\W\d_]{3,10}\.?[\s\-_'/]*\d{2,4}|(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:[0-3]\d)?)"
 )
 

@@ -31,15 +31,18 @@ csv.field_size_limit(1 << 24)
 DELIMITERS = (",", ";", "|", "\t")
 _SAMPLE_ROWS = 400
 TOTAL = (
-    r"(?i)^\W*(grand|sub|account|portfolio|household|overall|report|file|net)?[\s-]*(totals?|summe|gesamt(summe)?|zwischensumme"
-    r"|insgesamt|totaux|sous-total|totale|totales|suma|somma|subtotales?|subtotale)\b(?![-_.]?\w*\d)|^\w[\w .-]*\s(sub-?)?totals?:?$"
+    r"(?i)^\W*(grand|sub|account|portfolio|household|overall|report|file|net)?[\s-]*(totals?|summe"
+    r"|gesamt(summe)?|zwischensumme"
+    r"|insgesamt|totaux|sous-total|totale|totales|suma|somma|subtotales?|subtotale)\b(?![-_.]?\w*\d)"
+    r"|^\w[\w .-]*\s(sub-?)?totals?:?$"
 )
 _SECTION = re.compile(
     r"(?i)^\W*(?:account|acct|a/c|konto|depot|compte|cuenta|conto|portfolio|portefeuille)"
     r"(?:\s*(?:no|number|num|id|nr|nummer|code|#|n°|número|numero|numéro))?\.?\s*[:#=]\s*(?P<rest>.*)$"
 )
 _CURRENCY_LINE = re.compile(
-    r"(?i)^\W*(?:.*\b(?:in|currency|währung|devise|moneda|divisa|valuta|ccy)\b\s*(?:is|in)?\s*[:=]?\s*\(?)([A-Z]{3})\b\)?\W*$"
+    r"(?i)^\W*(?:.*\b(?:in|currency|währung|devise|moneda|divisa|valuta|ccy)\b\s*(?:is"
+    r"|in)?\s*[:=]?\s*\(?)([A-Z]{3})\b\)?\W*$"
 )
 
 
@@ -69,6 +72,7 @@ class RawTable:
     delimiter: str = ""
     positional: VendorContract | None = None
     header_line: int = 0
+    lossy: set[int] = field(default_factory=set)
     inherited: set[int] = field(default_factory=set)
 
     @property
@@ -116,7 +120,9 @@ class _Sorter:
             return "footers"
         if [naming.normalised(c) for c in cells[: len(self.header)]] == self.header[: len(cells)] and len(filled) > 1:
             return "repeated_headers"
-        account = cells[self.account].strip() if self.account is not None and self.account < len(cells) else first
+        filled = [c[:300] for c in filled]
+        first = first[:300]
+        account = cells[self.account].strip()[:300] if self.account is not None and self.account < len(cells) else first
         if re.search(TOTAL, account or first) or (not account and any(re.search(TOTAL, c) for c in filled)):
             return "totals"
         if match := re.match(
@@ -126,6 +132,11 @@ class _Sorter:
             if re.fullmatch(r"\d+", number):
                 self.count = int(number)
             return "footers"
+        if re.fullmatch(r"(?i)(trl|trlr|trailer|eof|footer|end|tr|99)", first) and len(filled) <= 4 < expected:
+            numbers = [c.strip() for c in filled[1:] if re.fullmatch(r"\d{1,12}", c.strip())]
+            if numbers:
+                self.count = int(numbers[0])
+            return "trailer_records"
         if len(filled) <= 3 and expected > 3 and _prose(filled):
             return "footers"
         if len(filled) == 1 and expected > 2 and not re.search(r"\d", first):
@@ -288,10 +299,11 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
     widths = Counter(len(c) for c in body)
     if widths and len(header) not in widths:
         common = widths.most_common(1)[0][0]
-        if common == len(header) + 1 and all(not c[-1].strip() for c in body if len(c) == common):
-            header = [*header, ""]
-        elif common == len(header) - 1 and not header[-1]:
-            header = header[:-1]
+        spare = common - len(header)
+        if spare > 0 and not any("".join(c[-spare:]).strip() for c in body if len(c) == common):
+            header = [*header, *[""] * spare]
+        elif spare < 0 and not any(header[spare:]):
+            header = header[:spare]
         elif common > len(header):
             raise FileRejected("columns_do_not_match_header")
     width = len(header)
@@ -353,6 +365,8 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
     known = set(columns[account].to_pylist()[:1000]) if account is not None and odd and len(good_lines) else set()
     for line, cells in odd:
         first = cells[account].strip() if account is not None and account < len(cells) else ""
+        if account and len(cells) > width and first not in known:
+            first = ""  # shifted: this may be part of a name
         last = line == last_line
         if (
             last
@@ -373,9 +387,16 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
         else:
             bad.append(BadRow(line, first, "wrong_field_count", f"{len(cells)} fields where the header has {width}"))
     result = RawTable(
-        header, columns, pa.array(good_lines, pa.int64()), preamble=preamble, skipped=skipped, bad=bad, warnings=warnings,
-        delimiter=delimiter, header_line=head[found].line,
-    )  # fmt: skip
+        header,
+        columns,
+        pa.array(good_lines, pa.int64()),
+        preamble=preamble,
+        skipped=skipped,
+        bad=bad,
+        warnings=warnings,
+        delimiter=delimiter,
+        header_line=head[found].line,
+    )
     _drop_noise(result, sorter, account)
     _check_count(result, sorter.count)
     if cut_off:
@@ -563,9 +584,16 @@ def _positional(data: bytes, delimiter: str, contract: VendorContract) -> RawTab
             values = [implied(v, picture) for v in values]
         columns.append(pa.array(values, pa.string()))
     table = RawTable(
-        [s.name for s in specs], columns, pa.array([n for n, _ in rows], pa.int64()), preamble=preamble, skipped=skipped,
-        bad=bad, warnings=warnings, delimiter="" if fixed else delimiter, positional=contract,
-    )  # fmt: skip
+        [s.name for s in specs],
+        columns,
+        pa.array([n for n, _ in rows], pa.int64()),
+        preamble=preamble,
+        skipped=skipped,
+        bad=bad,
+        warnings=warnings,
+        delimiter="" if fixed else delimiter,
+        positional=contract,
+    )
     _check_trailer(table, contract, trailer_cells, fixed)
     return table
 
@@ -682,7 +710,9 @@ def _section(cells: list[str], contract: VendorContract | None) -> tuple[str, st
         return None
     match = _SECTION.match(filled[0])
     rest = match["rest"].strip() if match else ""
-    if (match is None and len(filled) in (2, 3) and naming.field_of(filled[0].rstrip(":"))[0] == "account_id") or (match and not rest and len(filled) > 1):
+    if (match is None and len(filled) in (2, 3) and naming.field_of(filled[0].rstrip(":"))[0] == "account_id") or (
+        match and not rest and len(filled) > 1
+    ):
         rest = filled[1]
     if not rest:
         return None
@@ -840,9 +870,16 @@ class _Builder:
             headers.append("currency")
             columns.append(pa.array([c for _, _, c in self.rows], pa.string()))
         return RawTable(
-            headers, columns, pa.array([r.line for r, _, _ in self.rows], pa.int64()), member=member, native=native,
-            preamble=list(preamble), skipped=skipped, bad=self.bad, header_line=self.line,
-        )  # fmt: skip
+            headers,
+            columns,
+            pa.array([r.line for r, _, _ in self.rows], pa.int64()),
+            member=member,
+            native=native,
+            preamble=list(preamble),
+            skipped=skipped,
+            bad=self.bad,
+            header_line=self.line,
+        )
 
 
 def _unpivoted(table: RawTable, aliases: dict[str, str]) -> RawTable:
@@ -907,12 +944,19 @@ def _unpivoted(table: RawTable, aliases: dict[str, str]) -> RawTable:
     if currency is not None:
         headers.append("currency")
         columns.append(pa.array([currencies.get(k, "") for k in keys], pa.string()))
-    result = RawTable(
-        headers, columns, pa.array([first_line[k] for k in keys], pa.int64()), member=table.member, native=native,
-        cell_lines=cell_lines, preamble=table.preamble, skipped=table.skipped, bad=bad, warnings=table.warnings,
+    return RawTable(
+        headers,
+        columns,
+        pa.array([first_line[k] for k in keys], pa.int64()),
+        member=table.member,
+        native=native,
+        cell_lines=cell_lines,
+        preamble=table.preamble,
+        skipped=table.skipped,
+        bad=bad,
+        warnings=table.warnings,
         header_line=table.header_line,
-    )  # fmt: skip
-    return result
+    )
 
 
 # --- workbooks -------------------------------------------------------------------------------------------------------
@@ -983,7 +1027,7 @@ def workbook_tables(data: bytes, contract: VendorContract | None = None) -> list
     """
     import warnings
 
-    import openpyxl
+    import openpyxl  # type: ignore[import-untyped,unused-ignore]
 
     try:
         with warnings.catch_warnings():
@@ -1012,6 +1056,8 @@ def workbook_tables(data: bytes, contract: VendorContract | None = None) -> list
         raise FileRejected(feeds[0] if feeds else "unknown_schema" if any(r for _, r in sheets) else "empty_file")
     if other:
         tables[0].skipped["other_sheets"] += other
+    for table in tables:
+        table.lossy = set(range(len(table.headers)))  # a workbook holds every number as a double
     return tables
 
 
@@ -1146,6 +1192,8 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
                     root = root[part]
                 elif isinstance(root, list) and part.isdigit() and int(part) < len(root):
                     root = root[int(part)]
+                elif isinstance(root, list):
+                    break  # the rest of the path lies within the elements
                 elif part not in {"*", ""}:
                     raise FileRejected("unknown_schema")
             _expand(root, "", context, flat, None, from_above)
@@ -1275,6 +1323,14 @@ def _keyed(node: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return entries
 
 
+def _entry(label: str, key: str, value: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with its key; an object of periods below an account becomes a list."""
+    inner = _keyed(value)
+    if inner:
+        return {label: key, "periods": [{"period": k, **v} for k, v in inner], _LINE: value.get(_LINE, 0)}
+    return {label: key, **value}
+
+
 def _children(node: dict[str, Any], prefix: str) -> list[tuple[str, list[Any]]]:
     """Return lists of records below a node, through plain objects."""
     found: list[tuple[str, list[Any]]] = []
@@ -1310,7 +1366,7 @@ def _children(node: dict[str, Any], prefix: str) -> list[tuple[str, list[Any]]]:
                     if all(naming.month_of(k) or re.fullmatch(r"\d{4}-\d{2}-\d{2}", k) for k, _ in keyed)
                     else "account_id"
                 )
-                found.append((name, [{label: k, **v} for k, v in keyed]))
+                found.append((name, [_entry(label, k, v) for k, v in keyed]))
             else:
                 found += _children(value, name)
     return found
@@ -1417,11 +1473,9 @@ def parquet_tables(data: bytes) -> list[RawTable]:
         else:
             text = pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
         columns.append(trimmed(text))
-    return [
-        RawTable(
-            list(table.column_names), columns, pa.array(np.arange(1, table.num_rows + 1), pa.int64()), native=native
-        )
-    ]
+    lines = pa.array(np.arange(1, table.num_rows + 1), pa.int64())
+    lossy = {i for i, f in enumerate(table.schema) if pa.types.is_floating(f.type)}
+    return [RawTable(list(table.column_names), columns, lines, native=native, lossy=lossy)]
 
 
 __all__ = [

@@ -66,7 +66,9 @@ def propose_contract(data: bytes, name: str) -> str:
     import yaml
 
     now = datetime.now(UTC)
-    stem = re.sub(r"[^a-z0-9]+", "_", re.sub(r"\d+", "", name.rpartition("/")[2].rpartition(".")[0].casefold())).strip("_")
+    stem = re.sub(r"[^a-z0-9]+", "_", re.sub(r"\d+", "", name.rpartition("/")[2].rpartition(".")[0].casefold())).strip(
+        "_"
+    )
     reading = read_vendor_file(data, name, received_at=now)
     lines = [
         "# Draft of a vendor contract. Complete it from what the vendor says, then replay the file.",
@@ -92,7 +94,11 @@ def propose_contract(data: bytes, name: str) -> str:
         keys = [k for k in dict.fromkeys(re.findall(r'"([^"\\]{1,60})"\s*:', head)) if not naming.is_personal(k)]
         lines.append("# JSON; keys and what their words say:")
         lines += [f"#   {key}: {naming.field_of(key)[0]} ({naming.field_of(key)[1]})" for key in keys[:60]]
-        draft |= {"layout": "json", "json_rows": None, "columns": {k: naming.field_of(k)[0] or "ignore" for k in keys[:60]}}
+        draft |= {
+            "layout": "json",
+            "json_rows": None,
+            "columns": {k: naming.field_of(k)[0] or "ignore" for k in keys[:60]},
+        }
         return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)
     filled = [line for line in head.split("\n") if line.strip()]
     lengths = Counter(len(line) for line in filled)
@@ -101,9 +107,19 @@ def propose_contract(data: bytes, name: str) -> str:
     widths = Counter(len(r) for r in rows)
     if widths and widths.most_common(1)[0][0] == 1 and lengths and lengths.most_common(1)[0][1] >= 0.6 * len(filled):
         prefixes = Counter(line[:3] for line in filled)
-        lines.append(f"# Lines of {lengths.most_common(1)[0][0]} characters: fixed width. Offsets are 0-based and half-open.")
-        lines.append("# Beginnings of lines: " + ", ".join(f"{_shape(p) if re.search(r'[0-9]', p) else p!r} x{n}" for p, n in prefixes.most_common(5)))
-        draft |= {"layout": "fixed_width", "has_header": False, "record_length": lengths.most_common(1)[0][0], "fields": []}
+        lines.append(
+            f"# Lines of {lengths.most_common(1)[0][0]} characters: fixed width. Offsets are 0-based and half-open."
+        )
+        lines.append(
+            "# Beginnings of lines: "
+            + ", ".join(f"{_shape(p) if re.search(r'[0-9]', p) else p!r} x{n}" for p, n in prefixes.most_common(5))
+        )
+        draft |= {
+            "layout": "fixed_width",
+            "has_header": False,
+            "record_length": lengths.most_common(1)[0][0],
+            "fields": [],
+        }
         return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)
     draft["delimiter"] = delimiter
     found = naming.find_header(rows)
@@ -128,7 +144,10 @@ def propose_contract(data: bytes, name: str) -> str:
             continue
         proposed, score = naming.field_of(title)
         values = [r[i] for r in rows[found + 1 :] if i < len(r)]
-        lines.append(f"# {title.strip()!r}: {proposed or 'unknown'} ({score}); " + "; ".join(_column_evidence(values, now.date())))
+        lines.append(
+            f"# {title.strip()!r}: {proposed or 'unknown'} ({score}); "
+            + "; ".join(_column_evidence(values, now.date()))
+        )
         columns[title.strip()] = proposed or "ignore"
     draft["columns"] = columns
     if reading.file_reason == "ambiguous_dates":

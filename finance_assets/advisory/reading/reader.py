@@ -1,7 +1,7 @@
 """One vendor file in, canonical rows out.
 
-Belongs here: the order of the steps, what is checked between rows (duplicates, roll-forward, gaps, large flows), and the
-result. Rows come out sorted by account and period, with exact decimals, and nothing of a file that is suspect.
+Belongs here: the order of the steps, what is checked between rows (duplicates, roll-forward, gaps, large flows), and
+the result. Rows come out sorted by account and period, with exact decimals, and nothing of a file that is suspect.
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ def _glance(kind: str, content: bytes) -> tuple[str, list[str] | None]:
     if kind == "json":
         head = content[: 1 << 16].decode("utf-8", "replace")
         # Only text near the top names the author of a document.
-        return head, sorted({k for k in re.findall(r'"([^"\\]{1,60})"\s*:', head)})
+        return head, sorted(set(re.findall(r'"([^"\\]{1,60})"\s*:', head)))
     try:
         tables = workbook_tables(content) if kind == "xlsx" else parquet_tables(content)
     except FileRejected:
@@ -276,7 +276,7 @@ def _glance(kind: str, content: bytes) -> tuple[str, list[str] | None]:
 def _sheet_text(content: bytes) -> tuple[str, list[str] | None]:
     import io
 
-    import openpyxl
+    import openpyxl  # type: ignore[import-untyped,unused-ignore]
 
     try:
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
@@ -404,10 +404,9 @@ def _grains(typed: Interpreted, contract: VendorContract | None, table: RawTable
             *(table.headers[i] for c in ("return_net", "return_gross") for i in typed.mapping.columns.get(c, [])),
         ]
     )
-    grain = contract.granularity if contract and contract.granularity else None
-    if grain is None:
-        grain = _inferred_grain(typed, pa.array(good), stated)
-    return typed.grain, grain
+    if contract and contract.granularity:
+        return typed.grain, contract.granularity
+    return typed.grain, _inferred_grain(typed, pa.array(good), stated)
 
 
 def _inferred_grain(typed: Interpreted, good: Any, stated: str) -> str:
@@ -631,11 +630,20 @@ def _finished(part: _Part, name: str, digest: str) -> FileReading:
     grains = pc.unique(rows["granularity"]).to_pylist() if rows.num_rows else []
     best = max(part.candidates, key=lambda c: c[1], default=None)
     return FileReading(
-        name=name, sha256=digest, action=action, vendor=part.vendor, contract_version=part.version, score=part.score,
-        runner_up=f"{best[0]}:{best[1]}" if best else None, file_reason=reason, warnings=sorted(part.warnings), rows=rows,
-        quarantined=quarantined, skipped={k: v for k, v in sorted(part.skipped.items()) if v},
+        name=name,
+        sha256=digest,
+        action=action,
+        vendor=part.vendor,
+        contract_version=part.version,
+        score=part.score,
+        runner_up=f"{best[0]}:{best[1]}" if best else None,
+        file_reason=reason,
+        warnings=sorted(part.warnings),
+        rows=rows,
+        quarantined=quarantined,
+        skipped={k: v for k, v in sorted(part.skipped.items()) if v},
         granularity=(grains[0] if len(grains) == 1 else "mixed" if grains else None),
-    )  # fmt: skip
+    )
 
 
 def _without_duplicates(rows: pa.Table, part: _Part) -> pa.Table:
@@ -752,10 +760,18 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
         if off.any():
             if off.sum() <= 0.5 * has.sum() or (has.sum() <= 3 and not np.isnan(income).all()):
                 raise_flag(
-                    off, "components_do_not_foot",
-                    cents((1, "ending_market_value", 0), (-1, "beginning_market_value", 0), (-1, "net_flow", 0), (-1, "income", 0),
-                          (-1, "appreciation", 0), (-1, "other_adjustments", 0), (1, "fees", 0)),
-                )  # fmt: skip
+                    off,
+                    "components_do_not_foot",
+                    cents(
+                        (1, "ending_market_value", 0),
+                        (-1, "beginning_market_value", 0),
+                        (-1, "net_flow", 0),
+                        (-1, "income", 0),
+                        (-1, "appreciation", 0),
+                        (-1, "other_adjustments", 0),
+                        (1, "fees", 0),
+                    ),
+                )
             else:
                 part.warnings.add("components_do_not_foot")
         no_bmv = np.isnan(bmv).all()

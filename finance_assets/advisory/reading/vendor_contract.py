@@ -61,9 +61,9 @@ class FieldSpec(_Model):
     name: str
     start: int | None = None
     end: int | None = None
-    format: str | None = Field(None, description="strptime format of a date")
+    format: str | None = Field(default=None, description="strptime format of a date")
     unit: Unit | None = None
-    picture: str | None = Field(None, description="s9(18)v99, 9(10)v99, zoned_v99, v8: implied decimals")
+    picture: str | None = Field(default=None, description="s9(18)v99, 9(10)v99, zoned_v99, v8: implied decimals")
 
 
 class Detection(_Model):
@@ -71,7 +71,7 @@ class Detection(_Model):
 
     required_headers: tuple[str, ...] = ()
     record_prefixes: tuple[str, ...] = ()
-    contains: tuple[str, ...] = Field((), description="texts, one of which the first lines contain")
+    contains: tuple[str, ...] = Field(default=(), description="texts, one of which the first lines contain")
     column_count: int | None = None
 
 
@@ -116,9 +116,9 @@ class VendorContract(_Model):
     columns: dict[str, str] = Field(default_factory=dict, description="header of the vendor -> canonical field")
     units: dict[str, Unit] = Field(default_factory=dict, description="canonical field -> unit")
     pictures: dict[str, str] = Field(default_factory=dict, description="canonical field -> implied decimals")
-    json_rows: str | None = Field(None, description="path of the list of rows: data.attributes.rows")
-    section_pattern: str | None = Field(None, description="pattern of the line that opens an account's section")
-    footers: tuple[str, ...] = Field((), description="beginnings of lines that are no data")
+    json_rows: str | None = Field(default=None, description="path of the list of rows: data.attributes.rows")
+    section_pattern: str | None = Field(default=None, description="pattern of the line that opens an account's section")
+    footers: tuple[str, ...] = Field(default=(), description="beginnings of lines that are no data")
     id_width: int | None = None
     granularity: Literal["daily", "monthly", "quarterly"] | None = None
     timing: Literal["sod", "eod", "mid", "mixed", "flow_after_valuation"] | None = None
@@ -250,8 +250,7 @@ def _field(entry: object, one_based: bool = False) -> FieldSpec:
     if isinstance(entry, str):
         return FieldSpec(**_annotated(entry))
     if isinstance(entry, (list, tuple)):
-        start, end = int(entry[1]), int(entry[2])
-        return FieldSpec(**_annotated(str(entry[0])), start=start - one_based, end=end)
+        return FieldSpec(**_annotated(str(entry[0])), start=int(entry[1]) - one_based, end=int(entry[2]))
     if isinstance(entry, dict):
         spec = _annotated(str(entry.get("name") or entry.get("field") or entry.get("canonical")))
         start = entry.get("start", entry.get("from", entry.get("offset")))
@@ -296,13 +295,14 @@ def _trailer(sheet: dict[str, Any], one_based: bool) -> Trailer | None:
     afters: dict[str, str] = {}
     pictures: dict[str, str] = {}
     fields = _first(sheet, "trailer_fields") or nested.get("fields") or []
-    items: list[tuple[str, Any]] = list(fields.items()) if isinstance(fields, dict) else list(enumerate(fields))  # type: ignore[arg-type]
+    items: list[tuple[Any, Any]] = list(fields.items()) if isinstance(fields, dict) else list(enumerate(fields))
     for key, value in items:
         text, where = (str(value), key) if isinstance(key, int) else (str(key), value)
         name, _, note = text.partition(":")
         plain = re.sub(r"[^a-z0-9]+", "_", name.strip().casefold()).strip("_")
-        span = isinstance(where, (list, tuple))
-        place: Any = (int(where[0]) - one_based, int(where[1])) if span else where
+        where_any: Any = where
+        span = isinstance(where_any, (list, tuple))
+        place: Any = (int(where_any[0]) - one_based, int(where_any[1])) if span else where_any
         if re.search(r"count|records|num_rows", plain):
             made["count_slice" if span else "count_index"] = place
         elif match := re.fullmatch(
@@ -371,7 +371,10 @@ def contract_from_sheet(vendor: str, sheet: dict[str, Any]) -> VendorContract:
         return VendorContract.model_validate(sheet)
     made: dict[str, Any] = {"vendor": vendor, "version": int(sheet.get("version", 1) or 1)}
     base = _first(sheet, "offset_base", "offsets_start_at", "index_base")
-    one_based = str(base) == "1" or bool(sheet.get("one_based"))
+    said = " ".join(v for v in sheet.values() if isinstance(v, str))
+    one_based = (
+        str(base) == "1" or bool(sheet.get("one_based")) or re.search(r"(?i)\b1-based|one-based", said) is not None
+    )
     fixed = (
         bool(_first(sheet, "fixed_width", "fixed")) or str(_first(sheet, "layout", "format", "type")) == "fixed_width"
     )
@@ -423,21 +426,21 @@ def contract_from_sheet(vendor: str, sheet: dict[str, Any]) -> VendorContract:
                 a_name, b_name = canonical_name(a.partition(":")[0]), canonical_name(b.partition(":")[0])
                 a_known, b_known = a.partition(":")[0] in {*CANONICAL, "return"}, b_name in CANONICAL
                 if a_known and b.partition(":")[0] not in {*CANONICAL, "return"}:
-                    header, field, note = b, a_name, a.partition(":")[2]
+                    title, target, said_note = b, a_name, a.partition(":")[2]
                 elif b_known:
-                    header, field, note = a, b_name, b.partition(":")[2]
+                    title, target, said_note = a, b_name, b.partition(":")[2]
                 elif a_name in CANONICAL:
-                    header, field, note = b, a_name, a.partition(":")[2]
+                    title, target, said_note = b, a_name, a.partition(":")[2]
                 else:
-                    header, field, note = a, "ignore", ""
-                renamed[header] = field
-                said = _note(note)
-                if "unit" in said:
-                    units[field] = said["unit"]
-                if "picture" in said:
-                    pictures[field] = said["picture"]
-                if "format" in said:
-                    formats.append(said["format"])
+                    title, target, said_note = a, "ignore", ""
+                renamed[title] = target
+                noted = _note(said_note)
+                if "unit" in noted:
+                    units[target] = noted["unit"]
+                if "picture" in noted:
+                    pictures[target] = noted["picture"]
+                if "format" in noted:
+                    formats.append(noted["format"])
         made.update(columns=renamed, units=units, pictures=pictures, date_formats=tuple(formats))
     delimiter = _first(sheet, "delimiter", "separator", "sep")
     if delimiter:
@@ -542,7 +545,7 @@ def contract_from_sheet(vendor: str, sheet: dict[str, Any]) -> VendorContract:
     made["gross_net"] = net if net in {"gross", "net", "both"} else None
     headers = _first(sheet, "required_headers", "detect_headers")
     contains = _first(sheet, "contains", "title_contains", "identifier")
-    detect = sheet.get("detect") if isinstance(sheet.get("detect"), dict) else {}
+    detect: dict[str, Any] = sheet["detect"] if isinstance(sheet.get("detect"), dict) else {}
     made["detect"] = Detection(
         required_headers=tuple(headers or detect.get("required_headers") or ()),
         contains=tuple([contains] if isinstance(contains, str) else contains or detect.get("contains") or ()),
@@ -608,10 +611,7 @@ def implied(text: str, picture: str) -> str:
     if not match:
         return value
     # v99 means two digits, v9(4) four, v8 eight; "v9" alone is the COBOL form of one.
-    if match[1]:
-        places = int(match[2]) if match[2] else len(match[1])
-    else:
-        places = int(match[3])
+    places = int(match[2] or len(match[1])) if match[1] else int(match[3])
     sign = ""
     if picture.casefold().startswith("zoned"):
         digit, sign = _OVERPUNCH.get(value[-1], (value[-1], ""))

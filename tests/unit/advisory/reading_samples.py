@@ -36,7 +36,9 @@ class Truth:
         return ((self.emv - self.bmv - self.net + self.fees) / base).quantize(Decimal("1e-8"))
 
 
-def truth(accounts: Sequence[str] = ("0012345678", "12E45678"), months: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> list[Truth]:
+def truth(
+    accounts: Sequence[str] = ("0012345678", "12E45678"), months: Sequence[int] = (1, 2, 3, 4, 5, 6)
+) -> list[Truth]:
     """Consistent rows: they roll forward, and returns are Modified Dietz with weight 1/2."""
     rows = []
     for n, account in enumerate(accounts):
@@ -73,7 +75,9 @@ def csv(rows: Sequence[Truth] | None = None, header: str = HEADER, sep: str = ",
     return "\n".join([header.replace(",", sep), *(line(t, sep) for t in rows)]) + "\n"
 
 
-def read(data: bytes | str, name: str = "file.csv", contracts: Sequence[VendorContract] = (), **more: object) -> FileReading:
+def read(
+    data: bytes | str, name: str = "file.csv", contracts: Sequence[VendorContract] = (), **more: object
+) -> FileReading:
     raw = data.encode() if isinstance(data, str) else data
     return read_vendor_file(raw, name, contracts=contracts, received_at=RECEIVED, **more)  # type: ignore[arg-type]
 

@@ -41,8 +41,13 @@ def trailing(value) -> str:
 
 def northgate(rows, count=None, total=None) -> str:
     out = ["NGH|NORTHGATE|20240702"]
-    out += [f"NGD|{t.account:<20}|{t.end:%Y%m%d}|USD|{t.bmv}|{t.contributions}|{t.distributions}|{t.fees}|{t.emv}|{trailing(t.ret * 100)}" for t in rows]
-    out.append(f"NGT|{count if count is not None else len(rows):09d}|{total if total is not None else sum(t.emv for t in rows)}")
+    out += [
+        f"NGD|{t.account:<20}|{t.end:%Y%m%d}|USD|{t.bmv}|{t.contributions}|{t.distributions}|{t.fees}|{t.emv}|{trailing(t.ret * 100)}"
+        for t in rows
+    ]
+    out.append(
+        f"NGT|{count if count is not None else len(rows):09d}|{total if total is not None else sum(t.emv for t in rows)}"
+    )
     return "\r\n".join(out) + "\r\n"
 
 
@@ -70,7 +75,12 @@ def signed(value, places, width) -> str:
 def test_fixed_width_with_implied_decimals():
     rows = truth()
     out = ["BOF HARBOR CLEARING REFRESHED".ljust(120)]
-    out += [f"HCP{t.account:<18}{t.end:%m%d%Y}USD{signed(t.bmv, 2, 19)}{signed(t.net, 2, 19)}{signed(t.emv, 2, 19)}{signed(t.ret, 8, 12)}".ljust(120) for t in rows]
+    out += [
+        f"HCP{t.account:<18}{t.end:%m%d%Y}USD{signed(t.bmv, 2, 19)}{signed(t.net, 2, 19)}{signed(t.emv, 2, 19)}{signed(t.ret, 8, 12)}".ljust(
+            120
+        )
+        for t in rows
+    ]
     end = f"EOF HARBOR CLEARING TOTAL DETAIL RECORDS: {len(rows):08d}".ljust(120)
     reading = read("\n".join([*out, end]), "x.dat", CONTRACTS)
     check(reading)
@@ -97,7 +107,12 @@ def zoned(value, width) -> str:
 
 def test_zoned_decimals():
     rows = truth(("0012345678", "0000000042"))
-    out = [f"D1{t.account}{t.end:%y%m%d}{zoned(t.bmv, 13)}{zoned(t.net, 13)}{zoned(t.emv, 13)}{signed(t.ret * 100, 6, 9)}".ljust(70) for t in rows]
+    out = [
+        f"D1{t.account}{t.end:%y%m%d}{zoned(t.bmv, 13)}{zoned(t.net, 13)}{zoned(t.emv, 13)}{signed(t.ret * 100, 6, 9)}".ljust(
+            70
+        )
+        for t in rows
+    ]
     reading = read("\n".join([*out, f"T1{len(rows):08d}".ljust(70)]), "x.dat", CONTRACTS)
     check(reading, rows, ret=6)
     assert (reading.vendor, reading.contract_version) == ("meridian_trust", 2)
@@ -120,7 +135,10 @@ def test_european_with_its_own_headers_and_lost_zeros():
         return f"{value:,}".replace(",", "#").replace(".", ",").replace("#", ".")
 
     out = ["Mandatsschlüssel;Tag;Einheit;Vortrag;Zugang;Abgang;Übertrag;Erfolg"]
-    out += [f"{int(t.account)};{t.end:%d/%m/%Y};EUR;{de(t.bmv)};{de(t.contributions)};{de(t.distributions)};{de(t.emv)};{de(t.ret * 100)}" for t in rows]
+    out += [
+        f"{int(t.account)};{t.end:%d/%m/%Y};EUR;{de(t.bmv)};{de(t.contributions)};{de(t.distributions)};{de(t.emv)};{de(t.ret * 100)}"
+        for t in rows
+    ]
     out += ["Summe;;;;;;9.999,00;", "Erstellt am 01.07.2024"]
     reading = read("\n".join(out).encode("cp1252"), "x.csv", CONTRACTS)
     check(reading, rows)
@@ -130,7 +148,18 @@ def test_european_with_its_own_headers_and_lost_zeros():
 
 def test_json_under_a_path():
     rows = truth()
-    body = [{"k": t.account, "d": t.end.isoformat(), "c": "USD", "b": str(t.bmv), "f": str(t.net), "e": str(t.emv), "r": str(t.ret * 10000)} for t in rows]
+    body = [
+        {
+            "k": t.account,
+            "d": t.end.isoformat(),
+            "c": "USD",
+            "b": str(t.bmv),
+            "f": str(t.net),
+            "e": str(t.emv),
+            "r": str(t.ret * 10000),
+        }
+        for t in rows
+    ]
     reading = read(json.dumps({"payload": {"views": {"rows": body}}}), "x.json", CONTRACTS)
     check(reading)
     assert reading.vendor == "lumen_views"
@@ -150,7 +179,24 @@ def test_sections_by_contract():
 
 def test_sheet_headerless(tmp_path):
     rows = truth()
-    contracts = sheet(tmp_path, {"tango": {"header": False, "delimiter": ",", "fields": ["account_id", "period_end:%m/%d/%Y", "beginning_market_value", "net_flow", "ending_market_value", "return:percent"], "currency_default": "USD"}})
+    contracts = sheet(
+        tmp_path,
+        {
+            "tango": {
+                "header": False,
+                "delimiter": ",",
+                "fields": [
+                    "account_id",
+                    "period_end:%m/%d/%Y",
+                    "beginning_market_value",
+                    "net_flow",
+                    "ending_market_value",
+                    "return:percent",
+                ],
+                "currency_default": "USD",
+            }
+        },
+    )
     text = "\n".join(f"{t.account},{t.end:%m/%d/%Y},{t.bmv},{t.net},{t.emv},{t.ret * 100}" for t in rows)
     reading = read(text, "x.csv", contracts)
     check(reading)
@@ -165,7 +211,10 @@ def test_sheet_zoned_record_prefixes_and_trailer_sums(tmp_path):
         "fields": {"account_id": [2, 12], "period_end:%y%m%d": [12, 18], "beginning_market_value:zoned_v99": [18, 31], "net_flow:zoned_v99": [31, 44], "ending_market_value:zoned_v99": [44, 57]},
     }  # fmt: skip
     contracts = sheet(tmp_path, {"_readme": "x", "uniform": entry})
-    out = ["00UNIFORM 20240702", *(f"10{t.account}{t.end:%y%m%d}{zoned(t.bmv, 13)}{zoned(t.net, 13)}{zoned(t.emv, 13)}" for t in rows)]
+    out = [
+        "00UNIFORM 20240702",
+        *(f"10{t.account}{t.end:%y%m%d}{zoned(t.bmv, 13)}{zoned(t.net, 13)}{zoned(t.emv, 13)}" for t in rows),
+    ]
     end = f"99{len(rows):08d}{zoned(sum(t.emv for t in rows), 15)}"
     check(read("\n".join([*out, end]), "x.dat", contracts), rows)
     wrong = f"99{len(rows):08d}{zoned(sum(t.emv for t in rows) + 1, 15)}"
@@ -176,7 +225,10 @@ def test_sheet_zoned_record_prefixes_and_trailer_sums(tmp_path):
                                      {"account_id": "Kto", "period_end": "Tag", "beginning_market_value": "AW", "ending_market_value": "EW", "net_flow": "NF", "return:percent": "R"}])  # fmt: skip
 def test_sheet_aliases(tmp_path, columns):
     contracts = sheet(tmp_path, {"victor": {"column_aliases": columns, "date_order": "dmy"}})
-    out = ["Kto;Tag;AW;EW;NF;R", *(f"{t.account};{t.end:%d/%m/%Y};{t.bmv};{t.emv};{t.net};{t.ret * 100}" for t in truth())]
+    out = [
+        "Kto;Tag;AW;EW;NF;R",
+        *(f"{t.account};{t.end:%d/%m/%Y};{t.bmv};{t.emv};{t.net};{t.ret * 100}" for t in truth()),
+    ]
     reading = read("\n".join(out), "x.csv", contracts)
     check(reading)
     assert reading.vendor == "victor"
@@ -185,7 +237,9 @@ def test_sheet_aliases(tmp_path, columns):
 def test_sheet_terms_that_content_cannot_show_are_found_by_name(tmp_path):
     rows = truth(months=(1, 2, 3, 4))
     text = "\n".join([HEADER, *(line(t, end=f"0{t.end.month}/05/2024", account=t.account.lstrip("0")) for t in rows)])
-    contracts = sheet(tmp_path, {"yankee": {"date_order": "mdy", "account_id_width": 10}, "other": {"date_order": "dmy"}})
+    contracts = sheet(
+        tmp_path, {"yankee": {"date_order": "mdy", "account_id_width": 10}, "other": {"date_order": "dmy"}}
+    )
     reading = read(text, "yankee_20240401.csv", contracts)
     assert reading.vendor == "yankee"
     assert "contract_by_name" in reading.warnings
@@ -212,5 +266,5 @@ def test_proposals_are_contracts_without_values():
     draft = propose_contract(text.encode(), "new vendor 2024.csv")
     assert VendorContract.model_validate(yaml.safe_load(draft)).columns["net_return"] == "return_net"
     assert "1234567.89" not in draft
-    for data in (b"", b"{\"a\": 1}", b"%PDF", b"D1234567890\nD1234567891\n" * 4, b"a1,2024-01-31,5\n" * 4):
+    for data in (b"", b'{"a": 1}', b"%PDF", b"D1234567890\nD1234567891\n" * 4, b"a1,2024-01-31,5\n" * 4):
         VendorContract.model_validate(yaml.safe_load(propose_contract(data, "x")))

@@ -29,16 +29,43 @@ def sound(data: bytes) -> None:
         assert reading.rows.num_rows == 0
     assert reading.rows["account_id"].null_count == reading.rows["period_end"].null_count == 0
     assert all(d <= RECEIVED.date() for d in reading.rows["period_end"].to_pylist())
-    blob = str(reading.rows.to_pylist()) + str(reading.quarantined.to_pylist()) + str(reading.warnings) + str(reading.skipped)
+    blob = (
+        str(reading.rows.to_pylist())
+        + str(reading.quarantined.to_pylist())
+        + str(reading.warnings)
+        + str(reading.skipped)
+    )
     assert not [s for s in SECRETS if s in blob]
 
 
 def originals() -> list[bytes]:
     rows = truth()
     text = "\n".join([HEADER + ",ssn,email,birth date", *(f"{line(t)},{','.join(SECRETS)}" for t in rows)]) + "\n"
-    objects = [{"account": t.account, "date": str(t.end), "emv": float(t.emv), "bmv": float(t.bmv), "net_flow": float(t.net), "twr": float(t.ret), "ssn": SECRETS[0]} for t in rows]
-    grid = [["Title"], HEADER.split(","), *([t.account, t.end, "USD", float(t.bmv), 0, 0, 0, float(t.emv), float(t.ret)] for t in rows)]
-    return [text.encode(), csv(sep=";").encode("utf-16"), json.dumps(objects).encode(), "\n".join(map(json.dumps, objects)).encode(), gzip.compress(csv().encode()), workbook({"S": grid})]
+    objects = [
+        {
+            "account": t.account,
+            "date": str(t.end),
+            "emv": float(t.emv),
+            "bmv": float(t.bmv),
+            "net_flow": float(t.net),
+            "twr": float(t.ret),
+            "ssn": SECRETS[0],
+        }
+        for t in rows
+    ]
+    grid = [
+        ["Title"],
+        HEADER.split(","),
+        *([t.account, t.end, "USD", float(t.bmv), 0, 0, 0, float(t.emv), float(t.ret)] for t in rows),
+    ]
+    return [
+        text.encode(),
+        csv(sep=";").encode("utf-16"),
+        json.dumps(objects).encode(),
+        "\n".join(map(json.dumps, objects)).encode(),
+        gzip.compress(csv().encode()),
+        workbook({"S": grid}),
+    ]
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
@@ -51,7 +78,9 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
         elif kind == 1:
             del out[place : place + chance.randint(1, 30)]
         elif kind == 2:
-            out[place:place] = chance.choice([b",", b'"', b"\n", b"\r", b";", b"0", b"-", b"%", b"1e400", b"\x00", b"{", b"]", "é".encode("cp1252")])
+            out[place:place] = chance.choice(
+                [b",", b'"', b"\n", b"\r", b";", b"0", b"-", b"%", b"1e400", b"\x00", b"{", b"]", "é".encode("cp1252")]
+            )
         elif kind == 3:
             out[place:place] = out[place : place + chance.randint(1, 80)]
         else:
@@ -86,6 +115,14 @@ def test_any_json(document):
 
 def test_deep_and_wide_documents_end():
     start = time.monotonic()
-    for data in (b"[" * 100_000, b'{"a":' * 50_000, b'"' * 200_001, b"," * 300_000, b"a,b\n" * 50_000, b"\n" * 300_000, b"(" * 20_000 + b",date,emv\n"):
+    for data in (
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b'"' * 200_001,
+        b"," * 300_000,
+        b"a,b\n" * 50_000,
+        b"\n" * 300_000,
+        b"(" * 20_000 + b",date,emv\n",
+    ):
         sound(data)
     assert time.monotonic() - start < 10
