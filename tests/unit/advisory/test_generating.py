@@ -152,13 +152,18 @@ def test_large_file(name: str, tmp_path: Path) -> None:
         rows = connection.execute(f"SELECT * FROM {reader} ORDER BY account_id, period_end", [str(path)])
         assert [column[0] for column in rows.description] == list(LARGE_COLUMNS)
         before = None
-        for account, end, _, bmv, money_in, money_out, _, emv, value in rows.fetchall():  # noqa: B007
-            if before is not None and before[0] == account:
-                assert D(bmv) == D(before[1])
-            before = (account, emv)
-            flow = D(money_in) - D(money_out)
-            assert abs((D(emv) - D(bmv) - flow) / (D(bmv) + flow / 2) - D(value)) < D("1e-9")
-        assert end == "2024-06-30"
+        for cells in rows.fetchall():
+            row = dict(zip(LARGE_COLUMNS, cells, strict=True))
+            amount = {name: D(row[name]) for name in LARGE_COLUMNS[4:]}
+            bmv, emv, flow = amount["beginning_market_value"], amount["ending_market_value"], amount["net_flow"]
+            if before is not None and before[0] == row["account_id"]:
+                assert bmv == before[1]
+            before = (row["account_id"], emv)
+            assert flow == amount["contributions"] - amount["distributions"]
+            assert bmv + flow + amount["income"] + amount["appreciation"] - amount["fees"] == emv
+            assert abs((emv - bmv - flow) / (bmv + flow / 2) - amount["return"]) < D("1e-9")
+            assert row["period_start"][:8] == row["period_end"][:8]
+        assert row["period_end"] == "2024-06-30"
 
 
 def test_truth_has_no_breaks_but_the_large_flows_are_seen(make_history: Any) -> None:
