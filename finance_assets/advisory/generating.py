@@ -41,8 +41,8 @@ VENDORS: Final = ("northgate", "harbour", "meridian", "rheintal", "lumen", "casc
 implied decimals, semicolon with decimal comma and percent signs, JSON lines, a column per month, spreadsheet."""
 
 LARGE_COLUMNS: Final = (
-    "account_id", "period_end", "currency", "beginning_market_value", "contributions", "distributions", "fees",
-    "ending_market_value", "return",
+    "account_id", "period_start", "period_end", "currency", "beginning_market_value", "contributions", "distributions",
+    "net_flow", "income", "appreciation", "fees", "other_adjustments", "ending_market_value", "return", "return_gross",
 )  # fmt: skip
 """Columns of `write_large_csv`."""
 
@@ -275,34 +275,51 @@ def write_large_csv(
     first = _month_ends(months, last_month)[0].replace(day=1)
     parquet = target.endswith(".parquet")
     options = "FORMAT parquet" if parquet else f"FORMAT csv, HEADER, DELIMITER '{delimiter}'"
-    columns = ", ".join(f"{name}::VARCHAR AS {name}" if parquet else name for name in LARGE_COLUMNS if name != "return")
+    columns = ", ".join(f'"{name}"::VARCHAR AS "{name}"' if parquet else f'"{name}"' for name in LARGE_COLUMNS)
+    money = ", ".join(
+        f"({cents} / 100)::DECIMAL(18, 2) AS {name}"
+        for name, cents in (
+            ("beginning_market_value", "bmv"),
+            ("contributions", "money_in"),
+            ("distributions", "money_out"),
+            ("net_flow", "(money_in - money_out)"),
+            ("income", "income"),
+            ("appreciation", "(emv - bmv - money_in + money_out - income + fee)"),
+            ("fees", "fee"),
+            ("other_adjustments", "0"),
+            ("ending_market_value", "emv"),
+        )
+    )
+    capital = "(2 * bmv + money_in - money_out)"
+    gain = "(emv - bmv - money_in + money_out)"
     with _connect() as connection:
-        # Values are random per account and month, and the result of the month is what lies between them.
+        # Values are random per account and month, and the result of the month is what lies between them. The draw is
+        # a table so that all cores write.
+        connection.execute(
+            f"""
+            CREATE TEMP TABLE drawn AS
+            SELECT a, m, (base + (base // 1000) * m + h % (base // 50))::BIGINT AS bmv,
+            (base + (base // 1000) * (m + 1) + hash(a * 100003 + m + 1) % (base // 50))::BIGINT AS emv,
+            (CASE WHEN (h // 7) % 4 = 0 THEN (h // 28) % 2000000 ELSE 0 END)::BIGINT AS money_in,
+            (CASE WHEN (h // 11) % 5 = 0 THEN (h // 55) % 1000000 ELSE 0 END)::BIGINT AS money_out,
+            bmv // 1000 AS income, CASE WHEN m % 3 = 0 THEN bmv // 400 ELSE 0 END AS fee
+            FROM (
+                SELECT a, m, 5000000 + hash(a) % 400000000 AS base, hash(a * 100003 + m) AS h
+                FROM range({int(accounts)}) AS r(a), range({int(months)}) AS q(m)
+            )
+            """
+        )
         connection.execute(
             f"""
             COPY (
-                WITH drawn AS (
-                    SELECT a, m, hash(a * 100003 + m) AS h,
-                    (5000000 + hash(a) % 400000000)::BIGINT AS base,
-                    base + (base // 1000) * m + (hash(a * 100003 + m) % (base // 50))::BIGINT AS bmv,
-                    base + (base // 1000) * (m + 1) + (hash(a * 100003 + m + 1) % (base // 50))::BIGINT AS emv,
-                    CASE WHEN (h // 7) % 4 = 0 THEN ((h // 28) % 2000000)::BIGINT ELSE 0 END AS money_in,
-                    CASE WHEN (h // 11) % 5 = 0 THEN ((h // 55) % 1000000)::BIGINT ELSE 0 END AS money_out
-                    FROM range({int(accounts)}) AS r(a), range({int(months)}) AS q(m)
-                ),
-                written AS (
+                SELECT {columns} FROM (
                     SELECT lpad((a + 10000000)::VARCHAR, 10, '0') AS account_id,
-                    last_day((DATE '{first}' + to_months(m::INTEGER))::DATE) AS period_end, 'USD' AS currency,
-                    (bmv / 100.0)::DECIMAL(18, 2) AS beginning_market_value,
-                    (money_in / 100.0)::DECIMAL(18, 2) AS contributions,
-                    (money_out / 100.0)::DECIMAL(18, 2) AS distributions,
-                    (CASE WHEN m % 3 = 0 THEN bmv // 400 ELSE 0 END / 100.0)::DECIMAL(18, 2) AS fees,
-                    (emv / 100.0)::DECIMAL(18, 2) AS ending_market_value,
-                    (2 * (emv - bmv - money_in + money_out)::DOUBLE / (2 * bmv + money_in - money_out))::DECIMAL(18, 10)
-                        AS value
+                    (DATE '{first}' + to_months(m::INTEGER))::DATE AS period_start,
+                    last_day(period_start) AS period_end, 'USD' AS currency, {money},
+                    (2 * {gain} / {capital})::DECIMAL(18, 10) AS "return",
+                    (2 * ({gain} + fee) / {capital})::DECIMAL(18, 10) AS return_gross
                     FROM drawn
                 )
-                SELECT {columns}, value{"::VARCHAR" if parquet else ""} AS "return" FROM written
             ) TO '{target}' ({options})
             """
         )

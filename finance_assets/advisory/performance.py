@@ -398,8 +398,8 @@ def performance_query(source: str, policies: Policies) -> str:
             gain_double / sod AS return_sod, gain_double / mid AS return_mid, gain_double / eod AS return_eod
             FROM timed
         ),
-        -- The windows sort only what they need and the wide rows stream past the result: reading the source twice
-        -- costs less than keeping it.
+        -- The windows sort only what they need, and the wide rows stream past their result: reading the source
+        -- twice costs less than keeping it.
         wide AS NOT MATERIALIZED (
             SELECT vendor, contract_version, account_id, granularity, currency, period_start, period_end,
             starts_as_stated, beginning_market_value, contributions, distributions, ending_market_value, fees,
@@ -447,8 +447,8 @@ def performance_query(source: str, policies: Policies) -> str:
             WINDOW account AS ({account} ORDER BY period_end ROWS UNBOUNDED PRECEDING)
         ),
         chained AS (
-            SELECT vendor, account_id, granularity, period_end, gap_days, previous_emv, currency_changed, flow_so_far, flows_known, wealth_all, chain_id,
-            currencies_mixed,
+            SELECT vendor, account_id, granularity, period_end, gap_days, previous_emv, currency_changed,
+            flow_so_far, flows_known, wealth_all, chain_id, currencies_mixed,
             product(factor) OVER chain AS wealth_chain,
             first_value(period_start) OVER chain AS chain_start
             FROM chains
@@ -526,5 +526,5 @@ def _connect() -> duckdb.DuckDBPyConnection:
     import duckdb
 
     connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     return connection

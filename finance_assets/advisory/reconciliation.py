@@ -221,18 +221,19 @@ def reconcile(vendor: pa.Table, existing: pa.Table, tolerances: Mapping[str, Dec
 
 
 def performance_breaks(
-    performance: pa.Table,
+    performance: pa.Table | duckdb.DuckDBPyConnection,
     *,
     history: pa.Table | None = None,
     existing: pa.Table | None = None,
-    explain_at_most: int = 100_000,
+    explain_at_most: int = 20_000,
 ) -> pa.Table:
     """Find every break in the performance table, each with its explanation.
 
     Parameters
     ----------
     performance
-        The table of `finance_assets.advisory.performance.account_performance`.
+        The table of `finance_assets.advisory.performance.account_performance`, or a DuckDB connection in UTC with a
+        table or view ``performance`` like it, which keeps memory low, and optionally one ``history``.
     history
         All versions of the rows, for ``DUPLICATE`` and ``RESTATED``; without it there are none.
     existing
@@ -240,7 +241,7 @@ def performance_breaks(
         ``MISSING_IN_VENDOR`` and ``VALUE_MISMATCH`` of accounts that the vendor and the records both know, monthly
         where no grain is given.
     explain_at_most
-        Hypotheses are tried on that many breaks (about 20,000 a second); the rest is reported unexplained.
+        Hypotheses are tried on that many breaks (about 2,500 a second); the rest is reported unexplained.
 
     Returns
     -------
@@ -255,24 +256,28 @@ def performance_breaks(
     """
     import pyarrow as pa
 
-    with _connect() as connection:
-        connection.register("performance", performance)
-        found = _money_breaks(connection) + _return_breaks(connection) + _vendor_breaks(connection)
-        found += _missing_breaks(connection)
-        if history is not None:
-            connection.register("history", history)
-            found += _version_breaks(connection)
-        if existing is not None:
-            found += _existing_breaks(connection, existing)
-        unique: dict[str, dict[str, Any]] = {}
-        for item in found:
-            item["break_id"] = break_id(
-                item["code"], item["vendor"], item["account_id"], item["granularity"], item["period_end"],
-                item.get("other_vendor"),
-            )  # fmt: skip
-            unique.setdefault(item["break_id"], item)
-        breaks = list(unique.values())
-        _explain(connection, breaks, explain_at_most)
+    if isinstance(performance, pa.Table):
+        with _connect() as connection:
+            connection.register("performance", performance)
+            return performance_breaks(connection, history=history, existing=existing, explain_at_most=explain_at_most)
+    connection = performance
+    found = _money_breaks(connection) + _return_breaks(connection) + _vendor_breaks(connection)
+    found += _missing_breaks(connection)
+    if history is not None:
+        connection.register("history", history)
+    if history is not None or _has_relation(connection, "history"):
+        found += _version_breaks(connection)
+    if existing is not None:
+        found += _existing_breaks(connection, existing)
+    unique: dict[str, dict[str, Any]] = {}
+    for item in found:
+        item["break_id"] = break_id(
+            item["code"], item["vendor"], item["account_id"], item["granularity"], item["period_end"],
+            item.get("other_vendor"),
+        )  # fmt: skip
+        unique.setdefault(item["break_id"], item)
+    breaks = list(unique.values())
+    _explain(connection, breaks, explain_at_most)
     breaks.sort(
         key=lambda b: (
             b["vendor"],
@@ -389,35 +394,47 @@ def _money_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]
 
 
 def _return_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """RETURN_TOLERANCE: doubles find the candidates with a margin, decimals decide."""
-    columns = ", ".join(_CONTEXT_COLUMNS)
-    margin = RETURN_TOLERANCE - Decimal("1e-9")
-    candidates = _rows(
+    """RETURN_TOLERANCE: doubles decide what is clear by a wide margin, decimals what is near the tolerance."""
+    margin = Decimal("1e-9")  # a double return is exact to 1e-15
+    compared = f"""
+        SELECT *, CASE WHEN return_net IS NOT NULL THEN 'return_net' ELSE 'return_gross' END AS field,
+        CASE field WHEN 'return_net' THEN return_net ELSE return_gross END AS stated_return,
+        CASE field WHEN 'return_net' THEN return_net_computed ELSE return_gross_computed END AS computed_return,
+        abs(computed_return - stated_return::DOUBLE) AS apart
+        FROM performance
+        WHERE NOT is_partial AND return_net_computed IS NOT NULL AND apart > {RETURN_TOLERANCE - margin:f}
+    """
+    found = _rows(
         connection,
         f"""
-        SELECT {columns}, file_sha256, line, received_ts_utc, return_net IS NULL AS is_gross
-        FROM performance
-        WHERE NOT is_partial AND return_net_computed IS NOT NULL AND abs(
-            CASE WHEN return_net IS NOT NULL THEN return_net_computed - return_net::DOUBLE
-                 ELSE return_gross_computed - return_gross::DOUBLE END) > {margin:f}
+        SELECT 'RETURN_TOLERANCE' AS code, {_PROVENANCE}, field, 'return' AS unit,
+        CAST(stated_return AS {_NUMBER}) AS stated, CAST(computed_return AS {_NUMBER}) AS computed,
+        stated - computed AS difference, {RETURN_TOLERANCE} AS tolerance
+        FROM ({compared}) WHERE apart > {RETURN_TOLERANCE + margin:f}
         """,
     )
-    found = []
-    for row in candidates:
-        field = "return_gross" if row["is_gross"] else "return_net"
+    near = _rows(
+        connection,
+        f"""
+        SELECT {", ".join(_CONTEXT_COLUMNS)}, file_sha256, line, received_ts_utc, field, stated_return
+        FROM ({compared}) WHERE apart <= {RETURN_TOLERANCE + margin:f}
+        """,
+    )
+    for row in near:
         money_in, money_out = row["contributions"], row["distributions"]
         if money_in is None or money_out is None:
             money_in, money_out = row["net_flow"], Decimal(0)
         with localcontext(CONTEXT):
-            ending = row["ending_market_value"] + row["fees"] if row["is_gross"] else row["ending_market_value"]
+            fees = row["fees"] if row["field"] == "return_gross" else Decimal(0)
+            ending = row["ending_market_value"] + fees
             computed = period_return(row["beginning_market_value"], money_in, money_out, ending, row["timing"])
-            if computed is None or abs(row[field] - computed) <= RETURN_TOLERANCE:
+            if computed is None or abs(row["stated_return"] - computed) <= RETURN_TOLERANCE:
                 continue
             computed = computed.quantize(Decimal("1e-14"))
-            difference = row[field] - computed
-        item = {name: row[name] for name in _PROVENANCE.split(", ")}
-        item.update(code="RETURN_TOLERANCE", field=field, unit="return", stated=row[field], computed=computed)
-        found.append({**item, "difference": difference, "tolerance": RETURN_TOLERANCE})
+            item = {name: row[name] for name in (*_PROVENANCE.split(", "), "field")}
+            item.update(code="RETURN_TOLERANCE", unit="return", stated=row["stated_return"], computed=computed)
+            item.update(difference=row["stated_return"] - computed, tolerance=RETURN_TOLERANCE)
+        found.append(item)
     return found
 
 
@@ -456,7 +473,8 @@ def _missing_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any
         connection,
         """
         WITH slots AS (
-            SELECT *, CASE granularity WHEN 'daily' THEN period_end ELSE period_month END AS slot FROM performance
+            SELECT vendor, account_id, granularity, period_end, is_terminated,
+            CASE granularity WHEN 'daily' THEN period_end ELSE period_month END AS slot FROM performance
         ),
         calendar AS (
             SELECT vendor, granularity, slot, lead(slot) OVER turn AS next_slot,
@@ -464,18 +482,20 @@ def _missing_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any
             FROM slots GROUP BY vendor, granularity, slot
             WINDOW turn AS (PARTITION BY vendor, granularity ORDER BY slot)
         ),
-        last_seen AS (
-            SELECT s.* FROM slots s
-            QUALIFY row_number() OVER (PARTITION BY vendor, account_id, granularity, slot ORDER BY period_end DESC) = 1
+        followed AS (
+            SELECT *, lead(slot) OVER (PARTITION BY vendor, account_id, granularity ORDER BY period_end) AS then_slot
+            FROM slots
+        ),
+        absent AS (
+            SELECT f.vendor, f.account_id, f.granularity, f.period_end, c.next_end
+            FROM followed f JOIN calendar c USING (vendor, granularity, slot)
+            WHERE NOT f.is_terminated AND c.next_slot IS NOT NULL AND coalesce(f.then_slot > c.next_slot, true)
         )
-        SELECT 'MISSING' AS code, s.vendor, s.account_id, s.granularity, c.next_end AS period_end, s.currency,
-        s.file_sha256, s.line, s.received_ts_utc, 'account_id' AS field,
-        format('Last seen in the period ended {}, with a value of {} {}.', s.period_end, s.currency,
-            s.ending_market_value::DECIMAL(28, 2)::VARCHAR) AS explanation
-        FROM last_seen s JOIN calendar c USING (vendor, granularity, slot)
-        WHERE c.next_slot IS NOT NULL AND NOT s.is_terminated AND NOT EXISTS (
-            SELECT 1 FROM slots n WHERE n.vendor = s.vendor AND n.account_id = s.account_id
-            AND n.granularity = s.granularity AND n.slot = c.next_slot)
+        SELECT 'MISSING' AS code, p.vendor, p.account_id, p.granularity, a.next_end AS period_end, p.currency,
+        p.file_sha256, p.line, p.received_ts_utc, 'account_id' AS field,
+        format('Last seen in the period ended {}, with a value of {} {}.', p.period_end, p.currency,
+            p.ending_market_value::DECIMAL(28, 2)::VARCHAR) AS explanation
+        FROM absent a JOIN performance p USING (vendor, account_id, granularity, period_end)
         """,
     )
 
@@ -613,6 +633,10 @@ def _explain(connection: duckdb.DuckDBPyConnection, breaks: list[dict[str, Any]]
 def _rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = connection.execute(query).to_arrow_table().to_pylist()
     return rows
+
+
+def _has_relation(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    return _count(connection, f"SELECT count(*) FROM information_schema.tables WHERE table_name = '{name}'") > 0
 
 
 def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -21,6 +22,8 @@ from finance_assets.advisory.generating import (
     vendor_files,
     write_large_csv,
 )
+from finance_assets.advisory.performance import account_performance
+from finance_assets.advisory.reconciliation import performance_breaks
 
 D = Decimal
 
@@ -149,10 +152,48 @@ def test_large_file(name: str, tmp_path: Path) -> None:
         rows = connection.execute(f"SELECT * FROM {reader} ORDER BY account_id, period_end", [str(path)])
         assert [column[0] for column in rows.description] == list(LARGE_COLUMNS)
         before = None
-        for account, end, _, bmv, money_in, money_out, _, emv, value in rows.fetchall():  # noqa: B007
-            if before is not None and before[0] == account:
-                assert D(bmv) == D(before[1])
-            before = (account, emv)
-            flow = D(money_in) - D(money_out)
-            assert abs((D(emv) - D(bmv) - flow) / (D(bmv) + flow / 2) - D(value)) < D("1e-9")
-        assert end == "2024-06-30"
+        for cells in rows.fetchall():
+            row = dict(zip(LARGE_COLUMNS, cells, strict=True))
+            amount = {name: D(row[name]) for name in LARGE_COLUMNS[4:]}
+            bmv, emv, flow = amount["beginning_market_value"], amount["ending_market_value"], amount["net_flow"]
+            if before is not None and before[0] == row["account_id"]:
+                assert bmv == before[1]
+            before = (row["account_id"], emv)
+            assert flow == amount["contributions"] - amount["distributions"]
+            assert bmv + flow + amount["income"] + amount["appreciation"] - amount["fees"] == emv
+            assert abs((emv - bmv - flow) / (bmv + flow / 2) - amount["return"]) < D("1e-9")
+            assert row["period_start"][:8] == row["period_end"][:8]
+        assert row["period_end"] == "2024-06-30"
+
+
+def test_truth_has_no_breaks_but_the_large_flows_are_seen(make_history: Any) -> None:
+    """The generator, the performance table and the breaks agree on what a faultless vendor is."""
+    truth = ground_truth(7, 60, 12, LAST)
+    history = make_history(
+        *(
+            {
+                "account_id": row.account_id,
+                "currency": row.currency,
+                "period_start": row.period_start,
+                "period_end": row.period_end,
+                "beginning_market_value": D(row.beginning) / 100,
+                "contributions": D(row.contributions) / 100,
+                "distributions": D(row.distributions) / 100,
+                "fees": D(row.fees) / 100,
+                "ending_market_value": D(row.ending) / 100,
+                "return_net": row.value,
+            }
+            for row in truth
+        )
+    )
+    performance = account_performance(history, {})
+    assert performance_breaks(performance).num_rows == 0
+    computed = {(r["account_id"], r["period_end"]): r for r in performance.to_pylist()}
+    for row in truth:
+        got = computed[row.account_id, row.period_end]
+        assert (got["return_net_computed"] is None) == (row.value is None)
+        if row.value is not None:
+            assert abs(D(got["return_net_computed"]) - row.value) < D("1e-10")
+        assert got["is_partial"] == (row.period_start.day == 15)
+        assert got["is_terminated"] == (row.ending == 0 and row.distributions > 0)
+    assert any(r["return_status"] == "large_flow_unvalued" for r in computed.values())

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -307,3 +308,26 @@ def test_rows_without_a_return_written_out(make_history: Any) -> None:
     assert "Return: none (missing_input)" in explain_row(rows[1], None)
     assert "Net flow F = 1 USD, as stated" in explain_row(rows[2], None)
     assert explain_row(rows[2], None)[-1] == "Recomputing gives none, not the same number."
+
+
+def test_breaks_inside_a_database(make_history: Any) -> None:
+    """A connection with views gives what tables give, with the versions of its history."""
+    history = make_history(
+        {"return_net": "0.02"},
+        {"ending_market_value": 102, "return_net": "0.03", "received_ts_utc": datetime(2024, 8, 1, tzinfo=UTC)},
+    )
+    performance = account_performance(current_versions(history), {})
+    expected = performance_breaks(performance, history=history)
+    assert [row["code"] for row in expected.to_pylist()] == ["RESTATED", "RETURN_TOLERANCE"]
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("performance", performance)
+        assert performance_breaks(connection)["code"].to_pylist() == ["RETURN_TOLERANCE"]
+        connection.register("history", history)
+        assert performance_breaks(connection).equals(expected)
+
+
+def test_unexplained_beyond_the_limit(make_history: Any) -> None:
+    history = make_history({"return_net": "1"}, {"account_id": "A2", "return_net": "1"})
+    table = performance_breaks(account_performance(history, {}), explain_at_most=1)
+    assert table["hypothesis"].to_pylist() == ["percent", None]
