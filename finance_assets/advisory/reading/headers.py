@@ -112,10 +112,8 @@ _CURRENCY = (
     r"|currencycode|basecurrency)\b"
 )
 _IGNORED = (
-    r"\b(portfolio\w*|port|portf|household|group\w*|family|model|manager|advis[oe]r\w*|strategy|seq"
-    r"|sequence|record type|rectype|filler"
-    r"|custodian|branch|office|rep|region|type|status|composite|style|id|no|number|row|line|level"
-    r"|benchmark|vendor|source|program|sleeve)\b"
+    r"\b(portfolio\w*|port|portf|household|manager|advis[oe]r\w*|custodian|seq|sequence|record type|rectype|filler"
+    r"|benchmark|vendor|source)\b"
 )
 
 
@@ -302,7 +300,7 @@ def _by_words(t: str) -> tuple[str | None, float]:
         return "ending_market_value", 0.4
     if _has(r"\bportfolio (id|code|number|no|nr)\b|^portfolio$|^portefeuille$", t):
         return "account_id", 0.6
-    if _has(r"\b(client|customer|entity|investor|kunde\w*) ?(id|no|number|code|nr|nummer)\b", t):
+    if _has(r"\b(client|customer|entity|investor|policy|portfolio|kunde\w*) ?(id|no|number|code|nr|nummer|ref|reference|key)\b", t):
         return "account_id", 0.5
     if t == "id":
         return "account_id", 0.4

@@ -751,6 +751,8 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
             breaks, "rollforward_break", cents((1, "beginning_market_value", 0), (-1, "ending_market_value", -1))
         )
         raise_flag(gap & ~closed, "missing_period")
+        if not np.isnan(bmv).all():
+            raise_flag(np.isnan(bmv), "beginning_value_missing")
         raise_flag((bmv < 0) | (emv < 0), "negative_market_value")
         raise_flag((bmv > 0) & (emv != 0) & (np.abs(flow) >= LARGE_FLOW * bmv), "large_cash_flow")
         income, gain, other = (_float(rows, n) for n in ("income", "appreciation", "other_adjustments"))
