@@ -33,12 +33,12 @@ _SAMPLE_ROWS = 400
 TOTAL = (
     r"(?i)^\W*(grand|sub|account|portfolio|household|overall|report|file|net)?[\s-]*(totals?|summe"
     r"|gesamt(summe)?|zwischensumme"
-    r"|insgesamt|totaux|sous-total|totale|totales|suma|somma|subtotales?|subtotale)\b(?![-_.]?\w*\d)"
+    r"|sums?|average|mean|median|durchschnitt|moyenne|insgesamt|totaux|sous-total|totale|totales|suma|somma|subtotales?|subtotale)\b(?![-_.]?\w*\d)"
     r"|^\w[\w .-]*\s(sub-?)?totals?:?$"
 )
 _SECTION = re.compile(
     r"(?i)^\W*(?:account|acct|a/c|konto|depot|compte|cuenta|conto|portfolio|portefeuille)"
-    r"(?:\s*(?:no|number|num|id|nr|nummer|code|#|n°|número|numero|numéro))?\.?\s*[:#=]\s*(?P<rest>.*)$"
+    r"(?:\s*(?:no|number|num|id|nr|nummer|code|#|n°|número|numero|numéro))?\.?(?:\s*[:#=]\s*|\s+(?=[\w./-]*\d{3}))(?P<rest>.*)$"
 )
 _CURRENCY_LINE = re.compile(
     r"(?i)^\W*(?:.*\b(?:in|currency|währung|devise|moneda|divisa|valuta|ccy)\b\s*(?:is"
@@ -263,12 +263,12 @@ def delimited_tables(data: bytes, contract: VendorContract | None = None) -> lis
     fields = naming.fields_of(header, aliases)
     if sectioned or "account_id" not in fields or naming.month_columns(header):
         every = list(records(data.decode("utf-8"), delimiter))
-        cut: list[BadRow] = []
+        cut_rows: list[BadRow] = []
         if not data.endswith(b"\n") and naming.month_columns(header):
-            every, cut = _without_cut_row(every, header, fields.get("account_id"))
+            every, cut_rows = _without_cut_row(every, header, fields.get("account_id"))
         tables = grid_tables(every, contract)
-        if cut and tables:
-            tables[-1].bad += cut
+        if cut_rows and tables:
+            tables[-1].bad += cut_rows
             tables[-1].warnings.add("truncated_file")
         _mark_cut_off(tables, data)
         return _with_delimiter(tables, delimiter)

@@ -289,7 +289,7 @@ def _sheet_text(content: bytes) -> tuple[str, list[str] | None]:
         return "", None
     width = max((sum(bool(c) for c in r) for r in rows), default=0)
     header = next((r for r in rows if width > 2 and sum(bool(c) for c in r) == width), None)
-    return "\n".join(" ".join(c for c in r if c) for r in rows), header
+    return "\n".join("\t".join(r).rstrip() for r in rows), header
 
 
 def _read_member(member: Member, name: str, contracts: Sequence[VendorContract], latest: date, part: _Part) -> None:
