@@ -16,13 +16,11 @@ from finance_assets.advisory.reading.values import ISO_CURRENCIES, read_date
 _LATEST = date(2099, 12, 31)
 
 _PERSONAL = (
-    r"\b(ssn|sin|social sec\w*|soc sec|tax ?id\w*|taxpayer\w*|tin|itin|ein|fein|national id\w*|nino"
-    r"|passport\w*|dob|birth\w*"
-    r"|date of birth|d o b|e ?mails?|phones?|telephone\w*|mobile|cell|fax|address\w*|street|zip|zip ?code"
-    r"|postal\w*|postcode"
-    r"|driver\w* licen[cs]e|geburt\w*|steuer\w*|telefon\w*|handy|adresse|strasse|plz|naissance|courriel"
-    r"|telephone|numero fiscal"
-    r"|nacimiento|correo|nif|dni|telefono|direccion|nascita|codice fiscale|indirizzo|cellulare|ahv\w*|nas)\b"
+    r"\b(ssn|social sec\w*|soc sec|tax ?id\w*|taxpayer\w*|itin|fein|national id\w*|nino|passport\w*|dob|birth\w*"
+    r"|d o b|e ?mails?|phones?|telephone\w*|mobile|fax|address\w*|street|zip ?code|postal\w*|postcode"
+    r"|driver\w* licen[cs]e|geburt\w*|steuer ?(id|nr|nummer|identifikation)\w*|telefon\w*|handy|adresse|strasse|plz"
+    r"|naissance|courriel|numero fiscal|nacimiento|correo|nif|dni|telefono|direccion|nascita|codice fiscale|indirizzo"
+    r"|cellulare|ahv\w*)\b|^(sin|tin|ein|nas|cell|zip)( no| nr| number| id)?$"
 )
 _NAME = (
     r"\b(names?|desc|description|bezeichnung|nom|nombre|nome|titel|title|owner|intitule|denominazione"
@@ -30,12 +28,12 @@ _NAME = (
     r"|acctname)\b"
 )
 _RETURN = (
-    r"\b(returns?|ret|rtn|ror|twr+s?|twror|performance|perf|rendite\w*|nettorendite|bruttorendite"
+    r"\b(returns?|ret|rtn|ror|twr+s?|twror|performance|perf|\w*rendite\w*"
     r"|rendement\w*|rendimiento|rendimento"
     r"|rentabilidad|rentabilite|wertentwicklung|time weighted|mwr+|irr|dietz|rate of return)\b"
 )
 _BENCH = r"\b(bench\w*|bmk|bm|bmrk|index|idx|indice|indices|referenz\w*|vergleich\w*|reference)\b"
-_GROSS = r"\b(gross|gof|brutto\w*|brut|brute|bruto|bruta|lordo|lorda)\b"
+_GROSS = r"\b(bruttorendite|gross|gof|brutto\w*|brut|brute|bruto|bruta|lordo|lorda)\b"
 _NET = r"\b(net|nof|netto\w*|nette|neto|neta|netta)\b"
 _DATE = r"\b(date|datum|fecha|data|dt|stichtag|bewertungstag|bewertungsdatum|asofdate|dates)\b"
 _PERIOD = (
@@ -112,10 +110,8 @@ _CURRENCY = (
     r"|currencycode|basecurrency)\b"
 )
 _IGNORED = (
-    r"\b(portfolio\w*|port|portf|household|group\w*|family|model|manager|advis[oe]r\w*|strategy|seq"
-    r"|sequence|record type|rectype|filler"
-    r"|custodian|branch|office|rep|region|type|status|composite|style|id|no|number|row|line|level"
-    r"|benchmark|vendor|source|program|sleeve)\b"
+    r"\b(portfolio\w*|port|portf|household|manager|advis[oe]r\w*|custodian|seq|sequence|record type|rectype|filler"
+    r"|benchmark|vendor|source)\b"
 )
 
 
@@ -183,6 +179,12 @@ def field_of(header: str) -> tuple[str | None, float]:
     """
     if len(header) > 200:
         return None, 0.0
+    # "TWR (gross)", "Market Value (End)": here the brackets hold the word that matters.
+    if re.search(
+        r"(?i)[(\[].*\b(gross|net|brutto|netto|lordo|netta|brut|start|begin\w*|end\w*|open\w*|clos\w*|bench\w*)\b",
+        header,
+    ):
+        header = re.sub(r"[\[\](){}]", " ", header)
     parts = [p for p in header.split(".") if normalised(p)]
     if len(parts) > 1 and not re.search(r"\s", header):
         last = _by_words(normalised(parts[-1]))
@@ -262,6 +264,8 @@ def _by_words(t: str) -> tuple[str | None, float]:
         return "account_id", 1.0 if exact else 0.95
     if _has(_FEES, t):
         return "fees", 0.9
+    if _has(r"\b(ein|zu) (und )?(aus|ab)(zahlung|fluss|gang)\w*|\b(ein|zu) und (aus|ab)\w*", t):
+        return "net_flow", 0.9
     contribution, distribution = _has(_CONTRIBUTION, t) or t == "in", _has(_DISTRIBUTION, t) or t == "out"
     if contribution and distribution:
         return "net_flow", 0.8
@@ -302,7 +306,10 @@ def _by_words(t: str) -> tuple[str | None, float]:
         return "ending_market_value", 0.4
     if _has(r"\bportfolio (id|code|number|no|nr)\b|^portfolio$|^portefeuille$", t):
         return "account_id", 0.6
-    if _has(r"\b(client|customer|entity|investor|kunde\w*) ?(id|no|number|code|nr|nummer)\b", t):
+    if _has(
+        r"\b(client|customer|entity|investor|policy|portfolio|kunde\w*) ?(id|no|number|code|nr|nummer|ref|reference|key)\b",
+        t,
+    ):
         return "account_id", 0.5
     if t == "id":
         return "account_id", 0.4

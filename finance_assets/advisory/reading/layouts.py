@@ -33,12 +33,12 @@ _SAMPLE_ROWS = 400
 TOTAL = (
     r"(?i)^\W*(grand|sub|account|portfolio|household|overall|report|file|net)?[\s-]*(totals?|summe"
     r"|gesamt(summe)?|zwischensumme"
-    r"|insgesamt|totaux|sous-total|totale|totales|suma|somma|subtotales?|subtotale)\b(?![-_.]?\w*\d)"
+    r"|sums?|average|mean|median|durchschnitt|moyenne|insgesamt|totaux|sous-total|totale|totales|suma|somma|subtotales?|subtotale)\b(?![-_.]?\w*\d)"
     r"|^\w[\w .-]*\s(sub-?)?totals?:?$"
 )
 _SECTION = re.compile(
     r"(?i)^\W*(?:account|acct|a/c|konto|depot|compte|cuenta|conto|portfolio|portefeuille)"
-    r"(?:\s*(?:no|number|num|id|nr|nummer|code|#|n°|número|numero|numéro))?\.?\s*[:#=]\s*(?P<rest>.*)$"
+    r"(?:\s*(?:no|number|num|id|nr|nummer|code|#|n°|número|numero|numéro))?\.?(?:\s*[:#=]\s*|\s+(?=[\w./-]*\d{3}))(?P<rest>.*)$"
 )
 _CURRENCY_LINE = re.compile(
     r"(?i)^\W*(?:.*\b(?:in|currency|währung|devise|moneda|divisa|valuta|ccy)\b\s*(?:is"
@@ -140,6 +140,8 @@ class _Sorter:
         if len(filled) <= 3 and expected > 3 and _prose(filled):
             return "footers"
         if len(filled) == 1 and expected > 2 and not re.search(r"\d", first):
+            return "footers"
+        if len(filled) == 1 and expected > 3 and re.match(r"[^\W\d_]{4,}[\s:]", first):
             return "footers"
         if len(filled) == 1 and expected > 2 and re.search(r"\s", first) and len(first.split()) >= 3:
             return "footers"
@@ -260,8 +262,14 @@ def delimited_tables(data: bytes, contract: VendorContract | None = None) -> lis
     header = head[found].cells
     fields = naming.fields_of(header, aliases)
     if sectioned or "account_id" not in fields or naming.month_columns(header):
-        every = records(data.decode("utf-8"), delimiter)
+        every = list(records(data.decode("utf-8"), delimiter))
+        cut_rows: list[BadRow] = []
+        if not data.endswith(b"\n") and naming.month_columns(header):
+            every, cut_rows = _without_cut_row(every, header, fields.get("account_id"))
         tables = grid_tables(every, contract)
+        if cut_rows and tables:
+            tables[-1].bad += cut_rows
+            tables[-1].warnings.add("truncated_file")
         _mark_cut_off(tables, data)
         return _with_delimiter(tables, delimiter)
     return [_columnar(data, delimiter, head, found, contract)]
@@ -362,6 +370,7 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
     last_line = max([int(good_lines[-1]) if len(good_lines) else 0, *(line for line, _ in odd)], default=0)
     cut_off = not data.endswith(b"\n")
     warnings: set[str] = set()
+    unclosed = cut_off and begins is None and data.rpartition(b"\n")[2].count(b'"') % 2 == 1
     known = set(columns[account].to_pylist()[:1000]) if account is not None and odd and len(good_lines) else set()
     for line, cells in odd:
         first = cells[account].strip() if account is not None and account < len(cells) else ""
@@ -397,6 +406,12 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
         delimiter=delimiter,
         header_line=head[found].line,
     )
+    if unclosed and result.rows and account is not None and result.lines[-1].as_py() == last_line:
+        bad.append(BadRow(last_line, result.columns[account][-1].as_py(), "truncated_row", "the last line is cut off"))
+        warnings.add("truncated_file")
+        mask = np.ones(result.rows, bool)
+        mask[-1] = False
+        keep_rows(result, pa.array(mask))
     _drop_noise(result, sorter, account)
     _check_count(result, sorter.count)
     if cut_off:
@@ -420,7 +435,9 @@ def _drop_noise(table: RawTable, sorter: _Sorter, account: int | None) -> None:
             key, r"(?i)tot|summe|gesamt|insges|suma|somma|sous|page|end of|[*=#-]{2,}|count|record"
         ),
     )
-    first = naming.normalised(table.headers[account if account is not None else 0])
+    dated = naming.fields_of(table.headers, {}).get("period_end")
+    if dated is not None:
+        suspicious = pc.or_(suspicious, pc.equal(table.columns[dated], ""))
     suspicious = pc.or_(suspicious, pc.equal(pc.utf8_lower(key), table.headers[account or 0].casefold()))
     # Text with several words and no other cell that is filled can only be a note.
     suspicious = pc.or_(suspicious, pc.match_substring_regex(key, r"\S\s+\S+\s+\S"))
@@ -429,7 +446,6 @@ def _drop_noise(table: RawTable, sorter: _Sorter, account: int | None) -> None:
             pc.or_(suspicious, pc.match_substring_regex(key, "|".join(f"(?i)^{re.escape(f)}" for f in sorter.footers))),
             True,
         )
-    del first
     indices = pc.indices_nonzero(suspicious).to_numpy()
     if len(indices) == 0:
         return
@@ -463,25 +479,53 @@ def keep_rows(table: RawTable, mask: Any) -> None:
 
 
 def _mark_cut_off(tables: list[RawTable], data: bytes) -> None:
-    """Quarantine a last row whose last number is shorter than all others, where the text has no last line end."""
+    """Quarantine a last row whose last value is not as long as all others, where the text has no last line end."""
     if data.endswith(b"\n") or not tables or tables[-1].rows < 4 or tables[-1].cell_lines:
         return
     table = tables[-1]
-    last = table.columns[-1]
-    values = last.to_pylist()[-2000:]
-    tails = {len(v.partition(".")[2]) for v in values[:-1]}
     final_line = data.count(b"\n") + 1
-    if table.lines[-1].as_py() != final_line or not values or len(tails) != 1 or 0 in tails:
+    if table.lines[-1].as_py() != final_line:
         return
-    own = values[-1]
-    if len(own.partition(".")[2]) < next(iter(tails)):
-        fields = naming.fields_of(table.headers, {})
-        account = table.columns[fields["account_id"]][-1].as_py() if "account_id" in fields else ""
-        table.bad.append(BadRow(final_line, account, "truncated_row", "the last line is cut off"))
-        table.warnings.add("truncated_file")
-        mask = np.ones(table.rows, bool)
-        mask[-1] = False
-        keep_rows(table, pa.array(mask))
+    values = table.columns[-1].to_pylist()[-2000:]
+    if not _shorter(values[-1], values[:-1]):
+        return
+    fields = naming.fields_of(table.headers, {})
+    account = table.columns[fields["account_id"]][-1].as_py() if "account_id" in fields else ""
+    table.bad.append(BadRow(final_line, account, "truncated_row", "the last line is cut off"))
+    table.warnings.add("truncated_file")
+    mask = np.ones(table.rows, bool)
+    mask[-1] = False
+    keep_rows(table, pa.array(mask))
+
+
+def _decimals(text: str) -> int:
+    return len(re.sub(r"^.*?[.,](?=\d*\D*$)|\D+$", "", text)) if re.search(r"[.,]\d*\D*$", text) else 0
+
+
+def _shorter(own: str, others: list[str]) -> bool:
+    """Whether a last value misses an end that all others have."""
+    if not others or not all(others):
+        return False
+    if not own:
+        return True
+    ends = {v[-1] for v in others}
+    if len(ends) == 1 and not next(iter(ends)).isalnum() and own[-1] not in ends:
+        return True
+    tails = {_decimals(v) for v in others}
+    return len(tails) == 1 and 0 not in tails and _decimals(own) < next(iter(tails))
+
+
+def _without_cut_row(rows: list[Row], header: list[str], account: int | None) -> tuple[list[Row], list[BadRow]]:
+    """Take a last record that is cut off out of the records of a table of periods."""
+    last = rows[-1] if rows else None
+    if last is None or len(_filled(last.cells)) < 2:
+        return rows, []
+    short = len(last.cells) < len(header) and account is not None and bool(last.cells[account : account + 1])
+    numbers = [c for c in last.cells[:-1] if re.search(r"[.,]\d", c)]
+    if not short and not (len(last.cells) == len(header) and len(numbers) >= 2 and _shorter(last.cells[-1], numbers)):
+        return rows, []
+    own = last.cells[account].strip() if account is not None and account < len(last.cells) else ""
+    return rows[:-1], [BadRow(last.line, own, "truncated_row", "the last line is cut off")]
 
 
 # --- records by contract ---------------------------------------------------------------------------------------------
@@ -1174,7 +1218,9 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
         else:
             document, failed = _whole(decoder, text)
             documents.append((document, 0))
-            if failed is not None:
+            if failed is not None and failed < 0:
+                warnings.add("truncated_file")
+            elif failed is not None:
                 bad.append(BadRow(line_of(failed), "", "truncated_row", "the document ends within this record"))
                 warnings.add("truncated_file")
     except RecursionError as error:
@@ -1287,7 +1333,8 @@ def _whole(decoder: json.JSONDecoder, text: str) -> tuple[Any, int | None]:
         match = space.match(text, position)
         position = match.end() if match else position
         if position >= len(text) or text[position] == "]":
-            return made, None if position < len(text) else len(text.rstrip()) - 1
+            # All records are complete; only the end of the list is missing.
+            return made, None if position < len(text) else -1
         try:
             element, position = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:

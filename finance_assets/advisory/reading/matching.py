@@ -53,7 +53,7 @@ def _value_score(contract: VendorContract, rows: list[list[str]], latest: date) 
     return good / seen if seen else 0.0
 
 
-def _positional(contract: VendorContract, lines: list[str], latest: date) -> float:
+def _positional(contract: VendorContract, lines: list[str], latest: date, separator: str | None = None) -> float:
     lines = [line for line in lines if line.strip()]
     if not lines:
         return 0.0
@@ -74,7 +74,7 @@ def _positional(contract: VendorContract, lines: list[str], latest: date) -> flo
             return 0.0
         rows = [[x[s.start : s.end] for s in contract.fields] for x in details[:50]]
     else:
-        delimiter = contract.delimiter or choose_delimiter("\n".join(lines))
+        delimiter = separator or contract.delimiter or choose_delimiter("\n".join(lines))
         try:
             cells = [r.cells for r in records("\n".join(lines) + "\n", delimiter) if any(c.strip() for c in r.cells)]
         except FileRejected:
@@ -151,12 +151,8 @@ def match_contracts(
                 continue
             score = max(score, 0.9)
         if contract.positional and not contract.has_header:
-            if kind == "text":
-                shape = _positional(contract, lines, latest)
-            elif kind == "xlsx":
-                shape = 0.0
-            else:
-                shape = 0.0
+            sheet = kind == "xlsx" and contract.layout != "fixed_width"
+            shape = _positional(contract, lines, latest, "\t" if sheet else None) if kind == "text" or sheet else 0.0
             if shape == 0.0:
                 continue
             score = max(score, shape)

@@ -289,7 +289,7 @@ def _sheet_text(content: bytes) -> tuple[str, list[str] | None]:
         return "", None
     width = max((sum(bool(c) for c in r) for r in rows), default=0)
     header = next((r for r in rows if width > 2 and sum(bool(c) for c in r) == width), None)
-    return "\n".join(" ".join(c for c in r if c) for r in rows), header
+    return "\n".join("\t".join(r).rstrip() for r in rows), header
 
 
 def _read_member(member: Member, name: str, contracts: Sequence[VendorContract], latest: date, part: _Part) -> None:
@@ -751,6 +751,8 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
             breaks, "rollforward_break", cents((1, "beginning_market_value", 0), (-1, "ending_market_value", -1))
         )
         raise_flag(gap & ~closed, "missing_period")
+        if not np.isnan(bmv).all():
+            raise_flag(np.isnan(bmv), "beginning_value_missing")
         raise_flag((bmv < 0) | (emv < 0), "negative_market_value")
         raise_flag((bmv > 0) & (emv != 0) & (np.abs(flow) >= LARGE_FLOW * bmv), "large_cash_flow")
         income, gain, other = (_float(rows, n) for n in ("income", "appreciation", "other_adjustments"))

@@ -945,3 +945,49 @@ def test_personal_data_is_dropped():
     blob = str(reading)
     blob += str(reading.rows.to_pylist()) + str(reading.quarantined.to_pylist())
     assert not [s for s in secrets if s in blob]
+
+
+@pytest.mark.parametrize(
+    ("header", "field"),
+    [
+        ("TWR (gross)", "return_gross"),
+        ("Market Value (End)", "ending_market_value"),
+        ("Market Value (USD)", "ending_market_value"),
+        ("Ein-/Auszahlungen", "net_flow"),
+        ("Contributions/Withdrawals", "net_flow"),
+        ("Gesamtrendite netto", "return_net"),
+        ("begMktVal", "beginning_market_value"),
+        ("Client Ref", "account_id"),
+        ("Bmk Return", "benchmark_return"),
+        ("Since Inception Return", "ignore"),
+        ("Plus-value", "appreciation"),
+        ("Steuer-ID", "ignore"),
+    ],
+)
+def test_words_of_headers(header, field):
+    from finance_assets.advisory.reading.headers import field_of
+
+    assert field_of(header)[0] == field
+
+
+@pytest.mark.parametrize("cut", [3, 10, 40])
+def test_a_wide_table_that_is_cut_off(cut):
+    text = "\n".join(wide(truth()))
+    assert quarantined(read(text[:-cut])) == [(9, "truncated_row")]
+
+
+def test_control_records_without_a_contract():
+    assert read(csv() + "TRAILER,12,999.00\n").rows.num_rows == 12
+    assert read(csv() + "TRAILER,14,999.00\n").file_reason == "trailer_count_mismatch"
+
+
+def test_basis_points_in_the_cell():
+    check(read("\n".join([HEADER, *(line(t, ret=f"{t.ret * 10000} bps") for t in truth())])))
+
+
+def test_amounts_in_thousands():
+    out = ["account,date,bmv (000s),net flow (000s),emv (000s)"]
+    out += [f"{t.account},{t.end},{t.bmv / 1000},{t.net / 1000},{t.emv / 1000}" for t in truth()]
+    reading = read("\n".join(out))
+    check(reading)
+    assert "amounts_scaled" in reading.warnings
