@@ -50,7 +50,7 @@ def demo(
         typer.Option("--to", metavar="YYYY-MM-DD", help=f"{_TO} Default: the sample's last, 2013-03-01."),
     ] = None,
 ) -> None:
-    """Run every asset once on the sample: real prices of 2000 to 2013, and files of fictitious vendors. Offline, no key.
+    """Run every asset once on the sample: real prices of 2000 to 2013, files of fictitious vendors; offline, no key.
 
     Ends with a table of what was made and where it lies. Exit status 0 means that every asset was made and every
     check passed. Running it again changes nothing.

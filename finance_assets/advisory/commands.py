@@ -284,12 +284,14 @@ def restatements(
     ],
 ) -> None:
     """Show what was corrected between two days: the value before and after, and by which file."""
-    first, last = (day_of(text, "--between") for text in between)
+    first, last = (day_of(text, "--between") or date.max for text in between)
     from finance_assets.advisory.results import restated
 
-    start = None if first is None else datetime(first.year, first.month, first.day, tzinfo=UTC)
+    start = datetime(first.year, first.month, first.day, tzinfo=UTC)
     with told_in_one_line():
-        rows: list[dict[str, Any]] = restated(_intake(), start, _end_of(last))
+        rows: list[dict[str, Any]] = restated(
+            _intake(), start, datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
+        )
     if not rows:
         console().print(f"Nothing was restated from {first} to {last}.")
         return

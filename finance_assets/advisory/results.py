@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from finance_assets.advisory.performance import (
     HISTORY_COLUMNS,
+    KEY_COLUMNS,
     Policy,
     account_performance,
     current_versions,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 #: Memory of the computation; beyond it, DuckDB goes by way of the disk.
 MEMORY_LIMIT = "1800MB"
+#: Rows that leave the database at a time.
+BATCH_ROWS = 65_536
 #: Vendor whose rows are the records of the house, with which the others are compared.
 OWN_RECORDS = "books"
 
@@ -97,15 +100,41 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
         connection.execute(f"create table current_history as {current_versions_query('versions')}")
         connection.execute(f"create table performance as {performance_query('current_history', policies(contracts))}")
         connection.execute("drop table current_history")
-        counted = connection.execute(
-            "select period_month, count(*) from performance group by all order by all"
-        ).fetchall()
+        rows = 0
         changed = []
-        for month, _ in counted:
-            table = connection.execute("select * from performance where period_month = ?", [month]).to_arrow_table()
+        for month, table in _by_month(connection):
+            rows += table.num_rows
             if lake.write_partition_if_changed(ACCOUNT_PERFORMANCE, table, month.isoformat()):
                 changed.append(month.isoformat())
-    return Written(sum(rows for _, rows in counted), tuple(changed))
+    return Written(rows, tuple(changed))
+
+
+def _by_month(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[date, pa.Table]]:
+    """Yield the rows of each month, sorted by key; one month at a time is in memory."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    months = connection.execute("select distinct period_month from performance order by all").fetchall()
+    reader = connection.execute(
+        f"select * from performance order by {', '.join(ACCOUNT_PERFORMANCE.key)}"
+    ).to_arrow_reader(BATCH_ROWS)
+    waiting: list[pa.RecordBatch] = []
+    place = 0
+    for batch in reader:
+        start = 0
+        while start < batch.num_rows:
+            month = months[place][0]
+            here = pc.equal(batch.column("period_month").slice(start), pa.scalar(month, pa.date32()))
+            count = int(pc.sum(here).as_py() or 0)
+            if count:
+                waiting.append(batch.slice(start, count))
+                start += count
+            if start < batch.num_rows:
+                yield month, pa.Table.from_batches(waiting)
+                waiting = []
+                place += 1
+    if waiting:
+        yield months[place][0], pa.Table.from_batches(waiting)
 
 
 def known_until(lake: Lake) -> datetime | None:
@@ -119,18 +148,20 @@ def known_until(lake: Lake) -> datetime | None:
 
 def breaks_now(lake: Lake) -> pa.Table:
     """Return ``core/reconciliation_breaks``: the breaks of what is known now, with their age since the last run."""
-    import pyarrow.compute as pc
-
     from finance_assets.advisory.reconciliation import age_breaks, aged_schema, performance_breaks
 
-    performance, history = (lake.scan(contract).dataset for contract in (ACCOUNT_PERFORMANCE, PERFORMANCE_HISTORY))
-    own = pc.field("vendor") == OWN_RECORDS
-    existing = performance.to_table(filter=own)
-    found = performance_breaks(
-        performance.filter(~own),
-        history=history.filter(~own),
-        existing=existing if existing.num_rows else None,
-    )
+    with _database() as connection:
+        for name, contract in (("all_performance", ACCOUNT_PERFORMANCE), ("all_history", PERFORMANCE_HISTORY)):
+            connection.register(name, lake.scan(contract).dataset)
+        own = f"vendor = '{OWN_RECORDS}'"
+        key = ", ".join(KEY_COLUMNS)
+        existing = connection.execute(f"select * from all_performance where {own}").to_arrow_table()
+        history = connection.execute(
+            f"select {', '.join(HISTORY_COLUMNS)} from all_history semi join "
+            f"(select {key} from all_history where version > 1 and not {own}) using ({key})"
+        ).to_arrow_table()
+        connection.execute(f"create table performance as select * from all_performance where not {own}")
+        found = performance_breaks(connection, history=history, existing=existing if existing.num_rows else None)
     before = lake.read(RECONCILIATION_BREAKS).table.select(aged_schema().names)
     now = known_until(lake)
     return before if now is None else age_breaks(before, found, now)
