@@ -189,8 +189,8 @@ def reconcile(vendor: pa.Table, existing: pa.Table, tolerances: Mapping[str, Dec
     ]
     equal = " AND ".join(f"v.{name} IS NOT DISTINCT FROM e.{name}" for name in compared) or "true"
     query = f"""
-        WITH v AS ({_latest("vendor_rows", vendor.column_names, compared)}),
-        e AS ({_latest("existing_rows", existing.column_names, compared)}),
+        WITH v AS ({_latest("vendor_rows", vendor.schema, compared)}),
+        e AS ({_latest("existing_rows", existing.schema, compared)}),
         joined AS (
             SELECT coalesce(v.account_id, e.account_id) AS account_id,
             coalesce(v.period_end, e.period_end) AS period_end,
@@ -342,15 +342,21 @@ def age_breaks(previous: pa.Table | None, current: pa.Table, now: datetime) -> p
     return pa.Table.from_pylist(rows, schema=aged_schema())
 
 
-def _latest(relation: str, columns: Iterable[str], compared: Iterable[str]) -> str:
+def _latest(relation: str, schema: pa.Schema, compared: Iterable[str]) -> str:
     """Select the newest row per key with exact values, how many deliveries it came in, and whether one repeats it."""
-    names = set(columns)
+    import pyarrow as pa
+
+    names = set(schema.names)
     basis = "coalesce(basis, 'net')" if "basis" in names else "'net'"
     received = "received_ts_utc" if "received_ts_utc" in names else "NULL::TIMESTAMPTZ"
     file = "file_sha256" if "file_sha256" in names else "''"
     line = "line" if "line" in names else "0"
-    # Text in between keeps the shortest digits of a double: 0.1 becomes 0.1, not 0.1000000000000000055.
-    values = "".join(f", CAST(CAST({name} AS VARCHAR) AS {_NUMBER}) AS {name}" for name in compared)
+    # Text in between keeps the shortest digits of a double: 0.1 becomes 0.1, not 0.1000000000000000055. It is slow,
+    # so decimals go without it.
+    exact = {
+        name: name if pa.types.is_decimal(schema.field(name).type) else f"CAST({name} AS VARCHAR)" for name in compared
+    }
+    values = "".join(f", CAST({value} AS {_NUMBER}) AS {name}" for name, value in exact.items())
     return f"""
         SELECT * FROM (
             SELECT account_id, period_end, {basis} AS basis{values},
