@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from finance_assets.advisory.commands import register_commands
+from finance_assets.cli_advisory import register_commands
 from finance_assets.terminal import console, day_of, fail, read_settings, told_in_one_line
 
 app = typer.Typer(

@@ -376,7 +376,9 @@ def _semicolon(rows: Sequence[TruthRow], end: date) -> bytes:
         amounts = (row.beginning, row.contributions, row.distributions, row.fees, row.ending)
         value = "" if row.value is None else _european(f"{row.value * 100:,.6f}") + " %"
         cells = (_european(f"{_decimal(amount):,.2f}") for amount in amounts)
-        lines.append(";".join((row.account_id, row.currency, f"{row.period_end:%d.%m.%Y}", *cells, value, f"RT{end:%Y%m}")))
+        lines.append(
+            ";".join((row.account_id, row.currency, f"{row.period_end:%d.%m.%Y}", *cells, value, f"RT{end:%Y%m}"))
+        )
     return ("\r\n".join(lines) + "\r\n").encode("cp1252")
 
 

@@ -1,6 +1,6 @@
 """The commands of the advisory branch: ``vendors …``, ``explain``, ``restatements``.
 
-What belongs here: reading arguments and showing results; the work is done by the modules beside this one, which are
+What belongs here: reading arguments and showing results; the work is done by the advisory room, whose modules are
 imported inside the commands.
 """
 
