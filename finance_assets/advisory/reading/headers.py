@@ -620,7 +620,7 @@ def month_columns(headers: list[str]) -> dict[int, tuple[str, str]]:
         if month_of(text):
             found[i] = (text, "")
             continue
-        for pattern in (rf"^{_PERIOD_TEXT}[\s:|_\-–/]+(.+)$", rf"^(.+?)[\s:|_\-–/(]+{_PERIOD_TEXT}\)?$"):  # noqa: RUF001
+        for pattern in (rf"^{_PERIOD_TEXT}[\s.:|_\-–/]+(.+)$", rf"^(.+?)[\s.:|_\-–/(]+{_PERIOD_TEXT}\)?$"):  # noqa: RUF001
             match = re.match(pattern, text)
             if not match:
                 continue

@@ -30,6 +30,7 @@ from finance_assets.advisory.reading.layouts import (
     json_tables,
     parquet_tables,
     records,
+    unpivoted,
     workbook_tables,
 )
 from finance_assets.advisory.reading.layouts import choose_delimiter as _choose
@@ -228,10 +229,9 @@ def _content(member: Member, encoding: str | None = None) -> tuple[str, bytes]:
 def _tables(kind: str, content: bytes, contract: VendorContract | None) -> list[RawTable]:
     if kind == "xlsx":
         return workbook_tables(content, contract)
-    if kind == "parquet":
-        return parquet_tables(content)
-    if kind == "json":
-        return json_tables(content, contract)
+    if kind in {"parquet", "json"}:
+        flat = parquet_tables(content) if kind == "parquet" else json_tables(content, contract)
+        return [unpivoted(table, contract.columns if contract else {}) for table in flat]
     if contract is not None and contract.layout == "fixed_width":
         return [fixed_width_table(content, contract)]
     return delimited_tables(content, contract)

@@ -538,7 +538,7 @@ def read_date(text: str, latest: date, formats: tuple[str, ...] = ()) -> DateRea
     words = [
         w for w in words if w not in {"de", "of", "den", "der", "the", "st", "nd", "rd", "th", "del", "di", "ending"}
     ]
-    if words and words[0] in {"mon", "tue", "wed", "thu", "fri", "sat", "sun"}:
+    if words and re.fullmatch(r"(mon|tues?|wed(nes)?|thu(rs)?|fri|sat(ur)?|sun)(day)?", words[0]):
         words = words[1:]
     named = [i for i, w in enumerate(words) if w in MONTHS]
     if len(named) == 1 and all(w.isdigit() or w in MONTHS for w in words) and len(words) in (2, 3):
