@@ -1046,8 +1046,8 @@ def plain_number(value: float | int | Decimal) -> str:
         if len(number.as_tuple().digits) > 15:
             # A spreadsheet shows and means fifteen digits.
             number = Decimal(format(value, ".15g"))
-            if abs(number) >= 1000:
-                number = round(number, 8)  # of an amount of this size the rest is noise of the sums before it
+        if abs(number) >= 1000:
+            number = round(number, 8)  # of an amount of this size the rest is noise of the sums before it
     else:
         number = Decimal(value)
     if number == number.to_integral_value() and abs(number.adjusted()) < 40:
@@ -1238,6 +1238,10 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
                 warnings.add("blank_lines")
         else:
             document, failed = _whole(decoder, text)
+            ignored = sum(not isinstance(e, (dict, list)) for e in document) if isinstance(document, list) else 0
+            if ignored and ignored < len(document):
+                skipped["not_records"] += ignored
+                warnings.add("records_ignored")
             documents.append((document, 0))
             if failed is not None and failed < 0:
                 warnings.add("truncated_file")
@@ -1345,6 +1349,8 @@ def _whole(decoder: json.JSONDecoder, text: str) -> tuple[Any, int | None]:
         return decoder.decode(text), None
     except ValueError as error:
         start = len(text) - len(text.lstrip())
+        if text[start:].startswith("{") and isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            return _documents(decoder, text, start), None
         if not text[start:].startswith("["):
             raise FileRejected("malformed_json") from error
     made: list[Any] = []
@@ -1365,6 +1371,20 @@ def _whole(decoder: json.JSONDecoder, text: str) -> tuple[Any, int | None]:
                 raise FileRejected("malformed_json") from error
             return made, position
         made.append(element)
+
+
+def _documents(decoder: json.JSONDecoder, text: str, position: int) -> list[Any]:
+    """Parse objects that follow one another without a list around them."""
+    made = []
+    try:
+        while position < len(text):
+            element, position = decoder.raw_decode(text, position)
+            made.append(element)
+            while position < len(text) and text[position] in " \t\n,":
+                position += 1
+    except ValueError as error:
+        raise FileRejected("malformed_json") from error
+    return made
 
 
 def _scalars(node: dict[str, Any], prefix: str, out: dict[str, Any]) -> None:

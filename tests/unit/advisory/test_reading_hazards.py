@@ -1084,3 +1084,34 @@ def test_noise_of_doubles_in_a_workbook():
         ),
     ]
     check(read(workbook({"S": grid})))
+
+
+def test_accounts_of_two_grains():
+    rows = [*truth(("A", "B")), *truth(("Q",), (3, 6))]
+    reading = read(csv(rows))
+    check(reading, rows)
+    assert {r["granularity"] for r in reading.rows.to_pylist() if r["account_id"] == "Q"} == {"quarterly"}
+    assert reading.granularity == "mixed"
+    assert reading.action == "accept"
+
+
+def test_grain_from_the_span_of_each_row():
+    rows = truth(("A",), (4, 5, 6))
+    out = [
+        HEADER + ",period_start",
+        *(f"{line(t)},{t.end.replace(day=1)}" for t in rows),
+        line(rows[2], bmv=rows[0].bmv) + ",2024-04-01",
+    ]
+    reading = read("\n".join(out))
+    assert sorted(reading.rows["granularity"].to_pylist()) == ["monthly"] * 3 + ["quarterly"]
+
+
+def test_json_objects_one_after_the_other():
+    check(read("\n".join(json.dumps(o, indent=1) for o in objects(truth()))))
+
+
+def test_json_elements_that_are_no_records():
+    reading = read(json.dumps([*objects(truth()), None, "x"]))
+    check(reading)
+    assert reading.skipped["not_records"] == 2
+    assert "records_ignored" in reading.warnings
