@@ -254,6 +254,23 @@ def _write_basis_points_as_percent(table: RawTable, contract: VendorContract | N
         table.columns[i] = pa.array(out, pa.string())
 
 
+def _join_year_and_month(table: RawTable) -> None:
+    """Join a column of years and one of months, where no other column is a date."""
+    names = [naming.normalised(h) for h in table.headers]
+    year = next((i for i, n in enumerate(names) if n in {"year", "jahr", "annee", "ano", "anno"}), None)
+    month = next((i for i, n in enumerate(names) if n in {"month", "monat", "mois", "mes", "mese"}), None)
+    if year is None or month is None or table.positional is not None:
+        return
+    pairs = list(zip(table.columns[year].to_pylist(), table.columns[month].to_pylist(), strict=True))
+    if not all(
+        re.fullmatch(r"(19|20)\d\d", y) and re.fullmatch(r"\d{1,2}|[^\W\d_]{3,}\.?", m) for y, m in pairs if y and m
+    ):
+        return
+    joined = [(f"{y}-{m.zfill(2)}" if m.isdigit() else f"{m} {y}") if y and m else "" for y, m in pairs]
+    table.columns[month] = pa.array(joined, pa.string())
+    table.native.pop(month, None)
+
+
 def _floats(array: Any) -> Floats:
     return pc.fill_null(pc.cast(array, pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
 
@@ -412,6 +429,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         If a convention cannot be proved for the file as a whole.
     """
     _write_basis_points_as_percent(table, contract)
+    _join_year_and_month(table)
     mapping = assign(table, contract, latest)
     warnings = set(mapping.warnings) | table.warnings
     rows = table.rows

@@ -307,7 +307,8 @@ def _by_words(t: str) -> tuple[str | None, float]:
     if _has(r"\bportfolio (id|code|number|no|nr)\b|^portfolio$|^portefeuille$", t):
         return "account_id", 0.6
     if _has(
-        r"\b(client|customer|entity|investor|policy|portfolio|kunde\w*) ?(id|no|number|code|nr|nummer|ref|reference|key)\b",
+        r"\b(client|customer|entity|investor|policy|portfolio|kunde\w*)"
+        r" ?(id|no|number|code|nr|nummer|ref|reference|key)\b",
         t,
     ):
         return "account_id", 0.5
@@ -619,7 +620,7 @@ def month_columns(headers: list[str]) -> dict[int, tuple[str, str]]:
         if month_of(text):
             found[i] = (text, "")
             continue
-        for pattern in (rf"^{_PERIOD_TEXT}[\s:|_\-–/]+(.+)$", rf"^(.+?)[\s:|_\-–/(]+{_PERIOD_TEXT}\)?$"):  # noqa: RUF001
+        for pattern in (rf"^{_PERIOD_TEXT}[\s.:|_\-–/]+(.+)$", rf"^(.+?)[\s.:|_\-–/(]+{_PERIOD_TEXT}\)?$"):  # noqa: RUF001
             match = re.match(pattern, text)
             if not match:
                 continue

@@ -34,7 +34,7 @@ TOTAL = (
     r"(?i)^\W*(grand|sub|account|portfolio|household|overall|report|file|net)?[\s-]*(totals?|summe"
     r"|gesamt(summe)?|zwischensumme"
     r"|sums?|average|mean|median|durchschnitt|moyenne|insgesamt|totaux|sous-total|totale|totales|suma|somma|subtotales?|subtotale)\b(?![-_.]?\w*\d)"
-    r"|^\w[\w .-]*\s(sub-?)?totals?:?$"
+    r"|^\w[\w .-]*\s(sub-?)?totals?:?$|^\D{0,40}\btotals?\b\D*$"
 )
 _SECTION = re.compile(
     r"(?i)^\W*(?:account|acct|a/c|konto|depot|compte|cuenta|conto|portfolio|portefeuille)"
@@ -125,6 +125,8 @@ class _Sorter:
         account = cells[self.account].strip()[:300] if self.account is not None and self.account < len(cells) else first
         if re.search(TOTAL, account or first) or (not account and any(re.search(TOTAL, c) for c in filled)):
             return "totals"
+        if not account and not any(re.search(r"\d", c) for c in filled):
+            return "unit_rows"
         if match := re.match(
             r"(?i)^\W*(?:(?:total )?(?:record|row|line|detail)s?\s*(?:count)?|count|anzahl)\b\W*(\d+)?\W*$", first
         ):
@@ -261,7 +263,8 @@ def delimited_tables(data: bytes, contract: VendorContract | None = None) -> lis
         raise FileRejected(naming.feed_of([r.cells for r in head]) or "unknown_schema")
     header = head[found].cells
     fields = naming.fields_of(header, aliases)
-    if sectioned or "account_id" not in fields or naming.month_columns(header):
+    months = naming.month_columns(header) or (found > 0 and naming.month_columns(head[found - 1].cells))
+    if sectioned or "account_id" not in fields or months:
         every = list(records(data.decode("utf-8"), delimiter))
         cut_rows: list[BadRow] = []
         if not data.endswith(b"\n") and naming.month_columns(header):
@@ -846,9 +849,7 @@ def grid_tables(rows: Iterable[Row], contract: VendorContract | None = None, mem
             continue
         builder.add(row, account, currency)
     found = [b.table(preamble, skipped, member) for b in tables if b.rows or b.bad or len(tables) == 1]
-    return [
-        t for table in found for t in ([_unpivoted(table, aliases)] if naming.month_columns(table.headers) else [table])
-    ]
+    return [unpivoted(table, aliases) for table in found]
 
 
 def _two_rows(upper: list[str], lower: list[str]) -> list[str]:
@@ -926,8 +927,23 @@ class _Builder:
         )
 
 
-def _unpivoted(table: RawTable, aliases: dict[str, str]) -> RawTable:
-    """Turn columns of months into rows."""
+def unpivoted(table: RawTable, aliases: dict[str, str]) -> RawTable:
+    """Turn columns of periods into rows, where there are any.
+
+    Parameters
+    ----------
+    table
+        Raw table.
+    aliases
+        From a contract.
+
+    Returns
+    -------
+    RawTable
+        A row per account and period; the table itself if it has no columns of periods.
+    """
+    if not naming.month_columns(table.headers):
+        return table
     months = naming.month_columns(table.headers)
     ids = [i for i in range(len(table.headers)) if i not in months]
     fields = naming.fields_of([table.headers[i] for i in ids], aliases)
@@ -947,6 +963,9 @@ def _unpivoted(table: RawTable, aliases: dict[str, str]) -> RawTable:
     lines = table.lines.to_pylist()
     natives = {k: v.to_pylist() for k, v in table.native.items()}
     doubled: set[tuple[str, str, str]] = set()
+    # Nothing but a return is written with a percent sign throughout.
+    shown = [data[i][row] for i in months for row in range(table.rows) if data[i][row]]
+    all_percent = bool(shown) and all(t.endswith("%") for t in shown)
     bad = list(table.bad)
     for row in range(table.rows):
         filled_account = account[row] or filled_account
@@ -956,7 +975,7 @@ def _unpivoted(table: RawTable, aliases: dict[str, str]) -> RawTable:
         for place, (period, own_measure) in months.items():
             measure = own_measure or (data[measure_column][row] if measure_column is not None else "")
             if not measure:
-                measure = naming.title_measure(title)
+                measure = naming.title_measure(title) or ("Return %" if all_percent else "")
                 if not measure:
                     raise FileRejected("unknown_measure")
             text = data[place][row]
@@ -1027,6 +1046,8 @@ def plain_number(value: float | int | Decimal) -> str:
         if len(number.as_tuple().digits) > 15:
             # A spreadsheet shows and means fifteen digits.
             number = Decimal(format(value, ".15g"))
+        if abs(number) >= 1000:
+            number = round(number, 8)  # of an amount of this size the rest is noise of the sums before it
     else:
         number = Decimal(value)
     if number == number.to_integral_value() and abs(number.adjusted()) < 40:
@@ -1217,6 +1238,10 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
                 warnings.add("blank_lines")
         else:
             document, failed = _whole(decoder, text)
+            ignored = sum(not isinstance(e, (dict, list)) for e in document) if isinstance(document, list) else 0
+            if ignored and ignored < len(document):
+                skipped["not_records"] += ignored
+                warnings.add("records_ignored")
             documents.append((document, 0))
             if failed is not None and failed < 0:
                 warnings.add("truncated_file")
@@ -1324,6 +1349,8 @@ def _whole(decoder: json.JSONDecoder, text: str) -> tuple[Any, int | None]:
         return decoder.decode(text), None
     except ValueError as error:
         start = len(text) - len(text.lstrip())
+        if text[start:].startswith("{") and isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            return _documents(decoder, text, start), None
         if not text[start:].startswith("["):
             raise FileRejected("malformed_json") from error
     made: list[Any] = []
@@ -1344,6 +1371,20 @@ def _whole(decoder: json.JSONDecoder, text: str) -> tuple[Any, int | None]:
                 raise FileRejected("malformed_json") from error
             return made, position
         made.append(element)
+
+
+def _documents(decoder: json.JSONDecoder, text: str, position: int) -> list[Any]:
+    """Parse objects that follow one another without a list around them."""
+    made = []
+    try:
+        while position < len(text):
+            element, position = decoder.raw_decode(text, position)
+            made.append(element)
+            while position < len(text) and text[position] in " \t\n,":
+                position += 1
+    except ValueError as error:
+        raise FileRejected("malformed_json") from error
+    return made
 
 
 def _scalars(node: dict[str, Any], prefix: str, out: dict[str, Any]) -> None:
@@ -1539,5 +1580,6 @@ __all__ = [
     "plain_number",
     "read_date",
     "records",
+    "unpivoted",
     "workbook_tables",
 ]

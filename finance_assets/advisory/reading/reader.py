@@ -30,6 +30,7 @@ from finance_assets.advisory.reading.layouts import (
     json_tables,
     parquet_tables,
     records,
+    unpivoted,
     workbook_tables,
 )
 from finance_assets.advisory.reading.layouts import choose_delimiter as _choose
@@ -228,10 +229,9 @@ def _content(member: Member, encoding: str | None = None) -> tuple[str, bytes]:
 def _tables(kind: str, content: bytes, contract: VendorContract | None) -> list[RawTable]:
     if kind == "xlsx":
         return workbook_tables(content, contract)
-    if kind == "parquet":
-        return parquet_tables(content)
-    if kind == "json":
-        return json_tables(content, contract)
+    if kind in {"parquet", "json"}:
+        flat = parquet_tables(content) if kind == "parquet" else json_tables(content, contract)
+        return [unpivoted(table, contract.columns if contract else {}) for table in flat]
     if contract is not None and contract.layout == "fixed_width":
         return [fixed_width_table(content, contract)]
     return delimited_tables(content, contract)
@@ -406,7 +406,45 @@ def _grains(typed: Interpreted, contract: VendorContract | None, table: RawTable
     )
     if contract and contract.granularity:
         return typed.grain, contract.granularity
-    return typed.grain, _inferred_grain(typed, pa.array(good), stated)
+    grain = _inferred_grain(typed, pa.array(good), stated)
+    return typed.grain or _grains_by_row(typed, good, grain), grain
+
+
+def _grains_by_row(typed: Interpreted, good: Any, grain: str) -> list[str] | None:
+    """Return the grain of each row where the rows of one table are proved to differ."""
+    size = len(typed.lines)
+    if size == 0 or not good.any():
+        return None
+    ends = pc.fill_null(pc.cast(typed.period_end, pa.int32()), 0).to_numpy(zero_copy_only=False)
+    if typed.period_start.null_count == 0:
+        span = ends - pc.cast(typed.period_start, pa.int32()).to_numpy(zero_copy_only=False)
+        said = np.select(
+            [span <= 4, (span >= 26) & (span <= 35), (span >= 85) & (span <= 95)], ["daily", "monthly", "quarterly"], ""
+        )
+        distinct = set(said[good].tolist())
+        return [str(s) for s in said] if len(distinct) > 1 and "" not in distinct else None
+    money = typed.money
+    if grain != "monthly" or not {"beginning_market_value", "ending_market_value"} <= set(money):
+        return None
+    # An account that only reports quarter ends, and rolls forward from one to the next, reports quarters.
+    months = ends.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    codes = typed.account.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    order = np.lexsort((ends, codes))
+    same = codes[order][1:] == codes[order][:-1]
+    steps = np.diff(months[order])
+    if not (same & (steps == 3)).any():
+        return None
+    begin = pc.fill_null(pc.cast(money["beginning_market_value"], pa.float64()), float("nan")).to_numpy(
+        zero_copy_only=False
+    )
+    end = pc.fill_null(pc.cast(money["ending_market_value"], pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
+    rolls = np.abs(begin[order][1:] - end[order][:-1]) <= 0.005
+    quarter_end = (months[order] + 1) % 3 == 0
+    proved = same & (steps == 3) & rolls & quarter_end[1:] & quarter_end[:-1]
+    quarterly = set(codes[order][1:][proved].tolist()) - set(codes[order][1:][same & ~proved].tolist())
+    if not quarterly:
+        return None
+    return ["quarterly" if code in quarterly else grain for code in codes.tolist()]
 
 
 def _inferred_grain(typed: Interpreted, good: Any, stated: str) -> str:

@@ -124,16 +124,24 @@ def number_evidence(texts: Any, native: Any | None = None) -> Evidence:
     rest = pc.filter(texts, pc.invert(clear))
     if len(rest) == 0:
         return Evidence(dot=dots)
-    rest = pc.replace_substring_regex(rest, r"[\x{00A0}\x{202F}\x{2009}'’]", " ")  # noqa: RUF001
-    rest = pc.replace_substring_regex(rest, r"[^0-9., ]", "")
-    rest = pc.utf8_trim_whitespace(rest)
+    if _any(pc.match_substring_regex(rest, r"[^0-9.,-]")):
+        rest = pc.replace_substring_regex(rest, r"[\x{00A0}\x{202F}\x{2009}'’]", " ")  # noqa: RUF001
+        rest = pc.utf8_trim_whitespace(pc.replace_substring_regex(rest, r"[^0-9., ]", ""))
+    else:
+        rest = pc.replace_substring(rest, "-", "")
 
     def count(pattern: str) -> int:
         return int(pc.sum(pc.match_substring_regex(rest, pattern)).as_py() or 0)
 
+    dot = count(_proof(".", ","))
+    if dot == len(rest):
+        return Evidence(dot=dots + dot)
+    comma = count(_proof(",", "."))
+    if comma == len(rest):
+        return Evidence(dot=dots, comma=comma)
     return Evidence(
-        dot=dots + count(_proof(".", ",")),
-        comma=count(_proof(",", ".")),
+        dot=dots + dot,
+        comma=comma,
         ambiguous_dot=count(r"^[1-9]\d{0,2}\.\d{3}$"),
         ambiguous_comma=count(r"^[1-9]\d{0,2},\d{3}$"),
     )
@@ -240,6 +248,11 @@ def numbers(texts: Any, mark: str = ".", native: Any | None = None, *, round_to:
         result = Numbers(pc.cast(texts, NUMBER), {})
         result.decimals = _max_decimals(texts)
         return result
+    # The commonest form after plain numbers: thousands separated by commas.
+    grouped_form = r"^-?(\d{1,3}(,\d{3})*|\d{1,20})(\.\d{1,18})?$"
+    if mark == "." and native is None and pc.all(pc.match_substring_regex(texts, grouped_form)).as_py():
+        plain = pc.replace_substring(texts, ",", "")
+        return Numbers(pc.cast(plain, NUMBER), {}, decimals=_max_decimals(plain))
     work = texts
     styles: set[str] = set()
     lower = pc.utf8_lower(work)
@@ -259,9 +272,12 @@ def numbers(texts: Any, mark: str = ".", native: Any | None = None, *, round_to:
         styles.add("currency_sign")
         work = pc.replace_substring_regex(work, rf"^([-+(]?)\s*{_SYMBOLS}\s*", r"\1")
         work = pc.replace_substring_regex(work, rf"\s*{_SYMBOLS}(\)?)$", r"\1")
-    work = pc.replace_substring_regex(work, r"^\(\s*([^()-]*?)\s*\)$", r"-\1")
-    work = pc.replace_substring_regex(work, r"^([^-]*\d)\s*-$", r"-\1")
-    work = pc.replace_substring_regex(work, r"^\+\s*", "")
+    if _any(pc.match_substring(work, "(")):
+        work = pc.replace_substring_regex(work, r"^\(\s*([^()-]*?)\s*\)$", r"-\1")
+    if _any(pc.ends_with(work, "-")):
+        work = pc.replace_substring_regex(work, r"^([^-]*\d)\s*-$", r"-\1")
+    if _any(pc.starts_with(work, "+")):
+        work = pc.replace_substring_regex(work, r"^\+\s*", "")
     thousands = "," if mark == "." else "."
     if _any(pc.match_substring(work, thousands)) or mark == ",":
         t, d = re.escape(thousands), re.escape(mark)
@@ -346,7 +362,10 @@ def fitted(value: Decimal | str | None, round_to: int | None = None) -> Decimal 
 
 def _max_decimals(texts: Any) -> int:
     """Return the most digits after a decimal point in plain numbers."""
-    tail = pc.utf8_length(pc.replace_substring_regex(texts, r"^[^.]*\.?", ""))
+    if len(texts) == 0:
+        return 0
+    found = pc.find_substring(texts, ".")
+    tail = pc.if_else(pc.greater_equal(found, 0), pc.subtract(pc.subtract(pc.binary_length(texts), found), 1), 0)
     return int(pc.max(tail).as_py() or 0)
 
 
@@ -519,7 +538,7 @@ def read_date(text: str, latest: date, formats: tuple[str, ...] = ()) -> DateRea
     words = [
         w for w in words if w not in {"de", "of", "den", "der", "the", "st", "nd", "rd", "th", "del", "di", "ending"}
     ]
-    if words and words[0] in {"mon", "tue", "wed", "thu", "fri", "sat", "sun"}:
+    if words and re.fullmatch(r"(mon|tues?|wed(nes)?|thu(rs)?|fri|sat(ur)?|sun)(day)?", words[0]):
         words = words[1:]
     named = [i for i, w in enumerate(words) if w in MONTHS]
     if len(named) == 1 and all(w.isdigit() or w in MONTHS for w in words) and len(words) in (2, 3):

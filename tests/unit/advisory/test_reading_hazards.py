@@ -991,3 +991,127 @@ def test_amounts_in_thousands():
     reading = read("\n".join(out))
     check(reading)
     assert "amounts_scaled" in reading.warnings
+
+
+def test_a_wide_table_of_percent_signs_is_of_returns():
+    reading = read("Account,Jan 2024,Feb 2024\nA1,1.2%,3.4%\nA2,1%,-2%\n")
+    assert [r["return_net"] for r in reading.rows.to_pylist()] == [
+        Decimal(v) for v in ("0.012", "0.034", "0.01", "-0.02")
+    ]
+    assert read("Account,Jan 2024,Feb 2024\nA1,1.2,3.4\nA2,1,-2\n").file_reason == "unknown_measure"
+
+
+def test_periods_above_measures():
+    text = ",Jan-24,,,Feb-24,,\nAccount,BMV,Net Flow,EMV,BMV,Net Flow,EMV\nA1,100,0,110,110,5,120\nA2,100,0,110,110,5,120\n"
+    reading = read(text)
+    assert reading.rows["ending_market_value"].to_pylist() == [110, 120, 110, 120]
+    assert reading.rows["line"].to_pylist() == [3, 3, 4, 4]
+
+
+def test_years_and_months_in_columns():
+    out = [
+        "account,year,month,bmv,net flow,emv",
+        *(f"{t.account},2024,{t.end.month},{t.bmv},{t.net},{t.emv}" for t in truth()),
+    ]
+    check(read("\n".join(out)))
+
+
+def test_json_with_a_map_of_months():
+    rows = truth()
+    accounts = [
+        {
+            "account": a,
+            "currency": "USD",
+            "returns": {f"{t.end:%Y-%m}": f"{t.ret * 100}%" for t in rows if t.account == a},
+        }
+        for a in ("0012345678", "12E45678")
+    ]
+    reading = read(json.dumps(accounts))
+    assert {r["return_net"] for r in reading.rows.to_pylist()} == {t.ret for t in rows}
+
+
+def test_a_row_of_units_and_totals_of_groups():
+    out = [HEADER, ",,,USD,USD,USD,USD,USD,%", *(line(t) for t in truth()), "Relationship Total: Smith,,,,,,,99.00,"]
+    reading = read("\n".join(out))
+    check(reading)
+    assert (reading.skipped["unit_rows"], reading.skipped["totals"]) == (1, 1)
+
+
+def test_ids_guarded_against_spreadsheets():
+    check(read(csv().replace("0012345678", '="0012345678"')))
+
+
+def test_numeric_ids_in_a_workbook():
+    rows = truth(("55512345",))
+    grid = [
+        HEADER.split(","),
+        *(
+            [
+                55512345 if n else 1.2345678901234567e17,
+                t.end,
+                "USD",
+                float(t.bmv),
+                float(t.contributions),
+                float(t.distributions),
+                float(t.fees),
+                float(t.emv),
+                float(t.ret),
+            ]
+            for n, t in enumerate(rows)
+        ),
+    ]
+    reading = read(workbook({"S": grid}))
+    assert quarantined(reading) == [(2, "id_precision_lost")]
+
+
+def test_noise_of_doubles_in_a_workbook():
+    rows = truth()
+    grid = [
+        HEADER.split(","),
+        *(
+            [
+                t.account,
+                t.end,
+                "USD",
+                float(t.bmv) + 1e-9,
+                float(t.contributions),
+                float(t.distributions),
+                float(t.fees),
+                float(t.emv),
+                float(t.ret),
+            ]
+            for t in rows
+        ),
+    ]
+    check(read(workbook({"S": grid})))
+
+
+def test_accounts_of_two_grains():
+    rows = [*truth(("A", "B")), *truth(("Q",), (3, 6))]
+    reading = read(csv(rows))
+    check(reading, rows)
+    assert {r["granularity"] for r in reading.rows.to_pylist() if r["account_id"] == "Q"} == {"quarterly"}
+    assert reading.granularity == "mixed"
+    assert reading.action == "accept"
+
+
+def test_grain_from_the_span_of_each_row():
+    rows = truth(("A",), (4, 5, 6))
+    out = [
+        HEADER + ",period_start",
+        *(f"{line(t)},{t.end.replace(day=1)}" for t in rows),
+        line(rows[2], bmv=rows[0].bmv) + ",2024-04-01",
+    ]
+    reading = read("\n".join(out))
+    assert sorted(reading.rows["granularity"].to_pylist()) == ["monthly"] * 3 + ["quarterly"]
+
+
+def test_json_objects_one_after_the_other():
+    check(read("\n".join(json.dumps(o, indent=1) for o in objects(truth()))))
+
+
+def test_json_elements_that_are_no_records():
+    reading = read(json.dumps([*objects(truth()), None, "x"]))
+    check(reading)
+    assert reading.skipped["not_records"] == 2
+    assert "records_ignored" in reading.warnings
