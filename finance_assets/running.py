@@ -35,7 +35,7 @@ from finance_assets.partitions import SessionCalendar, partition_days
 from finance_assets.registry import build_definitions, build_resources, intake_of, lake_of, warehouse_of
 from finance_assets.settings import SAMPLE_END, Settings
 from finance_assets.storage.lake import Lake
-from finance_assets.storage.warehouse import WarehouseError
+from finance_assets.storage.warehouse import WarehouseBusyError, WarehouseError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -172,7 +172,7 @@ class RunOutcome:
             console.print("  1. make dev, then open http://localhost:3000: the asset graph, this run, its checks.")
             console.print(f"  2. cat {lake}/published/ticker_documents/AAPL.json", soft_wrap=True)
             console.print(
-                "  3. finance-assets contracts show core/ticker_kpis: every column, its meaning and its unit."
+                "  3. finance-assets explain 9756-0034 2012-11: why a vendor's stated return is not the computed one."
             )
 
 
@@ -689,11 +689,10 @@ def _row_counts(settings: Settings, lake: Lake, contract: Contract) -> dict[str,
         return {contract.name: documents} if documents else {}
     if not settings.warehouse_file.exists():
         return {}
-    import duckdb
-
     try:
         return {contract.name: warehouse_of(settings).read(contract, contract.key).num_rows}
-    except duckdb.CatalogException:
-        return {}
-    except WarehouseError:
+    except WarehouseBusyError:
         return None
+    except WarehouseError:
+        # It was never made, or is not what its contract says today.
+        return {}

@@ -31,6 +31,10 @@ class WarehouseError(RuntimeError):
     """The warehouse refused; the message says what to do."""
 
 
+class WarehouseBusyError(WarehouseError):
+    """Another process holds the warehouse's file."""
+
+
 class Warehouse(Protocol):
     """What the pipeline asks of any warehouse."""
 
@@ -172,7 +176,7 @@ class DuckDBWarehouse:
                 if not any(reason in str(error).lower() for reason in ("lock", "different configuration")):
                     raise
                 if attempt == LOCK_ATTEMPTS:
-                    raise WarehouseError(
+                    raise WarehouseBusyError(
                         f"{self.path} is open elsewhere ({error}). Close it, or read the published layer of the "
                         "lake, which is never locked."
                     ) from error
