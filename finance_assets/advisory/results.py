@@ -234,6 +234,9 @@ def explanation(intake: Intake, account: str, first: date, last: date, *, as_of:
         for row in lake.scan(ACCOUNT_PERFORMANCE).dataset.to_table(filter=of_account).to_pylist()
     }
     files = {row["file_sha256"]: row["landing_key"] for row in intake.register().to_pylist()}
+    # Breaks are of what is known now.
+    now = pc.field("account_id") == account if as_of is None else pc.scalar(False)
+    breaks = lake.scan(RECONCILIATION_BREAKS).dataset.to_table(filter=now).to_pylist()
     lines: list[str] = []
     holds = True
     for row in sorted(chosen, key=lambda row: (row["vendor"], row["granularity"], row["period_end"])):
@@ -242,6 +245,12 @@ def explanation(intake: Intake, account: str, first: date, last: date, *, as_of:
         if lines:
             lines.append("")
         lines += explain_row(shown, row)
+        lines += [
+            f"{one['code']} ({one['status']}): {one['explanation'] or 'nothing that was tried closes the gap'}"
+            for one in breaks
+            if (one["vendor"], one["granularity"], one["period_end"])
+            == (row["vendor"], row["granularity"], row["period_end"])
+        ]
         lines.append(f"That file landed as {files.get(row['file_sha256'], 'a file that is no longer registered')}.")
         if as_of is not None:
             lines.append(f"This is the state before {as_of:%Y-%m-%d %H:%M} UTC, computed now; no table holds it.")

@@ -84,7 +84,7 @@ def publish(url: str, contract: Contract, table: pa.Table, *, schema: str = "pub
             _create(cursor, contract, schema)
             cursor.execute(sql.SQL("create temp table staging (like {}) on commit drop").format(target))
             with cursor.copy(sql.SQL("copy staging ({}) from stdin (format csv)").format(listed)) as copy:
-                for chunk in _as_csv(rows):
+                for chunk in as_csv(rows):
                     copy.write(chunk)
             cursor.execute("analyze staging")
             # One publication at a time; readers are not held up.
@@ -158,7 +158,7 @@ def _create(cursor: psycopg.Cursor[Any], contract: Contract, schema: str) -> Non
     )
 
 
-def _as_csv(rows: pa.Table) -> Iterator[bytes]:
+def as_csv(rows: pa.Table) -> Iterator[bytes]:
     """Return the rows as CSV: null is nothing, an empty text is quoted."""
     import pyarrow.csv as csv
 

