@@ -41,7 +41,7 @@ def _table(*names: str) -> "Table":
 
     table = Table(box=SIMPLE_HEAD)
     for place, name in enumerate(names):
-        table.add_column(name, overflow="fold", no_wrap=place == 0)
+        table.add_column(name, overflow="fold", no_wrap=place < len(names) - 1)
     return table
 
 
@@ -109,18 +109,20 @@ def inspect(
         else:
             output.write_text(text, encoding="utf-8")
     if output is None or str(output) != "-":
-        table = _table("file", "action", "schema", "rows", "quarantined", "reason and warnings")
+        table = _table("file", "action", "schema", "rows", "quarantined")
         for name, entry in entries.items():
-            said = [entry.get("file_reason"), *entry.get("warnings", ())]
             table.add_row(
                 escape(name),
                 entry["action"],
                 escape(str(entry.get("vendor_schema") or "")),
-                str(len(entry["rows"])),
-                str(len(entry["quarantined"])),
-                escape(", ".join(str(one) for one in said if one)),
+                f"{len(entry['rows']):,}",
+                f"{len(entry['quarantined']):,}",
             )
         console().print(table)
+        for name, entry in entries.items():
+            said = ", ".join(str(one) for one in (entry.get("file_reason"), *entry.get("warnings", ())) if one)
+            if said:
+                console().print(escape(f"{name}: {said}"), soft_wrap=True)
         for name, entry in entries.items():
             for row in entry["quarantined"][:SHOWN]:
                 account = f", account {row['account_id']}" if row.get("account_id") else ""
