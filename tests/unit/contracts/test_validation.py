@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 from fixtures.rows import DAY, breaker, good_row, good_table, table_of
 
@@ -215,3 +216,12 @@ def test_many_rows_take_little_time() -> None:
     started = time.perf_counter()
     assert violations(QUOTES, many) == []
     assert time.perf_counter() - started < 5
+
+
+def test_a_dataset_is_judged_like_the_table_it_holds() -> None:
+    table = good_table(QUOTES, 3)
+    assert violations(QUOTES, ds.dataset(table)) == []
+    double = pa.concat_tables([table, table.slice(0, 1)])
+    assert violations(QUOTES, ds.dataset(double)) == violations(QUOTES, double)
+    assert [found.rule for found in violations(QUOTES, ds.dataset(double))] == [key_rule(QUOTES)]
+    assert violations(QUOTES, ds.dataset(table.slice(0, 0))) == []

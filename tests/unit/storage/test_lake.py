@@ -611,3 +611,30 @@ def test_a_slice_gives_the_bytes_of_its_rows_alone() -> None:
     table = sessions(50)
     alone = pa.Table.from_pylist(table.slice(10, 5).to_pylist(), schema=table.schema)
     assert parquet_bytes(table.slice(10, 5)) == parquet_bytes(alone)
+
+
+# -- tables that may be larger than memory ---------------------------------------------------------------------------
+
+
+def test_a_table_is_scanned_in_todays_types_and_older_files_are_named(either: Lake) -> None:
+    nothing = either.scan(QUOTES)
+    assert (nothing.dataset.count_rows(), nothing.keys, nothing.outdated) == (0, (), {})
+    either.write_partitions(QUOTES, quotes(), DAYS)
+    added = next(column for column in reversed(QUOTES.columns) if column.nullable and column.name not in QUOTES.order)
+    older = replace(QUOTES, columns=tuple(column for column in QUOTES.columns if column != added))
+    either.write_partitions(older, quotes(DAYS[:1]).drop_columns([added.name]), DAYS[:1])
+    scan = either.scan(QUOTES)
+    assert scan.keys == DAYS
+    assert scan.dataset.to_table().equals(either.read(QUOTES).table)
+    assert list(scan.outdated) == [DAYS[0]]
+    assert scan.outdated[DAYS[0]].startswith(f"without {added.name}: ")
+
+
+def test_a_partition_that_came_out_as_it_was_is_not_touched(either: Lake) -> None:
+    table = quotes(DAYS[:1])
+    assert either.write_partition_if_changed(QUOTES, table, DAYS[0])
+    before = Path(either.file(QUOTES, DAYS[0])).stat().st_mtime_ns
+    assert not either.write_partition_if_changed(QUOTES, table, DAYS[0])
+    assert Path(either.file(QUOTES, DAYS[0])).stat().st_mtime_ns == before
+    assert either.write_partition_if_changed(QUOTES, table.slice(1), DAYS[0])
+    assert either.row_counts(QUOTES) == {DAYS[0]: table.num_rows - 1}
