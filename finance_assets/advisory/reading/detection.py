@@ -689,7 +689,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         if scale:
             warnings.add("amounts_scaled")
         values = typing_.shifted(single[name].values, -scale)
-        money[name] = _fit_money(values, name, mapping.columns[name][0], refuse, pence)
+        money[name] = _fit_money(values, name, mapping.columns[name][0], refuse, pence, warnings)
 
     required = "ending_market_value" if "ending_market_value" in money else None
     column = mapping.columns[required][0] if required else None
@@ -881,7 +881,15 @@ def _fit_returns(values: Any, name: str, column: int, refuse: Any) -> Any:
         return pc.cast(pc.if_else(large, None, values), target, safe=False)
 
 
-def _fit_money(values: Any, name: str, column: int, refuse: Any, pence: Any | None) -> Any:
+def _without_noise(value: Decimal) -> Decimal | None:
+    """Return what a double meant whose last bits were printed: ``712752.5800000001``."""
+    if len(value.normalize().as_tuple().digits) < 16 or Decimal(repr(float(value))) != value.normalize():
+        return None
+    meant = Decimal(format(float(value), ".15g"))
+    return meant if meant == round(meant, 8) else None
+
+
+def _fit_money(values: Any, name: str, column: int, refuse: Any, pence: Any | None, warnings: set[str]) -> Any:
     target = pa.decimal128(28, 8)
 
     def fitted(array: Any) -> Any:
@@ -890,8 +898,15 @@ def _fit_money(values: Any, name: str, column: int, refuse: Any, pence: Any | No
         except pa.ArrowInvalid:
             rounded = pc.round(array, 8)
             precise = pc.fill_null(pc.not_equal(rounded, array), False)
-            for row in pc.indices_nonzero(precise).to_pylist():
-                refuse(row, "too_precise", name, column)
+            rows = pc.indices_nonzero(precise)
+            meant = [_without_noise(v) for v in pc.take(array, rows).to_pylist()]
+            for row, value in zip(rows.to_pylist(), meant, strict=True):
+                if value is None:
+                    refuse(row, "too_precise", name, column)
+            if any(v is not None for v in meant):
+                warnings.add("float_noise_rounded")
+                rounded = pc.replace_with_mask(rounded, precise, pa.array(meant, rounded.type))
+                precise = pc.and_(precise, pc.is_null(rounded))
             large = pc.fill_null(pc.greater_equal(pc.abs(pc.cast(array, pa.float64())), 1e20), False)
             for row in pc.indices_nonzero(large).to_pylist():
                 refuse(row, "too_large", name, column)
