@@ -1145,9 +1145,9 @@ def _positional_grid(rows: list[Row], contract: VendorContract, title: str) -> R
 def _sheet_rows(sheet: Any) -> Iterator[Row]:
     if hasattr(sheet, "reset_dimensions"):
         sheet.reset_dimensions()  # the stated size of a sheet can lie
-    for number, cells in enumerate(sheet.iter_rows(max_col=2000), 1):
+    for number, cells in enumerate(sheet.iter_rows(), 1):
         texts, native = [], set()
-        for i, cell in enumerate(cells):
+        for i, cell in enumerate(cells[:2000]):
             text, typed = _cell(cell.value, getattr(cell, "number_format", "") or "")
             texts.append(text)
             if typed:
