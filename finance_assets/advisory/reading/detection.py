@@ -351,6 +351,11 @@ class _Signs:
     proved: bool = False
 
 
+def _clearly_better(one: Any, other: Any) -> bool:
+    """Whether one reading explains rows that the other does not, and hardly the other way round."""
+    return int(np.sum(one & ~other)) > 2 * int(np.sum(other & ~one))
+
+
 def _prove_signs(identities: _Identities, returns: list[tuple[Floats, int]]) -> _Signs:
     """Find the signs of flows and fees under which the identities hold."""
     f = identities.f
@@ -364,34 +369,34 @@ def _prove_signs(identities: _Identities, returns: list[tuple[Floats, int]]) -> 
     testable = ~np.isnan(identities.bmv) & ~np.isnan(identities.emv)
     best = _Signs()
     if "appreciation" in f and "beginning_market_value" in f and testable.any():
-        counts = {}
-        for combo in combos:
-            left = np.abs(identities.footing(*combo))
-            counts[combo] = int(np.sum(left[testable] <= 0.021))
-        default = counts[(1, 1, 1, 1)]
-        winner = max(combos, key=lambda c: (counts[c], c == (1, 1, 1, 1), sum(c)))
-        footed = counts[winner] / int(testable.sum())
-        if counts[winner] > default and footed >= 0.5:
+        holds = {c: (np.abs(identities.footing(*c)) <= 0.021) & testable for c in combos}
+        default = holds[(1, 1, 1, 1)]
+        winner = max(combos, key=lambda c: (int(holds[c].sum()), c == (1, 1, 1, 1), sum(c)))
+        footed = int(holds[winner].sum()) / int(testable.sum())
+        if footed >= 0.5 and _clearly_better(holds[winner], default):
             return _Signs(*winner, footed=footed, proved=True)
+        footed = int(default.sum()) / int(testable.sum())
         if footed >= 0.5:
             return _Signs(footed=footed, proved=True)
         best.footed = footed
     if returns and testable.any():
         flows = sorted({c[:3] for c in combos}, reverse=True)
-        counts2: dict[tuple[int, int, int], int] = {}
+        matched: dict[tuple[int, int, int], Any] = {}
         for combo3 in flows:
             flow = identities.flow(*combo3)
             material = testable & (np.abs(flow) > 0.001 * np.abs(identities.bmv))
             low, high = identities.implied(flow)
-            counts2[combo3] = max(
-                int(np.sum(_matches(stated, low, high, places, decimals)[material]))
+            tries = [
+                _matches(stated, low, high, places, decimals) & material
                 for stated, decimals in returns
                 for places in _PLACES.values()
-            )
-        winner3 = max(flows, key=lambda c: (counts2[c], c == (1, 1, 1)))
-        if counts2[winner3] > counts2[(1, 1, 1)]:
+            ]
+            matched[combo3] = max(tries, key=lambda t: int(t.sum()))
+        plain = matched[(1, 1, 1)]
+        winner3 = max(flows, key=lambda c: (int(matched[c].sum()), c == (1, 1, 1)))
+        if _clearly_better(matched[winner3], plain):
             return _Signs(*winner3, footed=best.footed, proved=True)
-        best.proved = counts2[(1, 1, 1)] > 0
+        best.proved = bool(plain.any())
     return best
 
 
@@ -689,7 +694,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         if scale:
             warnings.add("amounts_scaled")
         values = typing_.shifted(single[name].values, -scale)
-        money[name] = _fit_money(values, name, mapping.columns[name][0], refuse, pence)
+        money[name] = _fit_money(values, name, mapping.columns[name][0], refuse, pence, warnings)
 
     required = "ending_market_value" if "ending_market_value" in money else None
     column = mapping.columns[required][0] if required else None
@@ -881,7 +886,15 @@ def _fit_returns(values: Any, name: str, column: int, refuse: Any) -> Any:
         return pc.cast(pc.if_else(large, None, values), target, safe=False)
 
 
-def _fit_money(values: Any, name: str, column: int, refuse: Any, pence: Any | None) -> Any:
+def _without_noise(value: Decimal) -> Decimal | None:
+    """Return what a double meant whose last bits were printed: ``712752.5800000001``."""
+    if len(value.normalize().as_tuple().digits) < 16 or Decimal(repr(float(value))) != value.normalize():
+        return None
+    meant = Decimal(format(float(value), ".15g"))
+    return meant if meant == round(meant, 8) else None
+
+
+def _fit_money(values: Any, name: str, column: int, refuse: Any, pence: Any | None, warnings: set[str]) -> Any:
     target = pa.decimal128(28, 8)
 
     def fitted(array: Any) -> Any:
@@ -890,8 +903,15 @@ def _fit_money(values: Any, name: str, column: int, refuse: Any, pence: Any | No
         except pa.ArrowInvalid:
             rounded = pc.round(array, 8)
             precise = pc.fill_null(pc.not_equal(rounded, array), False)
-            for row in pc.indices_nonzero(precise).to_pylist():
-                refuse(row, "too_precise", name, column)
+            rows = pc.indices_nonzero(precise)
+            meant = [_without_noise(v) for v in pc.take(array, rows).to_pylist()]
+            for row, value in zip(rows.to_pylist(), meant, strict=True):
+                if value is None:
+                    refuse(row, "too_precise", name, column)
+            if any(v is not None for v in meant):
+                warnings.add("float_noise_rounded")
+                rounded = pc.replace_with_mask(rounded, precise, pa.array(meant, rounded.type))
+                precise = pc.and_(precise, pc.is_null(rounded))
             large = pc.fill_null(pc.greater_equal(pc.abs(pc.cast(array, pa.float64())), 1e20), False)
             for row in pc.indices_nonzero(large).to_pylist():
                 refuse(row, "too_large", name, column)

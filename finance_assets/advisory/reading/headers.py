@@ -390,7 +390,7 @@ def header_score(cells: list[str], aliases: dict[str, str] | None = None) -> flo
         Number of fields.
     """
     filled = [c.strip() for c in cells if c.strip()]
-    if len(filled) < 2:
+    if len(filled) < 2 or len(filled) > 5000:
         return 0.0
     values = [c for c in filled if re.fullmatch(r"[-+($€£]*[\d.,'\s]*\d[\d.,'\s]*[)%]*-?", c) and not month_of(c)]
     if len(values) > len(filled) / 5:
@@ -417,6 +417,8 @@ def is_header(cells: list[str], aliases: dict[str, str] | None = None) -> bool:
     bool
         True if it names enough fields and holds no values.
     """
+    if len(cells) > 5000:
+        return False
     score = header_score(cells, aliases)
     if score >= 4:
         return True
@@ -466,6 +468,8 @@ def feed_of(rows: list[list[str]]) -> str | None:
         ``not_performance`` for positions and transactions.
     """
     for cells in rows[:60]:
+        if len(cells) > 5000:
+            continue
         words = [normalised(c) for c in cells if c.strip()]
         if len(words) < 3:
             continue

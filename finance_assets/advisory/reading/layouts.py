@@ -30,6 +30,8 @@ from finance_assets.advisory.reading.vendor_contract import VendorContract, impl
 csv.field_size_limit(1 << 24)
 DELIMITERS = (",", ";", "|", "\t")
 _SAMPLE_ROWS = 400
+MAX_COLUMNS = 5000
+"""A wider table is damaged, or meant to do damage."""
 TOTAL = (
     r"(?i)^\W*(grand|sub|account|portfolio|household|overall|report|file|net)?[\s-]*(totals?|summe"
     r"|gesamt(summe)?|zwischensumme"
@@ -262,6 +264,8 @@ def delimited_tables(data: bytes, contract: VendorContract | None = None) -> lis
     if found is None:
         raise FileRejected(naming.feed_of([r.cells for r in head]) or "unknown_schema")
     header = head[found].cells
+    if len(header) > MAX_COLUMNS:
+        raise FileRejected("too_many_columns")
     fields = naming.fields_of(header, aliases)
     months = naming.month_columns(header) or (found > 0 and naming.month_columns(head[found - 1].cells))
     if sectioned or "account_id" not in fields or months:
@@ -1141,9 +1145,9 @@ def _positional_grid(rows: list[Row], contract: VendorContract, title: str) -> R
 def _sheet_rows(sheet: Any) -> Iterator[Row]:
     if hasattr(sheet, "reset_dimensions"):
         sheet.reset_dimensions()  # the stated size of a sheet can lie
-    for number, cells in enumerate(sheet.iter_rows(max_col=2000), 1):
+    for number, cells in enumerate(sheet.iter_rows(), 1):
         texts, native = [], set()
-        for i, cell in enumerate(cells):
+        for i, cell in enumerate(cells[:2000]):
             text, typed = _cell(cell.value, getattr(cell, "number_format", "") or "")
             texts.append(text)
             if typed:
@@ -1254,6 +1258,7 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
     from_above: set[str] = set()
     preamble: list[str] = []
     for document, number in documents:
+        before = len(flat)
         root = document
         if contract and contract.json_rows and offsets_absolute:
             context: dict[str, Any] = {}
@@ -1278,7 +1283,7 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
                         ]
             _expand(root, "", {}, flat, None, from_above)
         if not offsets_absolute:
-            flat[:] = [(r, -number if at >= 0 else at) for r, at in flat]
+            flat[before:] = [(r, -number) for r, _ in flat[before:]]
     if not flat:
         if bad:
             raise FileRejected("malformed_json")

@@ -133,7 +133,8 @@ def match_contracts(
     """
     found: list[Match] = []
     lines = head.split("\n")
-    titles = "\n".join(lines[:400]) if kind != "text" else _titles(lines, header)
+    # Inside of records a vendor's name is more likely that of an account.
+    titles = head.partition("[")[0] if kind == "json" else _titles(lines, header)
     present = {naming.normalised(h) for h in header or []} | {h.strip() for h in header or []}
     for contract in contracts:
         detect = contract.detect

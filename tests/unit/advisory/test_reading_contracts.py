@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fixtures.vendor_files import HEADER, RECEIVED, check, csv, line, quarantined, read, truth
 
 from finance_assets.advisory.reading.inspection import inspect_files
 from finance_assets.advisory.reading.proposing import propose_contract
@@ -18,8 +19,6 @@ from finance_assets.advisory.reading.vendor_contract import (
     load_contracts,
     read_onboarding_sheet,
 )
-
-from .reading_samples import HEADER, RECEIVED, check, csv, line, quarantined, read, truth
 
 CONTRACTS = load_contracts(Path(str(files("finance_assets.advisory") / "vendors")))
 
@@ -268,3 +267,25 @@ def test_proposals_are_contracts_without_values():
     assert "1234567.89" not in draft
     for data in (b"", b'{"a": 1}', b"%PDF", b"D1234567890\nD1234567891\n" * 4, b"a1,2024-01-31,5\n" * 4):
         VendorContract.model_validate(yaml.safe_load(propose_contract(data, "x")))
+
+
+def test_names_of_accounts_are_not_names_of_vendors(tmp_path):
+    contracts = sheet(tmp_path, {"oscar": {"return_unit": "percent"}})
+    rows = truth()
+    objects = [
+        {
+            "account": t.account,
+            "name": "Oscar Fund",
+            "date": str(t.end),
+            "bmv": str(t.bmv),
+            "net_flow": str(t.net),
+            "emv": str(t.emv),
+            "twr": str(t.ret),
+        }
+        for t in rows
+    ]
+    reading = read(json.dumps(objects), "x.json", contracts)
+    check(reading)
+    assert reading.vendor.startswith("detected:")
+    text = "\n".join(["name," + HEADER, *(f"Oscar Fund,{line(t)}" for t in rows)])
+    assert read(text, "x.csv", contracts).vendor.startswith("detected:")

@@ -8,12 +8,11 @@ import random
 import time
 
 import pytest
+from fixtures.vendor_files import HEADER, RECEIVED, csv, line, read, truth, workbook
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finance_assets.advisory.reading.reader import QUARANTINED, ROWS
-
-from .reading_samples import HEADER, RECEIVED, csv, line, read, truth, workbook
 
 SECRETS = ("900-12-3456", "jane.smith@example.com", "1961-04-09")
 ACTIONS = {"accept", "accept_with_warnings", "quarantine_file"}

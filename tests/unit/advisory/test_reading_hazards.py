@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import stat
 import zipfile
 from datetime import date
@@ -13,10 +14,9 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fixtures.vendor_files import HEADER, check, csv, line, quarantined, read, truth, workbook
 
 from finance_assets.advisory.reading.reader import ROWS
-
-from .reading_samples import HEADER, check, csv, line, quarantined, read, truth, workbook
 
 
 def de(value: object) -> str:
@@ -1115,3 +1115,28 @@ def test_json_elements_that_are_no_records():
     check(reading)
     assert reading.skipped["not_records"] == 2
     assert "records_ignored" in reading.warnings
+
+
+def test_noise_of_doubles_in_text():
+    rows = truth()
+    lines = [line(t) for t in rows]
+    lines[2] = line(rows[2], emv=repr(math.nextafter(float(rows[2].emv), math.inf)))
+    lines[3] = line(rows[3], bmv=repr(math.nextafter(float(rows[3].bmv), 0)))
+    reading = read("\n".join([HEADER, *lines]))
+    check(reading)
+    assert reading.warnings == ["float_noise_rounded"]
+
+
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbf", b"\xff\xfe", b"\xef\xbb\xbf\r\n\r\n", b"   "])
+def test_nothing_but_a_mark(data):
+    assert read(data).file_reason == "empty_file"
+
+
+def test_header_only_in_other_layouts():
+    for data in (
+        workbook({"S": [["Title"], HEADER.split(",")]}),
+        f"Title\n\n{HEADER}\n".encode(),
+        HEADER.encode("utf-16"),
+    ):
+        reading = read(data)
+        assert (reading.action, reading.warnings) == ("accept_with_warnings", ["no_data_rows"])
