@@ -67,7 +67,7 @@ mutation Start($selector: SensorSelector!) {
 }
 """
 #: The automation sensor looks every 30 seconds; dbt starts in between.
-AUTOMATION_SECONDS = 240
+AUTOMATION_SECONDS = 600
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from finance_assets.advisory.reading.vendor_contract import (
     read_onboarding_sheet,
 )
 
-CONTRACTS = load_contracts(Path(str(files("finance_assets.advisory") / "vendors")))
+CONTRACTS = load_contracts(Path(str(files("finance_assets.advisory") / "vendors" / "examples")))
 
 
 def sheet(tmp_path, content) -> list[VendorContract]:

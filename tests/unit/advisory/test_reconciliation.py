@@ -205,7 +205,7 @@ def test_duplicate_and_restated(make_history: Any) -> None:
     ]
     assert restatements(history, late, late).num_rows == 0
     fresh = restatements(history, early - timedelta(days=1), late, include_new=True).to_pylist()
-    assert [(row["account_id"], row["kind"]) for row in fresh] == [("A1", "new"), ("A3", "new")]
+    assert [(row["account_id"], row["kind"]) for row in fresh] == [("A1", "new"), ("A1", "changed"), ("A3", "new")]
     with pytest.raises(ValueError, match="before first"):
         restatements(history, late, early)
     with pytest.raises(ValueError, match="time zone"):

@@ -685,4 +685,4 @@ def test_missing_sessions_inside_the_window() -> None:
 def test_status_codes_round_trip() -> None:
     assert [STATUSES[status.code] for status in Status] == list(Status)
     assert Status.OK.code == 0
-    assert len(Status) == 11
+    assert len(Status) == 12
