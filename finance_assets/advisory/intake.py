@@ -133,13 +133,15 @@ class Intake:
         """
         register = self.register()
         seen = _seen(register)
+        written = _written(register)
         known_until = _newest(register)
         taken = []
         for file in files:
             identity = file.identity
             # Known time never runs backwards: a file that was put there with an old date is known from now on.
             received = min(file.modified, self.clock())
-            if known_until is not None and received <= known_until and not _is_same_again(register, file):
+            is_again = (identity.key, identity.size, file.modified) in written
+            if known_until is not None and received <= known_until and not is_again:
                 received = known_until + TICK
             try:
                 outcome, digest = self._take_one(self.landing.read(identity.key), identity.key, received, seen)
@@ -327,14 +329,9 @@ def _newest(register: pa.Table) -> datetime | None:
     return None if newest is None else newest.astimezone(UTC)
 
 
-def _is_same_again(register: pa.Table, file: LandedFile) -> bool:
-    """Whether a run that died had written the file's line but not told the ledger."""
-    return any(
-        row["landing_key"] == file.identity.key
-        and row["size_bytes"] == file.identity.size
-        and row["received_ts_utc"] == file.modified
-        for row in register.to_pylist()
-    )
+def _written(register: pa.Table) -> set[tuple[str, int, datetime]]:
+    """Return key, size and known time of every line: a run that died may have written one and not told the ledger."""
+    return {(row["landing_key"], row["size_bytes"], row["received_ts_utc"]) for row in register.to_pylist()}
 
 
 def _sentence(taken: Taken) -> str:
