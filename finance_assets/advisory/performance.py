@@ -34,6 +34,7 @@ __all__ = [
     "certified",
     "current_versions",
     "current_versions_query",
+    "enumerations",
     "history_schema",
     "performance_batches",
     "performance_query",
@@ -159,6 +160,7 @@ DEFAULT_POLICY: Final = Policy()
 """For vendors without a policy: middle of the period, since only a period total of flows is known."""
 
 Policies = Mapping[str, "Policy | tuple[str, str | int, Decimal]"]
+_NO_TYPES: Final[Mapping[str, str]] = {}
 
 
 def history_schema() -> pa.Schema:
@@ -315,7 +317,7 @@ def performance_batches(
         yield table.cast(performance_schema())
 
 
-def performance_query(source: str, policies: Policies) -> str:
+def performance_query(source: str, policies: Policies, types: Mapping[str, str] = _NO_TYPES) -> str:
     """Give the SQL of the performance table, for COPY or CREATE TABLE inside the caller's database.
 
     Parameters
@@ -325,6 +327,8 @@ def performance_query(source: str, policies: Policies) -> str:
         table is better than a costly subquery. Keys must be unique and not null: repeated ones multiply.
     policies
         As for `account_performance`.
+    types
+        SQL types of text columns in the result by name, such as enumerations, which take less room than text.
 
     Returns
     -------
@@ -340,7 +344,9 @@ def performance_query(source: str, policies: Policies) -> str:
     version = _by_vendor(policies, lambda policy: _text(policy.version))
     threshold = _by_vendor(policies, lambda policy: f"{policy.large_flow_threshold:f}::DECIMAL(9, 8)")
     money = f"DECIMAL{_MONEY.removeprefix('decimal128')}"
-    columns = ",\n            ".join(_output(name, kind) for name, (kind, _) in PERFORMANCE_COLUMNS.items())
+    columns = ",\n            ".join(
+        _output(name, kind, types.get(name)) for name, (kind, _) in PERFORMANCE_COLUMNS.items()
+    )
     account = "PARTITION BY vendor, account_id, granularity"
     return f"""
         WITH stated AS NOT MATERIALIZED (
@@ -482,13 +488,36 @@ def performance_query(source: str, policies: Policies) -> str:
     """
 
 
-def _output(name: str, kind: str) -> str:
-    """One output column in its declared type."""
-    sql = {
+def _output(name: str, kind: str, given: str | None) -> str:
+    """One output column in its declared type, or the one given."""
+    sql = given or {
         "string": "VARCHAR", "date32": "DATE", "double": "DOUBLE", "bool": "BOOLEAN", "int32": "INTEGER",
         "int64": "BIGINT", "timestamp[us, UTC]": "TIMESTAMPTZ",
     }.get(kind) or "DECIMAL" + kind.removeprefix("decimal128")  # fmt: skip
     return f"CAST({name} AS {sql}) AS {name}"
+
+
+def enumerations(policies: Policies) -> dict[str, str]:
+    """Give the SQL type of the text columns whose values are known beforehand, for `performance_query`.
+
+    Parameters
+    ----------
+    policies
+        As for `account_performance`.
+
+    Returns
+    -------
+    dict of str
+        Enumeration by column.
+    """
+    versions = {policy.version if isinstance(policy, Policy) else str(policy[1]) for policy in policies.values()}
+    values = {
+        "timing": TIMINGS,
+        "timing_rule": ("declared", "inception", "full_withdrawal", "no_capital"),
+        "policy_version": sorted(versions | {DEFAULT_POLICY.version}),
+        **dict.fromkeys(("return_status", "return_gross_status", "cumulative_status"), tuple(Status)),
+    }
+    return {name: f"ENUM ({', '.join(_text(value) for value in known)})" for name, known in values.items()}
 
 
 def _by_vendor(policies: Policies, value: Any) -> str:

@@ -6,7 +6,9 @@ What belongs here: reading and writing the advisory tables piece by piece. The m
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -20,6 +22,7 @@ from finance_assets.advisory.performance import (
     account_performance,
     current_versions,
     current_versions_query,
+    enumerations,
     performance_query,
 )
 from finance_assets.contracts.advisory import (
@@ -39,8 +42,12 @@ if TYPE_CHECKING:
 
 #: Memory of the computation; beyond it, DuckDB goes by way of the disk.
 MEMORY_LIMIT = "1800MB"
-#: Rows that leave the database at a time.
-BATCH_ROWS = 65_536
+#: Rows of performance that are in memory at a time, of about 350 bytes; a single month is never cut.
+ROWS_IN_MEMORY = 6_000_000
+#: Months that are written at a time.
+WRITERS = 2
+#: Text of the history that repeats from row to row.
+_REPETITIVE = ("vendor", "account_id", "granularity", "currency", "file_sha256", "member", "flags")
 #: Vendor whose rows are the records of the house, with which the others are compared.
 OWN_RECORDS = "books"
 
@@ -93,48 +100,93 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
     A period that comes late, or is corrected, changes its month and those after it, since returns are linked. Months
     that are as they were are not touched.
     """
-    columns = ", ".join(HISTORY_COLUMNS)
-    with _database() as connection:
-        connection.register("history", lake.scan(PERFORMANCE_HISTORY).dataset)
-        connection.execute(f"create view versions as select {columns} from history")
-        connection.execute(f"create table current_history as {current_versions_query('versions')}")
-        connection.execute(f"create table performance as {performance_query('current_history', policies(contracts))}")
-        connection.execute("drop table current_history")
+    timing = policies(contracts)
+    with _database() as connection, ThreadPoolExecutor(WRITERS) as pool:
+        types = _current_history(connection, lake)
+        query = performance_query("current_history", timing, enumerations(timing) | types)
         rows = 0
-        changed = []
-        for month, table in _by_month(connection):
+        changed: list[str] = []
+        under_way: deque[tuple[str, Future[bool]]] = deque()
+
+        def finish(at_most: int) -> None:
+            while len(under_way) > at_most:
+                month, written = under_way.popleft()
+                if written.result():
+                    changed.append(month)
+
+        for month, table in _by_month(connection, query):
             rows += table.num_rows
-            if lake.write_partition_if_changed(ACCOUNT_PERFORMANCE, table, month.isoformat()):
-                changed.append(month.isoformat())
+            key = month.isoformat()
+            under_way.append((key, pool.submit(lake.write_partition_if_changed, ACCOUNT_PERFORMANCE, table, key)))
+            finish(WRITERS)
+        finish(0)
     return Written(rows, tuple(changed))
 
 
-def _by_month(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[date, pa.Table]]:
-    """Yield the rows of each month, sorted by key; one month at a time is in memory."""
+def _current_history(connection: duckdb.DuckDBPyConnection, lake: Lake) -> dict[str, str]:
+    """Make the view ``current_history``, whose repetitive text is enumerations; return their types by column.
+
+    A row then takes a fraction of the memory, and is sorted by small integers in the order of the text.
+    """
+    lake.attach(connection, PERFORMANCE_HISTORY, "history")
+    types = {}
+    for name in _REPETITIVE:
+        types[name] = f"known_{name}"
+        connection.execute(
+            f"create type {types[name]} as enum "
+            f"(select distinct {name} from history where {name} is not null order by {name})"
+        )
+    columns = ", ".join(
+        f"cast({name} as {types[name]}) as {name}" if name in types else name for name in HISTORY_COLUMNS
+    )
+    connection.execute(f"create temp view versions as select {columns}, version from history")
+    corrected = connection.execute("select 1 from history where version > 1 limit 1").fetchone()
+    if corrected is None:
+        connection.execute(f"create temp view current_history as select {', '.join(HISTORY_COLUMNS)} from versions")
+    else:
+        # It is scanned twice; sorting out the versions twice would cost more than keeping the outcome.
+        newest = current_versions_query("versions")
+        connection.execute(f"create table current_history as select * exclude (version) from ({newest})")
+    return types
+
+
+def _by_month(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[date, pa.Table]]:
+    """Yield the rows of each month, sorted by key; months of at most so many rows are in memory at a time."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    months = connection.execute("select distinct period_month from performance order by all").fetchall()
-    reader = connection.execute(
-        f"select * from performance order by {', '.join(ACCOUNT_PERFORMANCE.key)}"
-    ).to_arrow_reader(BATCH_ROWS)
-    waiting: list[pa.RecordBatch] = []
-    place = 0
-    for batch in reader:
+    counted = connection.execute(
+        "select date_trunc('month', period_end)::date as month, count(*) from current_history group by month order by 1"
+    ).fetchall()
+    order = ", ".join(ACCOUNT_PERFORMANCE.key)
+    ranges = list(_ranges(counted))
+    if len(ranges) > 1:
+        connection.execute(f"create table performance as {query}")
+        query = "select * from performance"
+    for first, last in ranges:
+        within = "" if len(ranges) == 1 else f"where period_month between date '{first}' and date '{last}'"
+        # A streamed result would be computed by one thread.
+        table = connection.execute(f"{query} {within} order by {order}").to_arrow_table()
         start = 0
-        while start < batch.num_rows:
-            month = months[place][0]
-            here = pc.equal(batch.column("period_month").slice(start), pa.scalar(month, pa.date32()))
-            count = int(pc.sum(here).as_py() or 0)
-            if count:
-                waiting.append(batch.slice(start, count))
+        for month, count in counted:
+            if first <= month <= last:
+                rows = table.slice(start, count)
+                if not pc.all(pc.equal(rows["period_month"], pa.scalar(month, pa.date32()))).as_py():
+                    raise ValueError("a key occurs more than once, or has a null; select the current versions first")
                 start += count
-            if start < batch.num_rows:
-                yield month, pa.Table.from_batches(waiting)
-                waiting = []
-                place += 1
-    if waiting:
-        yield months[place][0], pa.Table.from_batches(waiting)
+                yield month, rows
+        if start != table.num_rows:
+            raise ValueError("a key occurs more than once, or has a null; select the current versions first")
+
+
+def _ranges(counted: Sequence[tuple[date, int]]) -> Iterator[tuple[date, date]]:
+    """Cut months with their rows into runs of months of so many rows as may be in memory."""
+    first, rows = None, 0
+    for place, (month, count) in enumerate(counted):
+        first, rows = first or month, rows + count
+        if place + 1 == len(counted) or rows + counted[place + 1][1] > ROWS_IN_MEMORY:
+            yield first, month
+            first, rows = None, 0
 
 
 def known_until(lake: Lake) -> datetime | None:
@@ -151,8 +203,8 @@ def breaks_now(lake: Lake) -> pa.Table:
     from finance_assets.advisory.reconciliation import age_breaks, aged_schema, performance_breaks
 
     with _database() as connection:
-        for name, contract in (("all_performance", ACCOUNT_PERFORMANCE), ("all_history", PERFORMANCE_HISTORY)):
-            connection.register(name, lake.scan(contract).dataset)
+        lake.attach(connection, ACCOUNT_PERFORMANCE, "all_performance")
+        lake.attach(connection, PERFORMANCE_HISTORY, "all_history")
         own = f"vendor = '{OWN_RECORDS}'"
         key = ", ".join(KEY_COLUMNS)
         existing = connection.execute(f"select * from all_performance where {own}").to_arrow_table()
@@ -160,7 +212,7 @@ def breaks_now(lake: Lake) -> pa.Table:
             f"select {', '.join(HISTORY_COLUMNS)} from all_history semi join "
             f"(select {key} from all_history where version > 1 and not {own}) using ({key})"
         ).to_arrow_table()
-        connection.execute(f"create table performance as select * from all_performance where not {own}")
+        connection.execute(f"create temp view performance as select * from all_performance where not ({own})")
         found = performance_breaks(connection, history=history, existing=existing if existing.num_rows else None)
     before = lake.read(RECONCILIATION_BREAKS).table.select(aged_schema().names)
     now = known_until(lake)
