@@ -24,10 +24,8 @@ from typing import Any
 import duckdb
 
 from finance_assets.advisory.generating import write_large_csv
-from finance_assets.advisory.history import new_versions
-from finance_assets.advisory.intake import history_key
-from finance_assets.advisory.results import breaks_now, write_performance
-from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE, PERFORMANCE_HISTORY, VENDOR_ROWS
+from finance_assets.advisory.results import History, breaks_now, write_performance
+from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE
 from finance_assets.contracts.publishing import ACCOUNT_RETURNS
 from finance_assets.registry import intake_of
 from finance_assets.settings import Settings
@@ -79,11 +77,7 @@ def main() -> None:
             assert taken.rows == rows, taken
         with timings.step("history"):
             (line,) = intake.unknown_to_history()
-            read = intake.lake.read(VENDOR_ROWS, keys=[line["file_sha256"]]).table
-            versions = new_versions(read, intake.lake.read(PERFORMANCE_HISTORY).table)
-            key = history_key(line["received_ts_utc"], line["file_sha256"])
-            intake.lake.write(PERFORMANCE_HISTORY, versions, key=key)
-            del read, versions
+            assert History(intake.lake).add(line) == rows
         with timings.step("account performance"):
             assert write_performance(intake.lake, intake.contracts).rows == rows
         with timings.step("breaks"):

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
-from finance_assets.advisory.history import new_versions
-from finance_assets.advisory.intake import Intake, history_key
-from finance_assets.advisory.results import breaks_now, completeness_now, write_performance
+from finance_assets.advisory.intake import Intake
+from finance_assets.advisory.results import History, breaks_now, completeness_now, write_performance
 from finance_assets.contracts.advisory import (
     ACCOUNT_PERFORMANCE,
     PERFORMANCE_HISTORY,
@@ -88,17 +86,12 @@ def performance_history(
     context: dg.AssetExecutionContext, intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
 ) -> dg.MaterializeResult[Any]:
     """Every version of what a vendor says of an account and period, append-only, with valid and known time."""
-    waiting = intake.unknown_to_history()
+    history = History(lake)
     added = 0
-    if waiting:
-        history = lake.read(PERFORMANCE_HISTORY).table
-        for line in waiting:
-            rows = lake.read(VENDOR_ROWS, keys=[line["file_sha256"]]).table
-            versions = new_versions(rows, history)
-            lake.write(PERFORMANCE_HISTORY, versions, key=history_key(line["received_ts_utc"], line["file_sha256"]))
-            context.log.info(f"{line['landing_key']}: {versions.num_rows} of {rows.num_rows} rows say something new")
-            history = pa.concat_tables([history, versions])
-            added += versions.num_rows
+    for line in intake.unknown_to_history():
+        versions = history.add(line)
+        context.log.info(f"{line['landing_key']}: {versions} of {line['row_count']} rows say something new")
+        added += versions
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": sum(lake.row_counts(PERFORMANCE_HISTORY).values()),

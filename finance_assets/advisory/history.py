@@ -6,6 +6,7 @@ Arrow tables in, Arrow tables out.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from finance_assets.contracts.advisory import PERFORMANCE_HISTORY
@@ -68,3 +69,8 @@ def new_versions(rows: pa.Table, history: pa.Table) -> pa.Table:
             """
         ).to_arrow_table()
     return conform(PERFORMANCE_HISTORY, found)
+
+
+def history_key(received: datetime, digest: str) -> str:
+    """Return the name of the history's file for one reading of a file; names ascend as knowledge does."""
+    return f"{received.astimezone(UTC):%Y%m%dT%H%M%S%fZ}-{digest[:16]}"

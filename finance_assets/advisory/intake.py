@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finance_assets.advisory.history import history_key
 from finance_assets.contracts.advisory import (
     PERFORMANCE_HISTORY,
     QUARANTINED_FILES,
@@ -253,11 +254,6 @@ def drop_sample_files(folder: Path) -> int:
     return count
 
 
-def history_key(received: datetime, digest: str) -> str:
-    """Return the name of the history's file for one reading of a file; names ascend as knowledge does."""
-    return f"{received.astimezone(UTC):%Y%m%dT%H%M%S%fZ}-{digest[:16]}"
-
-
 def raw_tables(reading: FileReading, *, key: str, size: int, received: datetime) -> Iterator[tuple[Any, pa.Table]]:
     """Return a file's rows of each raw table, in the order in which they are to be written."""
     import pyarrow as pa
@@ -265,7 +261,11 @@ def raw_tables(reading: FileReading, *, key: str, size: int, received: datetime)
     from finance_assets.contracts.arrow import storage_schema
 
     def constant(name: str, value: Any, rows: int) -> pa.Array:
-        return pa.repeat(pa.scalar(value, storage_schema(VENDOR_ROWS).field(name).type), rows)
+        """Return a column of one value; text as a dictionary, since five million hashes take a third of a gigabyte."""
+        kind = storage_schema(VENDOR_ROWS).field(name).type
+        if not pa.types.is_string(kind):
+            return pa.repeat(pa.scalar(value, kind), rows)
+        return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), pa.array([value], pa.string()))
 
     def with_origin(table: pa.Table) -> pa.Table:
         for name, value in (

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finance_assets.advisory.history import history_key, new_versions
 from finance_assets.advisory.performance import (
     HISTORY_COLUMNS,
     KEY_COLUMNS,
@@ -30,11 +32,15 @@ from finance_assets.contracts.advisory import (
     PERFORMANCE_HISTORY,
     RECONCILIATION_BREAKS,
     VENDOR_COMPLETENESS,
+    VENDOR_ROWS,
 )
+from finance_assets.storage.lake import ROW_GROUP_ROWS
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
 
     from finance_assets.advisory.intake import Intake
     from finance_assets.advisory.reading.vendor_contract import VendorContract
@@ -46,6 +52,8 @@ MEMORY_LIMIT = "1800MB"
 ROWS_IN_MEMORY = 6_000_000
 #: Months that are written at a time.
 WRITERS = 2
+#: What tells files of the history apart whose rows have nothing in common.
+_SPAN = ("vendor", "period_end")
 #: Text of the history that repeats from row to row.
 _REPETITIVE = ("vendor", "account_id", "granularity", "currency", "file_sha256", "member", "flags")
 #: Vendor whose rows are the records of the house, with which the others are compared.
@@ -235,6 +243,70 @@ def completeness_now(lake: Lake) -> pa.Table:
     names = [", ".join(accounts or ()) for accounts in table["missing_accounts"].to_pylist()]
     place = table.schema.get_field_index("missing_accounts")
     return table.set_column(place, "missing_accounts", pa.array(names, pa.string()))
+
+
+@dataclass
+class History:
+    """``core/performance_history``, to which files are added one after the other."""
+
+    lake: Lake
+
+    @cached_property
+    def _spans(self) -> dict[str, dict[str, tuple[Any, Any]]]:
+        return self.lake.bounds(PERFORMANCE_HISTORY, _SPAN)
+
+    def add(self, line: Mapping[str, Any]) -> int:
+        """Add what a file says that was not known before; return the number of new versions.
+
+        Parameters
+        ----------
+        line
+            The file's line of ``raw/vendor_files``.
+        """
+        digest, key = line["file_sha256"], history_key(line["received_ts_utc"], line["file_sha256"])
+        scan = self.lake.scan(VENDOR_ROWS, [digest])
+        span = self.lake.bounds(VENDOR_ROWS, _SPAN, [digest]).get(digest, {})
+        before = [other for other, theirs in self._spans.items() if _may_overlap(span, theirs)]
+        if not before and line["row_count"] > ROW_GROUP_ROWS:
+            # Nothing is known of these periods: every row is a first version, and they come in the history's order.
+            self.lake.write_batches(PERFORMANCE_HISTORY, _first_versions(scan.dataset), key)
+            added = int(line["row_count"])
+        else:
+            known = self.lake.read(PERFORMANCE_HISTORY, keys=before, where=_within(span)).table
+            versions = new_versions(scan.dataset.to_table(), known)
+            self.lake.write(PERFORMANCE_HISTORY, versions, key=key)
+            added = versions.num_rows
+        self._spans[key] = span
+        return added
+
+
+def _first_versions(rows: ds.Dataset) -> Iterator[pa.Table]:
+    """Yield rows of a file as first versions, in parts."""
+    import pyarrow as pa
+
+    names = [name for name in PERFORMANCE_HISTORY.column_names if name != "version"]
+    for batch in rows.to_batches(columns=names, batch_size=ROW_GROUP_ROWS, batch_readahead=2, fragment_readahead=1):
+        table = pa.Table.from_batches([batch])
+        yield table.append_column("version", pa.repeat(pa.scalar(1, pa.int32()), batch.num_rows))
+
+
+def _may_overlap(span: Mapping[str, tuple[Any, Any]], other: Mapping[str, tuple[Any, Any]]) -> bool:
+    """Whether two files may speak of the same vendor and period; they may where a footer does not say."""
+    return all(
+        name not in span or name not in other or (span[name][0] <= other[name][1] and other[name][0] <= span[name][1])
+        for name in _SPAN
+    )
+
+
+def _within(span: Mapping[str, tuple[Any, Any]]) -> pc.Expression | None:
+    """Return the filter of the rows that a file with such bounds may be about."""
+    import pyarrow.compute as pc
+
+    found: pc.Expression | None = None
+    for name, (least, greatest) in span.items():
+        here = (pc.field(name) >= least) & (pc.field(name) <= greatest)
+        found = here if found is None else found & here
+    return found
 
 
 # -- from a number to its inputs -----------------------------------------------------------------------------

@@ -132,6 +132,8 @@ VENDOR_ROWS = Contract(
         _RECEIVED,
     ),
     key=("file_sha256", "member", "line", "account_id", "period_end"),
+    # As the history has them, so that it need not be sorted again.
+    sort_by=("vendor", "account_id", "granularity", "period_end"),
 )
 
 QUARANTINED_ROWS = Contract(

@@ -68,9 +68,20 @@ def conform(contract: Contract, table: pa.Table, order: Sequence[str] | None = N
         A column is missing, unknown or double, or a value does not fit its type without loss: a price of more than
         eight places, a date with an hour, a timestamp without a zone. The message names column, row and value.
     """
+    return _sorted(fitted(contract, table), order or contract.order, contract)
+
+
+def fitted(contract: Contract, table: pa.Table) -> pa.Table:
+    """Bring ``table`` to the contract's columns and types, as :func:`conform` does, in the order that its rows have.
+
+    Raises
+    ------
+    ContractError
+        As for :func:`conform`.
+    """
     _same_columns(contract, table.column_names)
     columns = [fit(table.column(f.name), f.type, f"{contract.path}.{f.name}") for f in storage_schema(contract)]
-    return _sorted(pa.Table.from_arrays(columns, schema=storage_schema(contract)), order or contract.order, contract)
+    return pa.Table.from_arrays(columns, schema=storage_schema(contract))
 
 
 def empty_table(contract: Contract) -> pa.Table:

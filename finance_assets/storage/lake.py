@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finance_assets.contracts.model import Contract, ContractError
 from finance_assets.contracts.validation import schema_difference
@@ -65,6 +65,10 @@ _SAFE_SUFFIX = re.compile(r"(\.[A-Za-z0-9]+)*")
 
 class LakeError(RuntimeError):
     """The lake refused; the message names the table, the key and the address."""
+
+
+class NotSortedError(LakeError):
+    """Rows that were to be written as they come are not in the order of their contract."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +213,55 @@ class Lake:
         if contract.partition_column is not None:
             raise LakeError(f"{contract.path} is partitioned by {contract.partition_column}; use write_partitions")
         path = self.file(contract, key)
+        if table.num_rows > ROW_GROUP_ROWS:
+            slices = (table.slice(start, ROW_GROUP_ROWS) for start in range(0, table.num_rows, ROW_GROUP_ROWS))
+            try:
+                return self.write_batches(contract, slices, key)
+            except NotSortedError:
+                # It is sorted below, which takes as much memory again.
+                pass
         conformed = conform(contract, table)
         if contract.sparse and conformed.num_rows == 0 and not self.exists(path):
             return 0
         data = parquet_bytes(conformed)
         self.put(path, data)
         return len(data)
+
+    def write_batches(self, contract: Contract, batches: Iterable[pa.Table], key: str = SINGLE_FILE_KEY) -> int:
+        """Replace one file of a table with rows that come sorted and in parts; return its bytes.
+
+        Only a few parts are in memory at a time. The file is the same as :meth:`write` makes of all the rows at once
+        where each part but the last has ``ROW_GROUP_ROWS`` rows, and the same durably or not at all.
+
+        Raises
+        ------
+        NotSortedError
+            A row does not come after the one before; nothing was written.
+        LakeError
+            The table is cut into partitions, or the key cannot name a file.
+        """
+        if contract.partition_column is not None:
+            raise LakeError(f"{contract.path} is partitioned by {contract.partition_column}; use write_partitions")
+        path = self.file(contract, key)
+        if self.is_s3:
+            import pyarrow as pa
+
+            # An upload that is left in the middle would appear as it is.
+            sink = pa.BufferOutputStream()
+            _write_sorted(contract, batches, sink)
+            data = sink.getvalue()
+            self.put(path, data)
+            return int(data.size)
+        folder = os.path.dirname(path)
+        _make_folder(folder)
+        with _temporary_file(self._temporary_folder) as (descriptor, temporary):
+            with open(descriptor, "wb", closefd=False) as file:
+                _write_sorted(contract, batches, file)
+            os.fsync(descriptor)
+            size = os.fstat(descriptor).st_size
+            os.replace(temporary, path)
+        _sync_folder(folder)
+        return size
 
     def write_partitions(self, contract: Contract, table: pa.Table, keys: Sequence[str]) -> dict[str, int]:
         """Replace one file for each of ``keys`` with its rows of ``table``; return rows by key.
@@ -572,8 +619,8 @@ class Lake:
         difference = schema_difference(contract, own)
         return (_as_today(contract, path, table, names) if difference else table), difference
 
-    def scan(self, contract: Contract) -> LakeScan:
-        """Return a table to be read piece by piece, for tables that may be larger than memory.
+    def scan(self, contract: Contract, keys: Iterable[str] | None = None) -> LakeScan:
+        """Return a table, or some of its files, to be read piece by piece: it may be larger than memory.
 
         Files that an earlier contract wrote are read in today's types, and named.
         """
@@ -582,7 +629,10 @@ class Lake:
 
         from finance_assets.contracts.arrow import storage_schema
 
-        files = self._listing(self.folder(contract), SUFFIX)
+        wanted = None if keys is None else set(keys)
+        files = [
+            info for info in self._listing(self.folder(contract), SUFFIX) if wanted is None or _key(info.path) in wanted
+        ]
         schema = storage_schema(contract)
         if not files:
             return LakeScan(ds.dataset(schema.empty_table()), (), {})
@@ -628,24 +678,64 @@ class Lake:
 
     def row_counts(self, contract: Contract) -> dict[str, int]:
         """Return the rows of each file of a table, from the files' footers."""
+        return {key: footer.num_rows for key, footer in self._footers(contract).items()}
+
+    def bounds(
+        self, contract: Contract, names: Sequence[str], keys: Iterable[str] | None = None
+    ) -> dict[str, dict[str, tuple[Any, Any]]]:
+        """Return the least and the greatest value of some columns in each file of a table, from the files' footers.
+
+        Parameters
+        ----------
+        contract
+            The table.
+        names
+            Columns.
+        keys
+            Only these files.
+
+        Returns
+        -------
+        dict
+            By key and column. A column that has no value at all, or whose footer does not say, is missing there.
+        """
+        found: dict[str, dict[str, tuple[Any, Any]]] = {}
+        for key, footer in self._footers(contract, keys).items():
+            found[key] = {}
+            places = {footer.schema.column(i).path: i for i in range(footer.num_columns)}
+            for name in names:
+                if name not in places or not footer.num_row_groups:
+                    continue
+                parts = [
+                    footer.row_group(group).column(places[name]).statistics for group in range(footer.num_row_groups)
+                ]
+                if all(part is not None and part.has_min_max for part in parts):
+                    found[key][name] = (min(part.min for part in parts), max(part.max for part in parts))
+        return found
+
+    def _footers(self, contract: Contract, keys: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return the footer of each file of a table, or of some."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        def count(info: pafs.FileInfo) -> int | None:
+        def footer(info: pafs.FileInfo) -> Any:
             try:
                 if self.is_s3 and info.size <= WHOLE_FILE_BYTES:
-                    return int(pq.read_metadata(pa.BufferReader(self._one_version(info.path))).num_rows)
-                return int(pq.read_metadata(info.path, filesystem=self.filesystem).num_rows)
+                    return pq.read_metadata(pa.BufferReader(self._one_version(info.path)))
+                return pq.read_metadata(info.path, filesystem=self.filesystem)
             except FileNotFoundError:
                 # Removed since it was listed.
                 return None
             except pa.ArrowInvalid as error:
                 raise _unreadable(info.path, error) from error
 
-        files = self._listing(self.folder(contract), SUFFIX)
+        wanted = None if keys is None else set(keys)
+        files = [
+            info for info in self._listing(self.folder(contract), SUFFIX) if wanted is None or _key(info.path) in wanted
+        ]
         with ThreadPoolExecutor(S3_READERS if self.is_s3 else LOCAL_READERS) as pool:
-            counts = list(pool.map(count, files))
-        return {_key(info.path): rows for info, rows in zip(files, counts, strict=True) if rows is not None}
+            footers = list(pool.map(footer, files))
+        return {_key(info.path): found for info, found in zip(files, footers, strict=True) if found is not None}
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -656,20 +746,74 @@ def parquet_bytes(table: pa.Table) -> bytes:
     is_small = table.num_rows < SMALL_FILE_ROWS
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table.combine_chunks(),
-        sink,
-        compression="snappy" if is_small else "zstd",
-        compression_level=None if is_small else 1,
-        # Numbers seldom repeat: a dictionary of them costs more than it saves.
-        use_dictionary=[field.name for field in table.schema if pa.types.is_string(field.type) and not is_small],
-        row_group_size=ROW_GROUP_ROWS,
-        write_statistics=True,
-        # DECIMAL(18, …) as a plain integer: half the size, and four times as fast to read.
-        store_decimal_as_integer=True,
-        store_schema=False,
-        coerce_timestamps="us",
+        table.combine_chunks(), sink, row_group_size=ROW_GROUP_ROWS, **_parquet_options(table.schema, is_small)
     )
     return bytes(sink.getvalue())
+
+
+def _parquet_options(schema: pa.Schema, is_small: bool) -> dict[str, Any]:
+    """Return how tables are written."""
+    import pyarrow as pa
+
+    return {
+        "compression": "snappy" if is_small else "zstd",
+        "compression_level": None if is_small else 1,
+        # Numbers seldom repeat: a dictionary of them costs more than it saves.
+        "use_dictionary": [field.name for field in schema if pa.types.is_string(field.type) and not is_small],
+        "write_statistics": True,
+        # DECIMAL(18, …) as a plain integer: half the size, and four times as fast to read.
+        "store_decimal_as_integer": True,
+        "store_schema": False,
+        "coerce_timestamps": "us",
+    }
+
+
+def _write_sorted(contract: Contract, batches: Iterable[pa.Table], sink: Any) -> None:
+    """Write parts of a table one after the other, in the contract's types; the next is prepared meanwhile."""
+    import pyarrow.parquet as pq
+
+    from finance_assets.contracts.arrow import fitted, is_strictly_sorted, storage_schema
+
+    schema = storage_schema(contract)
+    order = [*contract.order, *(name for name in contract.key if name not in contract.order)]
+    before: pa.Table | None = None
+
+    def prepared(batch: pa.Table) -> pa.Table:
+        table = fitted(contract, batch).combine_chunks()
+        if not is_strictly_sorted(table, order):
+            raise NotSortedError(f"{contract.path}: rows to be written as they come are not sorted by {order}")
+        return table
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        pq.ParquetWriter(sink, schema, **_parquet_options(schema, is_small=False)) as writer,
+    ):
+        for table in _one_ahead(pool, prepared, batches):
+            if before is not None and not is_strictly_sorted(_joined(before, table.slice(0, 1)), order):
+                raise NotSortedError(f"{contract.path}: rows to be written as they come are not sorted by {order}")
+            if table.num_rows:
+                before = table.slice(table.num_rows - 1)
+                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+
+
+def _joined(*tables: pa.Table) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.concat_tables(tables)
+
+
+def _one_ahead(
+    pool: ThreadPoolExecutor, work: Callable[[pa.Table], pa.Table], items: Iterable[pa.Table]
+) -> Iterator[pa.Table]:
+    """Yield the outcome of ``work`` on each item, while a thread works on the next."""
+    under_way = None
+    for item in items:
+        following = pool.submit(work, item)
+        if under_way is not None:
+            yield under_way.result()
+        under_way = following
+    if under_way is not None:
+        yield under_way.result()
 
 
 def _key(path: str) -> str:

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from finance_assets import cli
 from finance_assets.advisory.generating import GeneratedFile, vendor_files
-from finance_assets.advisory.intake import Intake, history_key
+from finance_assets.advisory.history import history_key
+from finance_assets.advisory.intake import Intake
 from finance_assets.advisory.sensors import PLAN_TAG, vendor_files_sensor
 from finance_assets.contracts.advisory import (
     ACCOUNT_PERFORMANCE,

@@ -65,7 +65,7 @@ class Interpreted:
 
 def _shape_ok(name: str, texts: Any, latest: date) -> bool:
     """Whether the values of a column can be what its header says."""
-    sample = [t for t in texts.slice(0, 400).to_pylist() if t]
+    sample = [t for t in texts.to_pylist() if t]
     if not sample:
         return True
     if name in MONEY or name in RETURNS:
@@ -118,12 +118,11 @@ def assign(table: RawTable, contract: VendorContract | None, latest: date) -> Ma
     proposals = naming.proposals(table.headers, aliases)
     mapping = Mapping({})
     for i, header in enumerate(table.headers):
-        texts = table.columns[i]
         aliased = proposals[i][1] >= 2
         if not aliased and naming.is_personal(header.split(".")[-1] if not re.search(r"\s", header) else header):
             mapping.personal.append(i)
         elif proposals[i][0] in {None, "ignore"} and table.rows:
-            sample = [t for t in texts.slice(0, 200).to_pylist() if t]
+            sample = [t for t in table.text(i, 200).to_pylist() if t]
             if sample and sum(bool(re.match(typing_.PERSONAL_VALUE, t)) for t in sample) >= 0.5 * len(sample):
                 mapping.personal.append(i)
             elif proposals[i][0] is None and header.strip():
@@ -139,7 +138,7 @@ def assign(table: RawTable, contract: VendorContract | None, latest: date) -> Ma
     scores = []
     for name, candidates in by_field.items():
         candidates = sorted(candidates, key=lambda c: (-c[0], c[1]))
-        fitting = [c for c in candidates if _shape_ok(name, table.columns[c[1]], latest)]
+        fitting = [c for c in candidates if _shape_ok(name, table.text(c[1], 400), latest)]
         if len(fitting) < len(candidates) and (not fitting or fitting[0] != candidates[0]):
             mapping.warnings.add("column_not_readable")
         if not fitting:
@@ -194,11 +193,20 @@ def _numbers(
     """Type all number columns, each in the decimal mark that its values, or the file's, prove."""
     warnings: set[str] = set()
     places = [(name, i) for name in (*MONEY, *RETURNS) for i in mapping.columns.get(name, [])]
-    evidence = {i: typing_.number_evidence(table.columns[i], table.native.get(i)) for _, i in places}
+    evidence = {
+        # Plain numbers with digits after a point prove the point.
+        i: typing_.Evidence(dot=int(table.decimals[i] > 0))
+        if i in table.decimals
+        else typing_.number_evidence(table.columns[i], table.native.get(i))
+        for _, i in places
+    }
     total = sum(evidence.values(), typing_.Evidence())
     fields = {s.name: s for s in contract.fields} if contract and table.positional else {}
     out: dict[int, typing_.Numbers] = {}
     for name, i in places:
+        if i in table.decimals:
+            out[i] = typing_.Numbers(table.columns[i], {}, decimals=table.decimals[i])
+            continue
         own = evidence[i]
         mark: str | None = contract.decimal if contract else None
         if name in fields and (fields[name].picture or (contract and contract.pictures.get(name))):
@@ -236,7 +244,7 @@ def _numbers(
 def _write_basis_points_as_percent(table: RawTable, contract: VendorContract | None) -> None:
     """Rewrite returns that carry "bps" or "pct" in the cell with a percent sign."""
     for i, (name, _) in enumerate(naming.proposals(table.headers, contract.columns if contract else {})):
-        if name not in RETURNS:
+        if name not in RETURNS or i in table.decimals:
             continue
         marked = pc.match_substring_regex(table.columns[i], r"(?i)\d\s*(bps?|basis points|pct|percent|prozent)\.?$")
         if not pc.any(marked).as_py():
@@ -276,7 +284,7 @@ def _floats(array: Any) -> Floats:
 
 
 def _zeroed(array: Floats) -> Floats:
-    return np.nan_to_num(array, nan=0.0)
+    return np.where(np.isnan(array), 0.0, array)
 
 
 class _Identities:
@@ -288,48 +296,60 @@ class _Identities:
         bmv = floats.get("beginning_market_value")
         self.bmv: Floats = prior if bmv is None else np.where(np.isnan(bmv), prior, bmv)
         self.emv = floats.get("ending_market_value", np.full(rows, np.nan))
-        self.fees = _zeroed(floats["fees"]) if "fees" in floats else np.zeros(rows)
+        self.zeroed = {name: _zeroed(array) for name, array in floats.items()}
+        self.fees = self._or_nothing("fees")
         self.has_flows = bool({"contributions", "distributions", "net_flow"} & set(floats))
+
+    def _or_nothing(self, name: str) -> Floats:
+        found = self.zeroed.get(name)
+        return np.zeros(self.rows) if found is None else found
+
+    def where(self, mask: Any) -> _Identities:
+        """Return the identities of some of the rows."""
+        chosen = {name: array[mask] for name, array in self.f.items()}
+        return _Identities(chosen, int(mask.sum()), self.bmv[mask])
 
     def flow(self, contribution: int, distribution: int, net: int) -> Floats:
         f = self.f
         if "contributions" in f or "distributions" in f:
-            zero = np.zeros(self.rows)
-            made = contribution * _zeroed(f.get("contributions", zero)) - distribution * _zeroed(
-                f.get("distributions", zero)
-            )
+            made = contribution * self._or_nothing("contributions") - distribution * self._or_nothing("distributions")
             if "net_flow" in f:
-                stated = np.isnan(f.get("contributions", zero)) & np.isnan(f.get("distributions", zero))
-                made = np.where(stated & ~np.isnan(f["net_flow"]), net * _zeroed(f["net_flow"]), made)
+                unstated = np.isnan(f["contributions"]) if "contributions" in f else np.zeros(self.rows, bool)
+                unstated &= np.isnan(f["distributions"]) if "distributions" in f else False
+                if unstated.any():
+                    made = np.where(unstated & ~np.isnan(f["net_flow"]), net * self.zeroed["net_flow"], made)
             return made
-        return net * _zeroed(f["net_flow"]) if "net_flow" in f else np.zeros(self.rows)
+        return net * self._or_nothing("net_flow")
 
     def footing(self, contribution: int, distribution: int, net: int, fees: int) -> Floats:
-        f, zero = self.f, np.zeros(self.rows)
-        parts = (
-            _zeroed(f.get("income", zero))
-            + _zeroed(f.get("appreciation", zero))
-            + _zeroed(f.get("other_adjustments", zero))
-        )
+        parts = self._or_nothing("income") + self._or_nothing("appreciation") + self._or_nothing("other_adjustments")
         return self.emv - (self.bmv + self.flow(contribution, distribution, net) + parts - fees * self.fees)
 
     def implied(self, flow: Floats, add_back: Any = 0.0) -> tuple[Floats, Floats]:
         """Return the lowest and highest Modified Dietz return over all weights of the flow."""
-        gain = self.emv - self.bmv - flow + add_back
-        with np.errstate(all="ignore"):
-            readings = []
-            for weight in (0.0, 0.5, 1.0):
-                base = self.bmv + weight * flow
-                readings.append(np.where(base > 0, gain / base, np.nan))
-            stacked = np.stack(readings)
-            # Without capital at the start the flow is the capital.
-            only = np.where(self.bmv <= 0, stacked[2], np.nan)
-            none = np.all(np.isnan(stacked), axis=0)
-            low = np.where(none, np.nan, np.nanmin(np.where(np.isnan(stacked), np.inf, stacked), axis=0))
-            high = np.where(none, np.nan, np.nanmax(np.where(np.isnan(stacked), -np.inf, stacked), axis=0))
-            low = np.where(self.bmv <= 0, only, low)
-            high = np.where(self.bmv <= 0, only, high)
-        return low, high
+        return implied_range(self.bmv, flow, self.emv - self.bmv - flow + add_back)
+
+
+def implied_range(start: Floats, flow: Floats, gain: Floats) -> tuple[Floats, Floats]:
+    """Return the lowest and highest Modified Dietz return over all weights of the flow, NaN without capital.
+
+    Parameters
+    ----------
+    start, flow, gain
+        Value at the start, net flow and gain of each row.
+
+    Returns
+    -------
+    tuple
+        Lowest and highest return. Without capital at the start the flow is the capital.
+    """
+    with np.errstate(all="ignore"):
+        first, middle, last = (
+            np.where(base > 0, gain / base, np.nan) for base in (start, start + 0.5 * flow, start + flow)
+        )
+        low, high = np.fmin(np.fmin(first, middle), last), np.fmax(np.fmax(first, middle), last)
+        none = start <= 0
+        return np.where(none, last, low), np.where(none, last, high)
 
 
 def _matches(stated: Floats, low: Floats, high: Floats, places: int, decimals: int) -> Any:
@@ -369,9 +389,15 @@ def _prove_signs(identities: _Identities, returns: list[tuple[Floats, int]]) -> 
     testable = ~np.isnan(identities.bmv) & ~np.isnan(identities.emv)
     best = _Signs()
     if "appreciation" in f and "beginning_market_value" in f and testable.any():
-        holds = {c: (np.abs(identities.footing(*c)) <= 0.021) & testable for c in combos}
-        default = holds[(1, 1, 1, 1)]
-        winner = max(combos, key=lambda c: (int(holds[c].sum()), c == (1, 1, 1, 1), sum(c)))
+        default = (np.abs(identities.footing(1, 1, 1, 1)) <= 0.021) & testable
+        left = identities.where(testable & ~default)
+        if not any((np.abs(left.footing(*combo)) <= 0.021).any() for combo in combos):
+            # No other reading explains a row that this one does not: nothing can be better.
+            combos_tried = [(1, 1, 1, 1)]
+        else:
+            combos_tried = combos
+        holds = {c: (np.abs(identities.footing(*c)) <= 0.021) & testable for c in combos_tried}
+        winner = max(combos_tried, key=lambda c: (int(holds[c].sum()), c == (1, 1, 1, 1), sum(c)))
         footed = int(holds[winner].sum()) / int(testable.sum())
         if footed >= 0.5 and _clearly_better(holds[winner], default):
             return _Signs(*winner, footed=footed, proved=True)
@@ -400,15 +426,22 @@ def _prove_signs(identities: _Identities, returns: list[tuple[Floats, int]]) -> 
     return best
 
 
-def _prior_values(account: Any, days: Any, emv: Floats) -> Floats:
+def _prior_values(order: Any, same: Any, emv: Floats) -> Floats:
     """Return the previous ending value of each row's account, where there is one."""
-    codes = account.dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    order = np.lexsort((days, codes))
-    prior = np.full(len(codes), np.nan)
+    prior = np.full(len(order), np.nan)
     if len(order) > 1:
-        same = codes[order][1:] == codes[order][:-1]
         prior[order[1:][same]] = emv[order[:-1][same]]
     return prior
+
+
+def _by_account(account: Any, days: Any) -> tuple[Any, Any]:
+    """Return the order of rows by account and day, and which row in it has the account of the one before."""
+    codes = account.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    # One number to sort by: days fit into 24 bits, the rest is room for accounts.
+    keys = (codes << 24) | (days.astype(np.int64) - int(days.min(initial=0)))
+    order = np.argsort(keys, kind="stable")
+    codes = codes[order]
+    return order, codes[1:] == codes[:-1]
 
 
 def interpret(table: RawTable, contract: VendorContract | None, latest: date) -> Interpreted:
@@ -562,7 +595,9 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
     floats = {name: _floats(single[name].values) for name in MONEY if name in single}
     days = pc.fill_null(pc.cast(ends.values, pa.int32()), 0).to_numpy(zero_copy_only=False)
     emv = floats.get("ending_market_value", np.full(rows, np.nan))
-    identities = _Identities(floats, rows, _prior_values(account, days, emv))
+    sequence, same = _by_account(account, days)
+    prior = _prior_values(sequence, same, emv)
+    identities = _Identities(floats, rows, prior)
     stated = {name: _floats(single[name].values) for name in RETURNS if name in single}
     marked = {
         name: mask.to_numpy(zero_copy_only=False)
@@ -644,11 +679,11 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
             continue
         values = single[name].values
         by_unit: dict[str, Any] = {
-            u: pc.round(typing_.shifted(values, _PLACES[u]), 14) for u in sorted(set(verdict.units))
+            u: _rounded(typing_.shifted(values, _PLACES[u])) for u in np.unique(verdict.units).tolist()
         }
         if by_unit:
             made = pa.nulls(rows, pa.decimal128(38, 22))
-            codes = np.array(verdict.units)
+            codes = np.asarray(verdict.units)
             for unit, part in by_unit.items():
                 if len(by_unit) == 1:
                     made = part
@@ -656,7 +691,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
                 part = pc.cast(part, pa.decimal128(38, 22), safe=False)
                 made = pc.if_else(pa.array(codes == unit), part, made)
         else:
-            made = pc.round(typing_.shifted(values, _PLACES[verdict.unit]), 14)
+            made = _rounded(typing_.shifted(values, _PLACES[verdict.unit]))
         returns[name] = _fit_returns(made, name, column, refuse)
     if "return_net" in returns and "return_gross" not in returns:
         header = naming.normalised(table.headers[mapping.columns["return_net"][0]])
@@ -671,7 +706,6 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
     # A mapping under which nothing holds is no mapping.
     testable = ~np.isnan(floats.get("beginning_market_value", np.full(rows, np.nan))) & ~np.isnan(emv)
     if "beginning_market_value" in floats:
-        prior = _prior_values(account, days, emv)
         pairs = testable & ~np.isnan(prior)
         rolls = np.abs(identities.f["beginning_market_value"] - prior) <= 0.01 + 1e-6 * np.abs(prior)
         rolled = float(np.sum(rolls & pairs)) / int(pairs.sum()) if pairs.sum() >= 5 else None
@@ -741,6 +775,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
             if not word and table.columns[i][row].as_py():
                 refuse(row, "unknown_granularity", "granularity", i)
     date_column = mapping.columns.get("period_end", [None])[0]
+    del floats, stated, marked, tests
     return Interpreted(
         account=account,
         period_start=starts,
@@ -764,7 +799,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
 @dataclass
 class _Verdict:
     unit: str
-    units: list[str] = field(default_factory=list)
+    units: Any = field(default_factory=list)
     unproved: list[int] = field(default_factory=list)
     warnings: set[str] = field(default_factory=set)
     share: float | None = None
@@ -836,13 +871,8 @@ def _unit(
     if mixed and counts[leader] < 10 and others == 1 and declared == leader:
         mixed = False
     if mixed:
-        units, unproved = [], []
-        for row in range(rows):
-            own = next((u for u in _UNITS if decisive[u][row]), None)
-            units.append(own or leader)
-            if own is None and bare[row]:
-                unproved.append(row)
-        return _Verdict(leader, units, unproved, {"mixed_return_units"}, share)
+        undecided = np.flatnonzero(bare & (_decided(decisive, "") == "")).tolist()
+        return _Verdict(leader, _decided(decisive, leader), undecided, {"mixed_return_units"}, share)
     if testable >= 4 and share is not None and share < 0.25 and not (declared or hint):
         raise FileRejected("return_unit_unproved")
     if declared and declared != leader and (share or 0) >= 0.5 and counts[leader] >= 2:
@@ -856,9 +886,13 @@ def _unit(
         leader = declared
     if others:
         warnings.add("mixed_return_units")
-        units = [next((u for u in _UNITS if decisive[u][row]), leader) for row in range(rows)]
-        return _Verdict(leader, units, [], warnings, share)
+        return _Verdict(leader, _decided(decisive, leader), [], warnings, share)
     return _Verdict(leader, warnings=warnings, share=share)
+
+
+def _decided(decisive: dict[str, Any], otherwise: str) -> Any:
+    """Return the unit that each row proves by itself, or another."""
+    return np.select([decisive[u] for u in _UNITS], list(_UNITS), otherwise)
 
 
 def _is_gross(identities: _Identities, flow: Floats, stated: Floats) -> bool:
@@ -873,6 +907,11 @@ def _is_gross(identities: _Identities, flow: Floats, stated: Floats) -> bool:
     net = (stated >= low - 5e-5) & (stated <= high + 5e-5)
     gross = (stated >= low_gross - 5e-5) & (stated <= high_gross + 5e-5)
     return bool(np.sum(gross & ~net & charged) >= 1 and np.sum(net & ~gross & charged) == 0)
+
+
+def _rounded(values: Any) -> Any:
+    """Round to the decimals of a return, where there are more."""
+    return values if values.type.scale <= 14 else pc.round(values, 14)
 
 
 def _fit_returns(values: Any, name: str, column: int, refuse: Any) -> Any:

@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.containers import FileRejected
-from finance_assets.advisory.reading.values import MONTHS, read_date, trimmed
-from finance_assets.advisory.reading.vendor_contract import VendorContract, implied
+from finance_assets.advisory.reading.values import MONTHS, one_array, read_date, trimmed
+from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS, VendorContract, implied
 
 csv.field_size_limit(1 << 24)
 DELIMITERS = (",", ";", "|", "\t")
@@ -59,7 +59,11 @@ class BadRow(NamedTuple):
 
 @dataclass
 class RawTable:
-    """Text columns of one table."""
+    """Columns of one table: text, or numbers where a large file has nothing but plain ones in a column.
+
+    ``decimals`` has the columns of numbers, with the most digits after the point that their text has. Text that
+    repeats may be a dictionary.
+    """
 
     headers: list[str]
     columns: list[Any]
@@ -76,11 +80,30 @@ class RawTable:
     header_line: int = 0
     lossy: set[int] = field(default_factory=set)
     inherited: set[int] = field(default_factory=set)
+    decimals: dict[int, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
         """Number of rows."""
         return len(self.lines)
+
+    def text(self, place: int, most: int | None = None) -> Any:
+        """Return a column, or the beginning of it, as text; where it is numbers, as text that means the same."""
+        return as_text(self.columns[place] if most is None else self.columns[place].slice(0, most))
+
+
+def as_text(column: Any) -> Any:
+    """Return a column of a raw table as an array of text, empty where there is none."""
+    if pa.types.is_string(column.type):
+        return column
+    return pc.fill_null(pc.cast(column, pa.string()), "")
+
+
+def by_value(column: Any, function: Callable[[Any], Any]) -> Any:
+    """Apply a function of text to each row of a column, once for each distinct value where it is a dictionary."""
+    if not pa.types.is_dictionary(column.type):
+        return function(as_text(column))
+    return pc.take(function(column.dictionary), column.indices)
 
 
 class Row(NamedTuple):
@@ -288,23 +311,162 @@ def _with_delimiter(tables: list[RawTable], delimiter: str) -> list[RawTable]:
     return tables
 
 
-def _record_starts(data: bytes) -> tuple[Any, Any] | None:
-    """Return offset and physical line of each record, or None where quotes cannot be paired."""
+def _record_starts(data: bytes, skip: int) -> tuple[int | None, Any] | None:
+    """Return where the first record after some others begins and the physical line of each from there on.
+
+    Nothing where quotes cannot be paired; no beginning where there are no more records.
+    """
+    if b'"' not in data:
+        start = 0
+        for _ in range(skip):
+            start = data.find(b"\n", start) + 1
+            if start == 0:
+                return None, np.array([], np.int64)
+        count = data.count(b"\n", start) + (not data.endswith(b"\n"))
+        return (start if start < len(data) else None), np.arange(skip + 1, skip + 1 + count)
     raw = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(raw == 10)
     if len(ends) == 0 or ends[-1] != len(raw) - 1:
         ends = np.append(ends, len(raw))
-    if b'"' in data:
-        quotes = np.flatnonzero(raw == 34)
-        if len(quotes) % 2:
-            return None
-        outside = np.searchsorted(quotes, ends) % 2 == 0
-    else:
-        outside = np.ones(len(ends), bool)
-    chosen = np.flatnonzero(outside)
+    quotes = np.flatnonzero(raw == 34)
+    if len(quotes) % 2:
+        return None
+    chosen = np.flatnonzero(np.searchsorted(quotes, ends) % 2 == 0)
     offsets = np.concatenate(([0], ends[chosen[:-1]] + 1))
     lines = np.concatenate(([1], chosen[:-1] + 2))
-    return offsets, lines
+    return (int(offsets[skip]) if skip < len(offsets) else None), lines[skip:]
+
+
+class _Parsed(NamedTuple):
+    """Columns of delimited text, and the records that have another number of fields: place and text."""
+
+    columns: list[Any]
+    decimals: dict[int, int]
+    invalid: list[tuple[int, str]]
+
+
+@dataclass
+class _Plan:
+    """How the columns of a large file are read at once: as numbers, with their decimals, or as a dictionary."""
+
+    numbers: dict[int, tuple[Any, int]] = field(default_factory=dict)
+    repeated: set[int] = field(default_factory=set)
+
+
+LARGE_TEXT = 1 << 22
+"""From so many bytes on, columns of plain numbers are typed while they are read."""
+_MONEY_LIMIT, _RETURN_LIMIT = 1e20, 9e9
+_ABSENT = ("", "NULL", "null", "N/A", "n/a", "NA", "na", "None", "none", "nil", "#N/A", "<NA>")
+
+
+def _plan(data: bytes, start: int, delimiter: str, header: list[str], contract: VendorContract | None) -> _Plan:
+    """Decide from the first records of a large file how its columns can be read.
+
+    A column is read as numbers where its header names an amount or a return and its first values are plain numbers.
+    Whether all the others are as well, the reading itself tells.
+    """
+    plan = _Plan()
+    if len(data) - start < LARGE_TEXT or not data.endswith(b"\n"):
+        return plan
+    end = data.rfind(b"\n", start, start + (1 << 18)) + 1
+    rows = [r.cells for r in records(data[start:end].decode("utf-8", "replace"), delimiter)]
+    rows = [cells for cells in rows if len(cells) == len(header)]
+    for place, (name, _) in enumerate(naming.proposals(header, contract.columns if contract else {})):
+        cells = {r[place].strip() for r in rows}
+        if name in {"account_id", "period_start", "period_end", "currency"} and len(cells) <= 0.9 * len(rows):
+            plan.repeated.add(place)
+        if name not in MONEY and name not in RETURNS:
+            continue
+        if contract and (contract.decimal not in {None, "."} or contract.pictures.get(name)):
+            continue
+        filled = cells - set(_ABSENT)
+        digits = max((len(c.partition(".")[2]) for c in filled), default=0)
+        if not filled or not all(re.fullmatch(r"-?\d{1,18}(\.\d{1,14})?", c) for c in filled):
+            continue
+        # A point that may separate thousands is no proof of a decimal mark.
+        if digits and not any(re.search(r"\.(\d{1,2}|\d{4,})$", c) for c in filled):
+            continue
+        if name in MONEY and digits <= 8:
+            plan.numbers[place] = (pa.decimal128(28, 8), digits)
+        elif name in RETURNS:
+            plan.numbers[place] = (pa.decimal128(24, 14), digits)
+    if not any(digits for _, digits in plan.numbers.values()):
+        plan.numbers = {}
+    return plan
+
+
+def _parsed(data: bytes, start: int, delimiter: str, width: int, plan: _Plan, count: int) -> _Parsed | None:
+    """Read records by columns; None where they cannot be read so. What does not hold of a plan is read as text."""
+    import pyarrow.csv as arrow_csv
+
+    names = [f"c{i}" for i in range(width)]
+    numbers = dict(plan.numbers)
+    invalid: list[tuple[int, str]] = []
+
+    def keep(row: Any) -> str:
+        invalid.append((row.number - 1, row.text))
+        return "skip"
+
+    # Only one thread knows the numbers of records, which those with another number of fields need.
+    threads = bool(numbers)
+    table: Any = None
+    while table is None:
+        types = {name: pa.string() for name in names}
+        types |= {names[i]: pa.dictionary(pa.int32(), pa.string()) for i in plan.repeated}
+        types |= {names[i]: kind for i, (kind, _) in numbers.items()}
+        invalid.clear()
+        try:
+            table = arrow_csv.read_csv(
+                pa.BufferReader(pa.py_buffer(data).slice(start)),
+                read_options=arrow_csv.ReadOptions(use_threads=threads, column_names=names, block_size=1 << 23),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=delimiter,
+                    newlines_in_values=b'"' in data,
+                    ignore_empty_lines=False,
+                    invalid_row_handler=None if threads else keep,
+                ),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types=types, strings_can_be_null=False, null_values=list(_ABSENT)
+                ),
+            )
+        except pa.ArrowException as error:
+            if numbers and (named := re.match(r"In CSV column #(\d+)", str(error))) and int(named[1]) in numbers:
+                del numbers[int(named[1])]
+                continue
+            if threads:
+                threads = False
+                continue
+            return None
+        large = [i for i in numbers if _too_large(table.column(names[i]))]
+        if large:
+            table = None
+            for i in large:
+                del numbers[i]
+    if table.num_rows + len(invalid) != count:
+        return None
+    table = table.unify_dictionaries()
+    columns = [
+        one_array(table.column(names[i])) if i in numbers else _trimmed_column(table.column(names[i]))
+        for i in range(width)
+    ]
+    return _Parsed(columns, {i: digits for i, (_, digits) in numbers.items()}, invalid)
+
+
+def _too_large(column: Any) -> bool:
+    """Whether a number is too large for its column: Arrow's reader does not count digits before the point."""
+    limit = _MONEY_LIMIT if column.type.scale == 8 else _RETURN_LIMIT
+    ends = pc.min_max(pc.cast(column, pa.float64())).as_py()
+    return any(end is not None and abs(end) >= limit for end in ends.values())
+
+
+def _trimmed_column(column: Any) -> Any:
+    column = one_array(column)
+    if not pa.types.is_dictionary(column.type):
+        return trimmed(column)
+    values = trimmed(column.dictionary)
+    made = pa.DictionaryArray.from_arrays(column.indices, values)
+    # Texts that differ in the spaces around them alone are one value.
+    return made if pc.count_distinct(values).as_py() == len(values) else trimmed(as_text(made)).dictionary_encode()
 
 
 def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract: VendorContract | None) -> RawTable:
@@ -326,43 +488,19 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
     skipped["title_rows"] = sum(1 for r in head[:found] if _filled(r.cells))
     skipped["blank_lines"] = sum(1 for r in head[:found] if not _filled(r.cells))
     preamble = [" ".join(_filled(r.cells)) for r in head[:found] if _filled(r.cells)]
-    names = [f"c{i}" for i in range(width)]
-    begins = _record_starts(data)
-    invalid: list[tuple[int, str]] = []
-    table: Any = None
-    if begins is not None and width > 1 and found + 1 < len(begins[0]):
-        import pyarrow.csv as arrow_csv
-
-        offsets, lines = begins[0][found + 1 :], begins[1][found + 1 :]
-
-        def keep(row: Any) -> str:
-            invalid.append((row.number - 1, row.text))
-            return "skip"
-
-        try:
-            table = arrow_csv.read_csv(
-                pa.BufferReader(pa.py_buffer(data).slice(int(offsets[0]))),
-                read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, block_size=1 << 23),
-                parse_options=arrow_csv.ParseOptions(
-                    delimiter=delimiter,
-                    newlines_in_values=b'"' in data,
-                    ignore_empty_lines=False,
-                    invalid_row_handler=keep,
-                ),
-                convert_options=arrow_csv.ConvertOptions(
-                    column_types={n: pa.string() for n in names}, strings_can_be_null=False
-                ),
-            )
-        except pa.ArrowException:
-            table = None
-        if table is not None and table.num_rows + len(invalid) != len(lines):
-            table = None
-    if table is not None:
+    begins = _record_starts(data, found + 1)
+    read: _Parsed | None = None
+    if begins is not None and width > 1 and begins[0] is not None:
+        plan = _plan(data, begins[0], delimiter, header, contract)
+        read = _parsed(data, begins[0], delimiter, width, plan, len(begins[1]))
+    decimals: dict[int, int] = {}
+    if read is not None and begins is not None:
+        lines = begins[1]
+        columns, decimals = read.columns, read.decimals
         mask = np.ones(len(lines), bool)
-        mask[[i for i, _ in invalid]] = False
-        columns = [trimmed(table.column(n)) for n in names]
-        good_lines = lines[mask]
-        odd = [(int(lines[i]), next(iter(records(text, delimiter)), Row(0, [])).cells) for i, text in invalid]
+        mask[[i for i, _ in read.invalid]] = False
+        good_lines = lines[mask] if read.invalid else lines
+        odd = [(int(lines[i]), next(iter(records(text, delimiter)), Row(0, [])).cells) for i, text in read.invalid]
     else:
         # Quotes that cannot be paired, or no rows: one record after the other.
         rows = list(records(data.decode("utf-8"), delimiter))[found + 1 :]
@@ -378,7 +516,9 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
     cut_off = not data.endswith(b"\n")
     warnings: set[str] = set()
     unclosed = cut_off and begins is None and data.rpartition(b"\n")[2].count(b'"') % 2 == 1
-    known = set(columns[account].to_pylist()[:1000]) if account is not None and odd and len(good_lines) else set()
+    known = (
+        set(columns[account].slice(0, 1000).to_pylist()) if account is not None and odd and len(good_lines) else set()
+    )
     for line, cells in odd:
         first = cells[account].strip() if account is not None and account < len(cells) else ""
         if account and len(cells) > width and first not in known:
@@ -412,6 +552,7 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
         warnings=warnings,
         delimiter=delimiter,
         header_line=head[found].line,
+        decimals=decimals,
     )
     if unclosed and result.rows and account is not None and result.lines[-1].as_py() == last_line:
         bad.append(BadRow(last_line, result.columns[account][-1].as_py(), "truncated_row", "the last line is cut off"))
@@ -436,28 +577,32 @@ def _drop_noise(table: RawTable, sorter: _Sorter, account: int | None) -> None:
     if table.rows == 0:
         return
     key = table.columns[account if account is not None else 0]
-    suspicious = pc.or_(
-        pc.equal(key, ""),
-        pc.match_substring_regex(
-            key, r"(?i)tot|summe|gesamt|insges|suma|somma|sous|page|end of|[*=#-]{2,}|count|record"
-        ),
-    )
+    title = table.headers[account or 0].casefold()
+
+    def is_suspicious(texts: Any) -> Any:
+        found = pc.or_(
+            pc.equal(texts, ""),
+            pc.match_substring_regex(
+                texts, r"(?i)tot|summe|gesamt|insges|suma|somma|sous|page|end of|[*=#-]{2,}|count|record"
+            ),
+        )
+        found = pc.or_(found, pc.equal(pc.utf8_lower(texts), title))
+        # Text with several words and no other cell that is filled can only be a note.
+        found = pc.or_(found, pc.match_substring_regex(texts, r"\S\s+\S+\s+\S"))
+        if sorter.footers:
+            footers = "|".join(f"(?i)^{re.escape(f)}" for f in sorter.footers)
+            found = pc.fill_null(pc.or_(found, pc.match_substring_regex(texts, footers)), True)
+        return found
+
+    suspicious = by_value(key, is_suspicious)
     dated = naming.fields_of(table.headers, {}).get("period_end")
     if dated is not None:
-        suspicious = pc.or_(suspicious, pc.equal(table.columns[dated], ""))
-    suspicious = pc.or_(suspicious, pc.equal(pc.utf8_lower(key), table.headers[account or 0].casefold()))
-    # Text with several words and no other cell that is filled can only be a note.
-    suspicious = pc.or_(suspicious, pc.match_substring_regex(key, r"\S\s+\S+\s+\S"))
-    if sorter.footers:
-        suspicious = pc.fill_null(
-            pc.or_(suspicious, pc.match_substring_regex(key, "|".join(f"(?i)^{re.escape(f)}" for f in sorter.footers))),
-            True,
-        )
+        suspicious = pc.or_(suspicious, by_value(table.columns[dated], lambda texts: pc.equal(texts, "")))
     indices = pc.indices_nonzero(suspicious).to_numpy()
     if len(indices) == 0:
         return
     drop = []
-    picked = [pc.take(c, pa.array(indices)).to_pylist() for c in table.columns]
+    picked = [as_text(pc.take(c, pa.array(indices))).to_pylist() for c in table.columns]
     for place, row in enumerate(indices.tolist()):
         reason = sorter.noise([c[place] for c in picked], len(table.headers))
         if reason:
@@ -493,7 +638,7 @@ def _mark_cut_off(tables: list[RawTable], data: bytes) -> None:
     final_line = data.count(b"\n") + 1
     if table.lines[-1].as_py() != final_line:
         return
-    values = table.columns[-1].to_pylist()[-2000:]
+    values = as_text(table.columns[-1].slice(max(0, table.rows - 2000))).to_pylist()
     if not _shorter(values[-1], values[:-1]):
         return
     fields = naming.fields_of(table.headers, {})

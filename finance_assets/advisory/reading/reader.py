@@ -1,7 +1,7 @@
 """One vendor file in, canonical rows out.
 
 Belongs here: the order of the steps, what is checked between rows (duplicates, roll-forward, gaps, large flows), and
-the result. Rows come out sorted by account and period, with exact decimals, and nothing of a file that is suspect.
+the result. Rows come out sorted by account, grain and period, with exact decimals, and nothing of a suspect file.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.containers import FileRejected, Member, open_members
 from finance_assets.advisory.reading.decoding import to_utf8
-from finance_assets.advisory.reading.detection import Interpreted, interpret
+from finance_assets.advisory.reading.detection import Interpreted, implied_range, interpret
 from finance_assets.advisory.reading.layouts import (
     RawTable,
     delimited_tables,
@@ -35,7 +35,7 @@ from finance_assets.advisory.reading.layouts import (
 )
 from finance_assets.advisory.reading.layouts import choose_delimiter as _choose
 from finance_assets.advisory.reading.matching import Match, match_contracts, named_contract
-from finance_assets.advisory.reading.values import PERSONAL_VALUE, month_end
+from finance_assets.advisory.reading.values import PERSONAL_VALUE, month_end, one_array
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS, VendorContract
 
 _MONEY_TYPE = pa.decimal128(28, 8)
@@ -57,6 +57,10 @@ ROWS = pa.schema(
     ]
 )
 """Schema of canonical rows."""
+
+_ENCODED_ROWS = pa.schema(
+    [f.with_type(pa.dictionary(pa.int32(), pa.string())) if pa.types.is_string(f.type) else f for f in ROWS]
+)
 
 QUARANTINED = pa.schema(
     [
@@ -514,9 +518,7 @@ def _canonical(
     size = table.rows
     by_row, grain = _grains(typed, contract, table)
     grains = (
-        pa.array([g or grain for g in by_row], pa.string())
-        if by_row
-        else pa.array([grain], pa.string()).take(pa.array(np.zeros(size, np.int64)))
+        pa.array([g or grain for g in by_row], pa.string()).dictionary_encode() if by_row else _repeated(grain, size)
     )
     flags: dict[int, list[str]] = {}
     ends, stated = _period_ends(typed, grains, flags, part, bool(by_row))
@@ -555,25 +557,49 @@ def _canonical(
         "stated_period_end": stated,
         "granularity": grains,
         "currency": typed.currency,
-        "member": pa.array([label], pa.string()).take(pa.array(np.zeros(size, np.int64))),
+        "member": _repeated(label, size),
         "line": typed.lines,
     }
     for name in MONEY:
         arrays[name] = net if name == "net_flow" and net is not None else money.get(name, pa.nulls(size, _MONEY_TYPE))
     for name in RETURNS:
         arrays[name] = typed.returns.get(name, pa.nulls(size, _RETURN_TYPE))
-    texts = np.full(size, "", dtype=object)
-    for row, codes in flags.items():
-        texts[row] = ";".join(codes)
-    arrays["flags"] = pa.array(texts, pa.string())
-    rows = pa.table([arrays[f.name] for f in ROWS], schema=ROWS)
-    if "return_net" in arrays and typed.stated_return:
-        part.skipped.update({})
+    arrays["flags"] = _flag_texts(_repeated("", size), flags)
+    columns = [arrays[f.name] for f in _ENCODED_ROWS]
+    rows = pa.table(
+        [
+            column.dictionary_encode() if pa.types.is_dictionary(f.type) else column
+            for f, column in zip(_ENCODED_ROWS, columns, strict=True)
+        ],
+        schema=_ENCODED_ROWS,
+    )
     if typed.bad:
         mask = np.ones(size, bool)
         mask[list(typed.bad)] = False
         rows = rows.filter(pa.array(mask))
     return rows
+
+
+def _repeated(text: str, rows: int) -> Any:
+    """Return a column that has the same text in every row."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([text], pa.string()))
+
+
+def _flag_texts(texts: Any, flags: Mapping[int, Sequence[str]]) -> Any:
+    """Add flags to the texts of some rows, a dictionary before and after."""
+    if not flags:
+        return texts
+    indices = texts.indices.to_numpy(zero_copy_only=False).copy()
+    known = texts.dictionary.to_pylist()
+    places = {text: place for place, text in enumerate(known)}
+    for row, said in flags.items():
+        text = ";".join([*([before] if (before := known[indices[row]]) else []), *said])
+        place = places.get(text)
+        if place is None:
+            place = places[text] = len(known)
+            known.append(text)
+        indices[row] = place
+    return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array(known, pa.string()))
 
 
 def _period_ends(
@@ -639,18 +665,15 @@ def _period_ends(
 
 
 def _finished(part: _Part, name: str, digest: str) -> FileReading:
-    rows = pa.concat_tables(part.tables) if part.tables else ROWS.empty_table()
-    rows = rows.combine_chunks()
-    rows = _without_duplicates(rows, part)
+    tables, part.tables = part.tables, []
+    rows = pa.concat_tables(tables).unify_dictionaries() if tables else _ENCODED_ROWS.empty_table()
+    del tables
     if rows.num_rows:
-        # Most deliveries are sorted already; the check costs less than the sort.
-        order = pc.sort_indices(
-            rows, [("account_id", "ascending"), ("period_end", "ascending"), ("granularity", "ascending")]
-        )
-        rows = rows.take(order).combine_chunks()
+        rows = _in_order(rows.combine_chunks(), part)
         rows = _flagged(rows, part)
     elif not part.quarantined:
         part.warnings.add("no_data_rows")
+    rows = pa.table([one_array(rows[f.name]).cast(f.type) for f in ROWS], schema=ROWS)
     codes = pc.unique(rows["flags"]).to_pylist() if rows.num_rows else []
     for text in codes:
         part.warnings |= {code.partition(":")[0] for code in text.split(";") if code}
@@ -684,20 +707,37 @@ def _finished(part: _Part, name: str, digest: str) -> FileReading:
     )
 
 
-def _without_duplicates(rows: pa.Table, part: _Part) -> pa.Table:
-    """Drop exact duplicates; quarantine all rows of a key whose values differ."""
-    if rows.num_rows < 2:
-        return rows
-    keys = ["account_id", "period_end", "granularity"]
-    counted = rows.select(keys).group_by(keys).aggregate([([], "count_all")])
-    several = counted.filter(pc.greater(counted["count_all"], 1)).select(keys)
-    if several.num_rows == 0:
-        return rows
-    numbered = rows.select(keys).append_column("row", pa.array(np.arange(rows.num_rows)))
-    found = numbered.join(several, keys=keys, join_type="inner")
+def _in_order(rows: pa.Table, part: _Part) -> pa.Table:
+    """Sort rows by account, grain and period; of exact duplicates one stays, of contradictions none."""
+    account, _ = _ranks(rows["account_id"])
+    grain, _ = _ranks(rows["granularity"])
+    days = pc.cast(rows["period_end"], pa.int32()).to_numpy().astype(np.int64)
+    # One number to sort by: days fit into 24 bits and grains into 2.
+    keys = (account << 26) | (grain << 24) | (days - int(days.min()))
+    if not np.all(keys[1:] >= keys[:-1]):
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        rows = rows.take(pa.array(order))
+    same = keys[1:] == keys[:-1]
+    return _without_duplicates(rows, keys, same, part) if same.any() else rows
+
+
+def _ranks(column: Any) -> tuple[Any, list[str]]:
+    """Return the place of each row's text among the sorted texts of a column, and those texts."""
+    encoded = one_array(column)
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks[encoded.indices.to_numpy(zero_copy_only=False)], encoded.dictionary.to_pylist()
+
+
+def _without_duplicates(rows: pa.Table, keys: Any, same: Any, part: _Part) -> pa.Table:
+    """Drop exact duplicates; quarantine all rows of a key whose values differ. Rows are sorted by their keys."""
+    repeated = np.flatnonzero(np.r_[same, False] | np.r_[False, same])
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for entry in found.sort_by("row").to_pylist():
-        groups.setdefault(tuple(entry[k] for k in keys), []).append(entry["row"])
+    names = ["account_id", "period_end", "granularity"]
+    for row, entry in zip(repeated.tolist(), rows.select(names).take(pa.array(repeated)).to_pylist(), strict=True):
+        groups.setdefault(tuple(entry[name] for name in names), []).append(row)
     values = [n for n in ROWS.names if n not in {"line", "member", "flags"}]
     indices = [row for group in groups.values() for row in group]
     picked = dict(zip(indices, rows.select(values).take(pa.array(indices)).to_pylist(), strict=True))
@@ -732,13 +772,13 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
     """Flag what disagrees: breaks of the roll-forward, footing, implied return, gaps, large flows, negative values."""
     size = rows.num_rows
     bmv, emv, net = (_float(rows, n) for n in ("beginning_market_value", "ending_market_value", "net_flow"))
-    flow = np.nan_to_num(net)
-    fees = np.nan_to_num(_float(rows, "fees"))
-    flags: dict[int, list[str]] = {}
+    flow = _or_zero(net)
+    fees = _or_zero(_float(rows, "fees"))
+    raised: list[tuple[str, Any, Any]] = []
 
-    def raise_flag(mask: Any, code: str, amount: Any | None = None) -> None:
-        for row in np.flatnonzero(mask).tolist():
-            flags.setdefault(row, []).append(f"{code}:{amount(row)}" if amount else code)
+    def raise_flag(mask: Any, code: str, amount: Callable[[int], str] | None = None) -> None:
+        if mask.any():
+            raised.append((code, mask, amount))
 
     def cents(*terms: tuple[int, str, int]) -> Any:
         def amount(row: int) -> str:
@@ -749,23 +789,15 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
 
         return amount
 
-    codes = pc.dictionary_encode(
-        rows["account_id"].combine_chunks() if isinstance(rows["account_id"], pa.ChunkedArray) else rows["account_id"]
-    )
-    codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
-    account = codes.indices.to_numpy(zero_copy_only=False)
-    grain = (
-        rows["granularity"].combine_chunks().dictionary_encode()
-        if isinstance(rows["granularity"], pa.ChunkedArray)
-        else rows["granularity"].dictionary_encode()
-    )
+    account = one_array(rows["account_id"]).indices.to_numpy(zero_copy_only=False)
+    grain = one_array(rows["granularity"])
     grain_code, grain_names = grain.indices.to_numpy(zero_copy_only=False), grain.dictionary.to_pylist()
     days = pc.cast(rows["period_end"], pa.int32()).to_numpy()
     months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
     follows = np.zeros(size, bool)
     gap = np.zeros(size, bool)
     if size > 1:
-        # Rows of several grains stand side by side; chains only run within one.
+        # Chains only run within one grain.
         same = (account[1:] == account[:-1]) & (grain_code[1:] == grain_code[:-1])
         step = np.diff(months)
         day_step = np.diff(days)
@@ -795,7 +827,7 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
         raise_flag((bmv > 0) & (emv != 0) & (np.abs(flow) >= LARGE_FLOW * bmv), "large_cash_flow")
         income, gain, other = (_float(rows, n) for n in ("income", "appreciation", "other_adjustments"))
         has = ~np.isnan(bmv) & ~np.isnan(emv) & ~np.isnan(gain)
-        left = emv - (bmv + flow + np.nan_to_num(income) + np.nan_to_num(gain) + np.nan_to_num(other) - fees)
+        left = emv - (bmv + flow + _or_zero(income) + _or_zero(gain) + _or_zero(other) - fees)
         off = has & (np.abs(left) > 0.021)
         if off.any():
             if off.sum() <= 0.5 * has.sum() or (has.sum() <= 3 and not np.isnan(income).all()):
@@ -820,13 +852,7 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
             if np.isnan(stated).all():
                 continue
             start = np.where(follows, prior, np.nan) if no_bmv else bmv
-            gain_ = emv - start - flow + back
-            candidates = np.stack(
-                [np.where(start + w * flow > 0, gain_ / (start + w * flow), np.nan) for w in (0.0, 0.5, 1.0)]
-            )
-            candidates[:2, :] = np.where(start <= 0, np.nan, candidates[:2, :])
-            low = np.nanmin(np.where(np.isnan(candidates), np.inf, candidates), axis=0)
-            high = np.nanmax(np.where(np.isnan(candidates), -np.inf, candidates), axis=0)
+            low, high = implied_range(start, flow, emv - start - flow + back)
             # Without flows in the file an implied return is no test of a stated one.
             testable = np.isfinite(low) & np.isfinite(high) & ~np.isnan(stated) & ~np.isnan(net)
             miss = testable & ((stated < low - 2e-4) | (stated > high + 2e-4))
@@ -837,9 +863,37 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
             no_capital = ~((bmv + np.maximum(flow, 0)) > 0) | (bmv < 0)
             raise_flag(undefined & no_capital, "return_undefined")
             raise_flag(undefined & ~no_capital, "return_missing")
-    if not flags:
+    if not raised:
         return rows
-    texts = np.array(rows["flags"].to_pylist(), dtype=object)
-    for row, said in flags.items():
-        texts[row] = ";".join([t for t in [texts[row], *said] if t])
-    return rows.set_column(ROWS.names.index("flags"), ROWS.field("flags"), pa.array(texts, pa.string()))
+    place = rows.schema.get_field_index("flags")
+    return rows.set_column(place, rows.schema.field(place), _raised_texts(one_array(rows["flags"]), raised))
+
+
+def _raised_texts(texts: Any, raised: Sequence[tuple[str, Any, Any]]) -> Any:
+    """Add raised flags to the texts of rows; only those that carry an amount are looked at one by one."""
+    bits = np.zeros(len(texts), np.int64)
+    counted = np.zeros(len(texts), bool)
+    for place, (_, mask, amount) in enumerate(raised):
+        bits[mask] |= 1 << place
+        if amount is not None:
+            counted |= mask
+    indices = texts.indices.to_numpy(zero_copy_only=False).copy()
+    known = texts.dictionary.to_pylist()
+    plain = np.flatnonzero((bits != 0) & ~counted)
+    distinct, inverse = np.unique(bits[plain] * len(known) + indices[plain], return_inverse=True)
+    made = []
+    for combination in distinct.tolist():
+        said, before = divmod(combination, len(known))
+        codes = [code for place, (code, _, _) in enumerate(raised) if said >> place & 1]
+        made.append(";".join([*([known[before]] if known[before] else []), *codes]))
+    indices[plain] = len(known) + inverse
+    encoded = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array([*known, *made], pa.string()))
+    with_amounts = {
+        row: [f"{code}:{amount(row)}" if amount else code for code, mask, amount in raised if mask[row]]
+        for row in np.flatnonzero(counted).tolist()
+    }
+    return _flag_texts(encoded, with_amounts)
+
+
+def _or_zero(array: Any) -> Any:
+    return np.where(np.isnan(array), 0.0, array)

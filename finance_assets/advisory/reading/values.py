@@ -32,12 +32,12 @@ _CLEAR_DOT = r"^-?(\d{1,20}(\.(\d{1,2}|\d{4,18}))?|0\.\d{3})$"
 _SYMBOLS = r"(?:US\$|C\$|CA\$|A\$|AU\$|NZ\$|HK\$|S\$|R\$|[$€£¥₣₹₩])"
 
 
-def _single(array: Any) -> Any:
-    """Return one contiguous string array."""
+def one_array(array: Any) -> Any:
+    """Return one contiguous array of what may come in pieces."""
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
         if isinstance(array, pa.ChunkedArray):
-            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], pa.string())
+            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     return array
 
 
@@ -54,7 +54,7 @@ def trimmed(array: Any) -> Any:
     pyarrow.StringArray
         One contiguous array.
     """
-    return _single(pc.fill_null(pc.utf8_trim_whitespace(_single(array)), ""))
+    return one_array(pc.fill_null(pc.utf8_trim_whitespace(one_array(array)), ""))
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -323,7 +323,12 @@ def numbers(texts: Any, mark: str = ".", native: Any | None = None, *, round_to:
             mask[list(patched)] = True
             values = pc.replace_with_mask(values, pa.array(mask), pa.array(list(patched.values()), NUMBER))
     return Numbers(
-        _single(values), bad, percent=percent, dashes=dashes if _any(dashes) else None, decimals=decimals, styles=styles
+        one_array(values),
+        bad,
+        percent=percent,
+        dashes=dashes if _any(dashes) else None,
+        decimals=decimals,
+        styles=styles,
     )
 
 
@@ -375,7 +380,7 @@ def shifted(values: Any, places: int) -> Any:
     Parameters
     ----------
     values
-        Array of `NUMBER`.
+        Array of decimals.
     places
         Power of ten.
 
@@ -388,7 +393,11 @@ def shifted(values: Any, places: int) -> Any:
         return values
     buffers = values.buffers()
     return pa.Array.from_buffers(
-        pa.decimal128(38, 18 + places), len(values), buffers, null_count=values.null_count, offset=values.offset
+        pa.decimal128(38, values.type.scale + places),
+        len(values),
+        buffers,
+        null_count=values.null_count,
+        offset=values.offset,
     )
 
 
@@ -640,7 +649,7 @@ def unique_readings(
     tuple
         Index of each row into the distinct texts, the texts, and their readings.
     """
-    encoded = _single(pc.dictionary_encode(texts))
+    encoded = one_array(pc.dictionary_encode(texts))
     distinct = encoded.dictionary.to_pylist()
     return encoded.indices, distinct, [read_date(t, latest, formats) if t else None for t in distinct]
 
@@ -695,7 +704,7 @@ def dates(
                 bad[row] = reason
     typed = pc.take(pa.array(values, pa.date32()), indices)
     kind = max(kinds, key=lambda k: kinds[k]) if kinds else "day"
-    return Dates(_single(typed), bad, kind=kind, order=order)
+    return Dates(one_array(typed), bad, kind=kind, order=order)
 
 
 # --- currencies ------------------------------------------------------------------------------------------------------
@@ -938,11 +947,11 @@ def account_ids(
     Returns
     -------
     tuple
-        Ids (empty where there is none), reasons by row, warnings.
+        Ids as a dictionary (empty where there is none), reasons by row, warnings.
     """
     warnings: set[str] = set()
     bad: dict[int, str] = {}
-    encoded = _single(pc.dictionary_encode(texts))
+    encoded = one_array(pc.dictionary_encode(texts))
     distinct = encoded.dictionary.to_pylist()
     out, reasons = [], {}
     for code, text in enumerate(distinct):
@@ -971,4 +980,6 @@ def account_ids(
         long = pc.and_(native, pc.greater_equal(pc.utf8_length(texts), 16))
         for row in pc.indices_nonzero(long).to_pylist():
             bad[row] = "id_precision_lost"
-    return _single(pc.take(pa.array(out, pa.string()), encoded.indices)), bad, warnings
+    ids = pa.DictionaryArray.from_arrays(encoded.indices, pa.array(out, pa.string()))
+    # Texts that were written differently may be the same id.
+    return ids if len(set(out)) == len(out) else one_array(ids.cast(pa.string())).dictionary_encode(), bad, warnings
