@@ -355,6 +355,8 @@ class _Plan:
 
 LARGE_TEXT = 1 << 22
 """From so many bytes on, columns of plain numbers are typed while they are read."""
+PLANNED_TEXT = 1 << 18
+"""How much of the text is looked at to decide which columns these are."""
 _MONEY_LIMIT, _RETURN_LIMIT = 1e20, 9e9
 _ABSENT = ("", "NULL", "null", "N/A", "n/a", "NA", "na", "None", "none", "nil", "#N/A", "<NA>")
 
@@ -368,7 +370,7 @@ def _plan(data: bytes, start: int, delimiter: str, header: list[str], contract: 
     plan = _Plan()
     if len(data) - start < LARGE_TEXT or not data.endswith(b"\n"):
         return plan
-    end = data.rfind(b"\n", start, start + (1 << 18)) + 1
+    end = data.rfind(b"\n", start, start + PLANNED_TEXT) + 1
     rows = [r.cells for r in records(data[start:end].decode("utf-8", "replace"), delimiter)]
     rows = [cells for cells in rows if len(cells) == len(header)]
     for place, (name, _) in enumerate(naming.proposals(header, contract.columns if contract else {})):

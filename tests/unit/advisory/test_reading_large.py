@@ -1,0 +1,167 @@
+"""A large file is read by columns that are typed at once; it comes out as a small one does.
+
+What belongs here: the two ways of reading delimited text against each other.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, date, datetime
+
+import pytest
+
+from finance_assets.advisory.generating import vendor_files, write_large_csv
+from finance_assets.advisory.reading import layouts
+from finance_assets.advisory.reading.reader import FileReading, read_vendor_file
+
+RECEIVED = datetime(2024, 7, 3, tzinfo=UTC)
+
+
+def read(data: bytes) -> FileReading:
+    return read_vendor_file(data, "file.csv", received_at=RECEIVED)
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[layouts._Plan]:
+    """What was planned for the files that a test reads; every file counts as large."""
+    made: list[layouts._Plan] = []
+    plan = layouts._plan
+
+    def noted(*args: object) -> layouts._Plan:
+        made.append(plan(*args))  # type: ignore[arg-type]
+        return made[-1]
+
+    monkeypatch.setattr(layouts, "_plan", noted)
+    return made
+
+
+def both_ways(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[FileReading, FileReading]:
+    small = read(data)
+    monkeypatch.setattr(layouts, "LARGE_TEXT", 0)
+    # The plan rests on the first hundred rows or so, and the rest must hold to it.
+    monkeypatch.setattr(layouts, "PLANNED_TEXT", 1 << 14)
+    large = read(data)
+    monkeypatch.undo()
+    return small, large
+
+
+def assert_same(small: FileReading, large: FileReading) -> None:
+    assert large.rows.equals(small.rows)
+    assert large.quarantined.equals(small.quarantined)
+    for name in ("action", "vendor", "file_reason", "warnings", "skipped", "granularity", "score"):
+        assert getattr(large, name) == getattr(small, name), name
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    path = tmp_path_factory.mktemp("large") / "large.csv"
+    assert write_large_csv(path, 60, 24) == 1440
+    return path.read_text().splitlines()
+
+
+def changed(lines: list[str], row: int, column: int, value: str) -> list[str]:
+    cells = lines[row].split(",")
+    cells[column] = value
+    return [*lines[:row], ",".join(cells), *lines[row + 1 :]]
+
+
+ENDING, RETURN, ACCOUNT, END, CURRENCY = 12, 13, 0, 2, 3
+CASES: dict[str, tuple[int, int, str]] = {
+    "a word": (700, ENDING, "abc"),
+    "nothing": (700, ENDING, ""),
+    "a word for nothing": (700, 8, "N/A"),
+    "a dash": (700, 8, "-"),
+    "an exponent": (700, 8, "1.5E2"),
+    "a plus": (700, 8, "+12.50"),
+    "thousands": (700, 8, '"1,234.50"'),
+    "a bracket": (700, 9, "(12.50)"),
+    "a percent sign": (700, RETURN, "1.25%"),
+    "a currency sign": (700, 8, "$12.50"),
+    "spaces": (700, 8, "  12.50 "),
+    "nine decimals": (700, 8, "12.123456789"),
+    "nine decimals that end in nothing": (700, 8, "12.120000000"),
+    "too large": (700, ENDING, "123456789012345678901234.00"),
+    "just too large": (700, ENDING, "100000000000000000000.00"),
+    "a return that is too large": (700, RETURN, "90000000000.5"),
+    "a return of many decimals": (700, RETURN, "0.0123456789012345678"),
+    "not a number": (700, 8, "NaN"),
+    "infinite": (700, 8, "inf"),
+    "a number that looks like thousands": (700, 8, "1.234"),
+    "an account with a space": (700, ACCOUNT, " 0010000003"),
+    "a total": (700, ACCOUNT, "Total"),
+    "no account": (700, ACCOUNT, ""),
+    "a date of another form": (700, END, "20150331"),
+    "no date": (700, END, "soon"),
+    "another currency": (700, CURRENCY, "eur"),
+    "no currency": (700, CURRENCY, "Q"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_odd_cell_makes_no_difference(
+    case: str, lines: list[str], monkeypatch: pytest.MonkeyPatch, plans: list[layouts._Plan]
+) -> None:
+    data = ("\n".join(changed(lines, *CASES[case])) + "\n").encode()
+    assert_same(*both_ways(data, monkeypatch))
+    assert not plans[0].numbers
+    assert len(plans[1].numbers) == 11
+
+
+def test_plain_columns_are_typed_at_once(
+    lines: list[str], monkeypatch: pytest.MonkeyPatch, plans: list[layouts._Plan]
+) -> None:
+    small, large = both_ways(("\n".join(lines) + "\n").encode(), monkeypatch)
+    assert_same(small, large)
+    assert large.rows.num_rows == 1440
+    assert sorted(plans[1].numbers) == list(range(4, 15))
+    assert plans[1].repeated == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    "odd", ["", "Total,,,,,,,,,,,,50633.52,,", "one,two", "End of report", lambda line: line + ",x", lambda line: line]
+)
+def test_odd_lines_make_no_difference(odd: object, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    line = odd(lines[900]) if callable(odd) else odd
+    data = ("\n".join([*lines[:900], line, *lines[900:]]) + "\n").encode()
+    small, large = both_ways(data, monkeypatch)
+    assert_same(small, large)
+    assert small.rows["line"].to_pylist() == large.rows["line"].to_pylist()
+
+
+@pytest.mark.parametrize("end", [-1, -3, -20])
+def test_a_cut_off_file_makes_no_difference(end: int, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = both_ways("\n".join(lines).encode()[:end], monkeypatch)
+    assert_same(small, large)
+    assert "truncated_file" in small.warnings
+
+
+@pytest.mark.parametrize("scale", ["percent", "pence", "thousands", "signed"])
+def test_conventions_are_proved_in_numbers_as_in_text(
+    scale: str, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [lines[0].replace("fees", "fees (thousands)") if scale == "thousands" else lines[0]]
+    for line in lines[1:]:
+        cells = line.split(",")
+        if scale == "percent":
+            cells[RETURN:] = [f"{float(cell) * 100:.6f}" for cell in cells[RETURN:]]
+        elif scale == "pence":
+            cells[CURRENCY] = "GBX"
+        elif scale == "signed":
+            cells[6], cells[10] = f"-{cells[6]}", f"-{cells[10]}"
+        made.append(",".join(cells))
+    assert_same(*both_ways(("\n".join(made) + "\n").encode(), monkeypatch))
+
+
+def test_files_of_every_vendor_are_read_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in vendor_files(3, 12, 6, date(2013, 1, 31)):
+        assert_same(*both_ways(file.data, monkeypatch))
+
+
+def test_many_mutations_make_no_difference(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(11)
+    for _ in range(25):
+        data = bytearray(("\n".join(lines[:600]) + "\n").encode())
+        for _ in range(chance.randint(1, 6)):
+            place = chance.randrange(200, len(data) - 1)
+            data[place : place + chance.randint(0, 2)] = chance.choice([b"", b",", b".", b'"', b"-", b"9", b" ", b"\n"])
+        assert_same(*both_ways(bytes(data), monkeypatch))
