@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 #: Memory of the computation; beyond it, DuckDB goes by way of the disk.
 MEMORY_LIMIT = "1800MB"
 #: Rows of performance that are in memory at a time, of about 350 bytes; a single month is never cut.
-ROWS_IN_MEMORY = 6_000_000
+ROWS_IN_MEMORY = 2_500_000
 #: Months that are written at a time.
 WRITERS = 2
 #: What tells files of the history apart whose rows have nothing in common.

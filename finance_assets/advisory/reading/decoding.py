@@ -66,6 +66,8 @@ def _decoded(data: bytes, encoding: str | None) -> tuple[bytes, str]:
                 raise FileRejected("undecodable") from error
     if b"\0" in data[:4096]:
         return _without_mark(data)
+    if data.isascii():
+        return data, "utf-8"
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:

@@ -7,9 +7,11 @@ the result. Rows come out sorted by account, grain and period, with exact decima
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -218,7 +220,7 @@ def _content(member: Member, encoding: str | None = None) -> tuple[str, bytes]:
     if member.kind != "text":
         return member.kind, member.data
     text, _ = to_utf8(member.data, encoding)
-    if not text.strip():
+    if not text[:4096].strip() and not text.strip():
         raise FileRejected("empty_file")
     head = text[:4096].lstrip()
     if head[:1] == b"{" or (head[:1] == b"[" and re.match(rb"\[\s*[\[{\]]", head)):
@@ -669,7 +671,8 @@ def _finished(part: _Part, name: str, digest: str) -> FileReading:
     rows = pa.concat_tables(tables).unify_dictionaries() if tables else _ENCODED_ROWS.empty_table()
     del tables
     if rows.num_rows:
-        rows = _in_order(rows.combine_chunks(), part)
+        rows = pa.table([one_array(column) for column in rows.columns], schema=rows.schema)
+        rows = _in_order(rows, part)
         rows = _flagged(rows, part)
     elif not part.quarantined:
         part.warnings.add("no_data_rows")
@@ -717,9 +720,16 @@ def _in_order(rows: pa.Table, part: _Part) -> pa.Table:
     if not np.all(keys[1:] >= keys[:-1]):
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
-        rows = rows.take(pa.array(order))
+        rows = _taken(rows, pa.array(order))
     same = keys[1:] == keys[:-1]
     return _without_duplicates(rows, keys, same, part) if same.any() else rows
+
+
+def _taken(rows: pa.Table, order: Any) -> pa.Table:
+    """Return rows in an order; columns are put in order side by side."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        columns = list(pool.map(lambda column: pc.take(one_array(column), order), rows.columns))
+    return pa.table(columns, schema=rows.schema)
 
 
 def _ranks(column: Any) -> tuple[Any, list[str]]:

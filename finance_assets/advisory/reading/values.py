@@ -35,7 +35,8 @@ _SYMBOLS = r"(?:US\$|C\$|CA\$|A\$|AU\$|NZ\$|HK\$|S\$|R\$|[$€£¥₣₹₩])"
 def one_array(array: Any) -> Any:
     """Return one contiguous array of what may come in pieces."""
     if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
+        # One piece is not copied.
+        array = array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
         if isinstance(array, pa.ChunkedArray):
             array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     return array
