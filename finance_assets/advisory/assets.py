@@ -138,6 +138,6 @@ def reconciliation_breaks(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[
     pool=ADVISORY_POOL,
     io_manager_key="lake_io_manager",
 )
-def vendor_completeness(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
+def vendor_completeness(intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
     """One row per vendor, grain and month: accounts and files expected against those received; from the history."""
-    return dg.MaterializeResult(value=completeness_now(lake))
+    return dg.MaterializeResult(value=completeness_now(lake, intake.contracts))

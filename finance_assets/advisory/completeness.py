@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from finance_assets.advisory.performance import _connect
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
 __all__ = ["COMPLETENESS_COLUMNS", "RHYTHMS", "Rhythm", "completeness", "completeness_schema"]
@@ -83,13 +84,18 @@ def completeness_schema() -> pa.Schema:
     return pa.schema([pa.field(name, types.get(name, pa.int64())) for name in COMPLETENESS_COLUMNS])
 
 
-def completeness(history: pa.Table, as_of_month: date, expected: Mapping[str, Rhythm | str] | None = None) -> pa.Table:
+def completeness(
+    history: pa.Table | duckdb.DuckDBPyConnection,
+    as_of_month: date,
+    expected: Mapping[str, Rhythm | str] | None = None,
+) -> pa.Table:
     """Compute the completeness calendar of every vendor up to a month.
 
     Parameters
     ----------
     history
         Versions of the rows (`finance_assets.advisory.performance.HISTORY_COLUMNS`); later ones of a key add files.
+        Or a DuckDB connection in UTC with a relation ``history_rows`` like it, which keeps memory low.
     as_of_month
         Any day of the last month to look at; a vendor that has stopped shows up to there.
     expected
@@ -110,94 +116,97 @@ def completeness(history: pa.Table, as_of_month: date, expected: Mapping[str, Rh
     """
     import pyarrow as pa
 
+    if isinstance(history, pa.Table):
+        with _connect() as connection:
+            connection.register("history_rows", history)
+            return completeness(connection, as_of_month, expected)
+    connection = history
     rhythms = {
         vendor: rhythm if isinstance(rhythm, Rhythm) else Rhythm(rhythm) for vendor, rhythm in (expected or {}).items()
     }
     last = as_of_month.replace(day=1)
-    with _connect() as connection:
-        connection.register("history_rows", history)
-        connection.execute(
-            """
-            CREATE TEMP TABLE present AS
-            SELECT vendor, granularity, account_id,
+    connection.execute(
+        """
+        CREATE OR REPLACE TEMP TABLE present AS
+        SELECT vendor, granularity, account_id,
+        CASE granularity WHEN 'quarterly' THEN (date_trunc('quarter', period_end) + INTERVAL 2 MONTH)::DATE
+             ELSE date_trunc('month', period_end)::DATE END AS period_month,
+        -- the newest version of the last row of the month says whether the account was withdrawn
+        max_by(coalesce(ending_market_value = 0 AND coalesce(contributions - distributions, net_flow) < 0, false),
+            (period_end, received_ts_utc, file_sha256, line)) AS withdrawn
+        FROM history_rows WHERE date_trunc('month', period_end) <= $last
+        GROUP BY ALL
+        """,
+        {"last": last},
+    )
+    # The period with rows before this one: a month in which nothing came does not end what is expected.
+    connection.execute(
+        """
+        CREATE OR REPLACE TEMP TABLE months AS
+        WITH bounds AS (
+            SELECT vendor, granularity, min(period_month) AS first,
+            CASE granularity WHEN 'quarterly' THEN INTERVAL 3 MONTH ELSE INTERVAL 1 MONTH END AS step
+            FROM present GROUP BY vendor, granularity
+        ),
+        every AS (
+            SELECT vendor, granularity,
+            unnest(generate_series(first::TIMESTAMP, $last::TIMESTAMP, step))::DATE AS period_month
+            FROM bounds
+        ),
+        received AS (SELECT DISTINCT vendor, granularity, period_month AS month_received FROM present)
+        SELECT e.*, max(r.month_received) AS month_before
+        FROM every e LEFT JOIN received r
+        ON r.vendor = e.vendor AND r.granularity = e.granularity AND r.month_received < e.period_month
+        GROUP BY ALL
+        """,
+        {"last": last},
+    )
+    rows = connection.execute(
+        f"""
+        WITH due AS (
+            SELECT m.vendor, m.granularity, m.period_month, p.account_id
+            FROM months m JOIN present p ON p.vendor = m.vendor AND p.granularity = m.granularity
+                AND p.period_month = m.month_before
+            WHERE NOT p.withdrawn
+        ),
+        missing AS (
+            SELECT d.* FROM due d ANTI JOIN present p USING (vendor, granularity, period_month, account_id)
+        ),
+        before AS (
+            SELECT m.vendor, m.granularity, m.period_month, p.account_id
+            FROM months m JOIN present p ON p.vendor = m.vendor AND p.granularity = m.granularity
+                AND p.period_month = m.month_before
+        ),
+        fresh AS (
+            SELECT p.vendor, p.granularity, p.period_month, count(*) AS accounts_new
+            FROM present p ANTI JOIN before b USING (vendor, granularity, period_month, account_id) GROUP BY ALL
+        ),
+        files AS (
+            SELECT vendor, granularity,
             CASE granularity WHEN 'quarterly' THEN (date_trunc('quarter', period_end) + INTERVAL 2 MONTH)::DATE
                  ELSE date_trunc('month', period_end)::DATE END AS period_month,
-            -- the newest version of the last row of the month says whether the account was withdrawn
-            max_by(coalesce(ending_market_value = 0 AND coalesce(contributions - distributions, net_flow) < 0, false),
-                (period_end, received_ts_utc, file_sha256, line)) AS withdrawn
-            FROM history_rows WHERE date_trunc('month', period_end) <= $last
-            GROUP BY ALL
-            """,
-            {"last": last},
+            count(DISTINCT file_sha256) AS files_received, min(received_ts_utc) AS first_received_ts_utc,
+            max(received_ts_utc) AS last_received_ts_utc
+            FROM history_rows GROUP BY ALL
+        ),
+        expected AS (SELECT vendor, granularity, period_month, count(*) AS n FROM due GROUP BY ALL),
+        received AS (SELECT vendor, granularity, period_month, count(*) AS n FROM present GROUP BY ALL),
+        absent AS (
+            SELECT vendor, granularity, period_month, count(*) AS n,
+            list_sort(list(account_id))[:{_NAMED_AT_MOST}] AS names FROM missing GROUP BY ALL
         )
-        # The period with rows before this one: a month in which nothing came does not end what is expected.
-        connection.execute(
-            """
-            CREATE TEMP TABLE months AS
-            WITH bounds AS (
-                SELECT vendor, granularity, min(period_month) AS first,
-                CASE granularity WHEN 'quarterly' THEN INTERVAL 3 MONTH ELSE INTERVAL 1 MONTH END AS step
-                FROM present GROUP BY vendor, granularity
-            ),
-            every AS (
-                SELECT vendor, granularity,
-                unnest(generate_series(first::TIMESTAMP, $last::TIMESTAMP, step))::DATE AS period_month
-                FROM bounds
-            ),
-            received AS (SELECT DISTINCT vendor, granularity, period_month AS month_received FROM present)
-            SELECT e.*, max(r.month_received) AS month_before
-            FROM every e LEFT JOIN received r
-            ON r.vendor = e.vendor AND r.granularity = e.granularity AND r.month_received < e.period_month
-            GROUP BY ALL
-            """,
-            {"last": last},
-        )
-        rows = connection.execute(
-            f"""
-            WITH due AS (
-                SELECT m.vendor, m.granularity, m.period_month, p.account_id
-                FROM months m JOIN present p ON p.vendor = m.vendor AND p.granularity = m.granularity
-                    AND p.period_month = m.month_before
-                WHERE NOT p.withdrawn
-            ),
-            missing AS (
-                SELECT d.* FROM due d ANTI JOIN present p USING (vendor, granularity, period_month, account_id)
-            ),
-            before AS (
-                SELECT m.vendor, m.granularity, m.period_month, p.account_id
-                FROM months m JOIN present p ON p.vendor = m.vendor AND p.granularity = m.granularity
-                    AND p.period_month = m.month_before
-            ),
-            fresh AS (
-                SELECT p.vendor, p.granularity, p.period_month, count(*) AS accounts_new
-                FROM present p ANTI JOIN before b USING (vendor, granularity, period_month, account_id) GROUP BY ALL
-            ),
-            files AS (
-                SELECT vendor, granularity,
-                CASE granularity WHEN 'quarterly' THEN (date_trunc('quarter', period_end) + INTERVAL 2 MONTH)::DATE
-                     ELSE date_trunc('month', period_end)::DATE END AS period_month,
-                count(DISTINCT file_sha256) AS files_received, min(received_ts_utc) AS first_received_ts_utc,
-                max(received_ts_utc) AS last_received_ts_utc
-                FROM history_rows GROUP BY ALL
-            ),
-            expected AS (SELECT vendor, granularity, period_month, count(*) AS n FROM due GROUP BY ALL),
-            received AS (SELECT vendor, granularity, period_month, count(*) AS n FROM present GROUP BY ALL),
-            absent AS (
-                SELECT vendor, granularity, period_month, count(*) AS n,
-                list_sort(list(account_id))[:{_NAMED_AT_MOST}] AS names FROM missing GROUP BY ALL
-            )
-            SELECT m.vendor, m.granularity, m.period_month, coalesce(e.n, 0) AS accounts_expected,
-            coalesce(r.n, 0) AS accounts_received, coalesce(a.n, 0) AS accounts_missing,
-            coalesce(f.accounts_new, 0) AS accounts_new, coalesce(a.names, []) AS missing_accounts,
-            coalesce(s.files_received, 0) AS files_received, s.first_received_ts_utc, s.last_received_ts_utc
-            FROM months m
-            LEFT JOIN expected e USING (vendor, granularity, period_month)
-            LEFT JOIN received r USING (vendor, granularity, period_month)
-            LEFT JOIN absent a USING (vendor, granularity, period_month)
-            LEFT JOIN fresh f USING (vendor, granularity, period_month)
-            LEFT JOIN files s USING (vendor, granularity, period_month)
-            """
-        ).to_arrow_table()
+        SELECT m.vendor, m.granularity, m.period_month, coalesce(e.n, 0) AS accounts_expected,
+        coalesce(r.n, 0) AS accounts_received, coalesce(a.n, 0) AS accounts_missing,
+        coalesce(f.accounts_new, 0) AS accounts_new, coalesce(a.names, []) AS missing_accounts,
+        coalesce(s.files_received, 0) AS files_received, s.first_received_ts_utc, s.last_received_ts_utc
+        FROM months m
+        LEFT JOIN expected e USING (vendor, granularity, period_month)
+        LEFT JOIN received r USING (vendor, granularity, period_month)
+        LEFT JOIN absent a USING (vendor, granularity, period_month)
+        LEFT JOIN fresh f USING (vendor, granularity, period_month)
+        LEFT JOIN files s USING (vendor, granularity, period_month)
+        """
+    ).to_arrow_table()
     result: list[dict[str, Any]] = rows.to_pylist()
     for vendor in rhythms.keys() - {row["vendor"] for row in result}:
         result.append({

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
 
+    from finance_assets.advisory.completeness import Rhythm
     from finance_assets.advisory.intake import Intake
     from finance_assets.advisory.reading.vendor_contract import VendorContract
     from finance_assets.storage.lake import Lake
@@ -227,19 +228,31 @@ def breaks_now(lake: Lake) -> pa.Table:
     return before if now is None else age_breaks(before, found, now)
 
 
-def completeness_now(lake: Lake) -> pa.Table:
+def rhythms(contracts: Sequence[VendorContract], seen: Collection[str]) -> dict[str, Rhythm]:
+    """Return how often each vendor sends, as its contract says, of those that sent something or should have."""
+    from finance_assets.advisory.completeness import Rhythm
+
+    return {
+        contract.vendor: Rhythm(contract.rhythm.frequency, contract.rhythm.files)
+        for contract in contracts
+        if contract.rhythm is not None and (contract.vendor in seen or contract.rhythm.since is not None)
+    }
+
+
+def completeness_now(lake: Lake, contracts: Sequence[VendorContract]) -> pa.Table:
     """Return ``core/vendor_completeness`` up to the newest month of which anything is known."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     from finance_assets.advisory.completeness import completeness
     from finance_assets.contracts.arrow import empty_table
 
-    history = lake.scan(PERFORMANCE_HISTORY).dataset.to_table(columns=list(HISTORY_COLUMNS))
-    last = pc.max(history["period_end"]).as_py()
-    if last is None:
-        return empty_table(VENDOR_COMPLETENESS)
-    table = completeness(history, last)
+    with _database() as connection:
+        lake.attach(connection, PERFORMANCE_HISTORY, "history_rows")
+        known = connection.execute("select vendor, max(period_end) from history_rows group by vendor").fetchall()
+        if not known:
+            return empty_table(VENDOR_COMPLETENESS)
+        seen = {vendor for vendor, _ in known}
+        table = completeness(connection, max(last for _, last in known), rhythms(contracts, seen))
     names = [", ".join(accounts or ()) for accounts in table["missing_accounts"].to_pylist()]
     place = table.schema.get_field_index("missing_accounts")
     return table.set_column(place, "missing_accounts", pa.array(names, pa.string()))
@@ -267,15 +280,19 @@ class History:
         scan = self.lake.scan(VENDOR_ROWS, [digest])
         span = self.lake.bounds(VENDOR_ROWS, _SPAN, [digest]).get(digest, {})
         before = [other for other, theirs in self._spans.items() if _may_overlap(span, theirs)]
-        if not before and line["row_count"] > ROW_GROUP_ROWS:
-            # Nothing is known of these periods: every row is a first version, and they come in the history's order.
-            self.lake.write_batches(PERFORMANCE_HISTORY, _first_versions(scan.dataset), key)
-            added = int(line["row_count"])
-        else:
+        if before:
             known = self.lake.read(PERFORMANCE_HISTORY, keys=before, where=_within(span)).table
             versions = new_versions(scan.dataset.to_table(), known)
             self.lake.write(PERFORMANCE_HISTORY, versions, key=key)
-            added = versions.num_rows
+            added = int(versions.num_rows)
+        else:
+            # Nothing is known of these periods: every row is a first version, and they come in the history's order.
+            added = int(line["row_count"])
+            parts = _first_versions(scan.dataset)
+            if added > ROW_GROUP_ROWS:
+                self.lake.write_batches(PERFORMANCE_HISTORY, parts, key)
+            else:
+                self.lake.write(PERFORMANCE_HISTORY, _together(parts), key=key)
         self._spans[key] = span
         return added
 
@@ -288,6 +305,15 @@ def _first_versions(rows: ds.Dataset) -> Iterator[pa.Table]:
     for batch in rows.to_batches(columns=names, batch_size=ROW_GROUP_ROWS, batch_readahead=2, fragment_readahead=1):
         table = pa.Table.from_batches([batch])
         yield table.append_column("version", pa.repeat(pa.scalar(1, pa.int32()), batch.num_rows))
+
+
+def _together(parts: Iterator[pa.Table]) -> pa.Table:
+    import pyarrow as pa
+
+    from finance_assets.contracts.arrow import empty_table
+
+    tables = [part for part in parts if part.num_rows]
+    return pa.concat_tables(tables) if tables else empty_table(PERFORMANCE_HISTORY)
 
 
 def _may_overlap(span: Mapping[str, tuple[Any, Any]], other: Mapping[str, tuple[Any, Any]]) -> bool:

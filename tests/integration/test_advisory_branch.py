@@ -21,7 +21,9 @@ from typer.testing import CliRunner
 from finance_assets import cli
 from finance_assets.advisory.generating import GeneratedFile, vendor_files
 from finance_assets.advisory.history import history_key
-from finance_assets.advisory.intake import Intake
+from finance_assets.advisory.intake import Intake, drop_sample_files
+from finance_assets.advisory.reading.vendor_contract import VendorContract
+from finance_assets.advisory.results import History, completeness_now
 from finance_assets.advisory.sensors import PLAN_TAG, vendor_files_sensor
 from finance_assets.contracts.advisory import (
     ACCOUNT_PERFORMANCE,
@@ -506,3 +508,23 @@ def test_the_files_of_the_history_ascend_as_knowledge_does(filled: Branch) -> No
     accepted = [row for row in filled.rows(VENDOR_FILES) if row["action"].startswith("accept")]
     accepted.sort(key=lambda row: (row["received_ts_utc"], row["file_sha256"]))
     assert keys == [history_key(row["received_ts_utc"], row["file_sha256"]) for row in accepted]
+
+
+def test_a_file_that_is_due_and_does_not_come_is_seen(tmp_path: Path) -> None:
+    intake = intake_of(Settings(home=tmp_path))
+    drop_sample_files(tmp_path / "landing")
+    intake.take(intake.pending())
+    history = History(intake.lake)
+    for line in intake.unknown_to_history():
+        history.add(line)
+    rows = completeness_now(intake.lake, intake.contracts).to_pylist()
+    missed = [(row["vendor"], row["period_month"]) for row in rows if row["files_received"] < row["files_expected"]]
+    assert missed == [("harbour", date(2012, 5, 1)), ("harbour", date(2013, 1, 1))]
+    # A vendor that never sent is due only from a date that its contract names.
+    never = VendorContract.model_validate({"vendor": "never", "rhythm": {"files": 2, "since": "2013-01-01"}})
+    silent = VendorContract.model_validate({"vendor": "silent", "rhythm": {"files": 2}})
+    added = completeness_now(intake.lake, [*intake.contracts, never, silent]).to_pylist()
+    extra = [row for row in added if row["vendor"] in {"never", "silent"}]
+    assert [(row["vendor"], row["files_expected"], row["status"]) for row in extra] == [
+        ("never", 2, "nothing_received")
+    ]

@@ -8,6 +8,7 @@ dates and control totals; it never replaces the checks.
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +91,16 @@ class Trailer(_Model):
     sum_pictures: dict[str, str] = Field(default_factory=dict)
 
 
+class RhythmTerms(_Model):
+    """How often the vendor sends, so that a file that does not come is seen."""
+
+    frequency: Literal["daily", "weekly", "monthly", "quarterly"] = "monthly"
+    files: int = Field(default=1, ge=1, description="files per delivery")
+    since: date | None = Field(
+        default=None, description="from when on files are due, even before the first; by default from the first on"
+    )
+
+
 class VendorContract(_Model):
     """Everything agreed with one vendor about one layout."""
 
@@ -123,6 +134,7 @@ class VendorContract(_Model):
     granularity: Literal["daily", "monthly", "quarterly"] | None = None
     timing: Literal["sod", "eod", "mid", "mixed", "flow_after_valuation"] | None = None
     gross_net: Literal["gross", "net", "both"] | None = None
+    rhythm: RhythmTerms | None = None
 
     @property
     def positional(self) -> bool:
