@@ -195,7 +195,7 @@ def _numbers(
     places = [(name, i) for name in (*MONEY, *RETURNS) for i in mapping.columns.get(name, [])]
     evidence = {
         # Plain numbers with digits after a point prove the point.
-        i: typing_.Evidence(dot=int(table.decimals[i] > 0))
+        i: typing_.Evidence(dot=int(table.decimals[i] > 0 and i not in table.native))
         if i in table.decimals
         else typing_.number_evidence(table.columns[i], table.native.get(i))
         for _, i in places

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.containers import FileRejected
-from finance_assets.advisory.reading.values import MONTHS, one_array, read_date, trimmed
+from finance_assets.advisory.reading.values import MONTHS, max_decimals, one_array, read_date, trimmed
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS, VendorContract, implied
 
 csv.field_size_limit(1 << 24)
@@ -465,6 +465,8 @@ def _trimmed_column(column: Any) -> Any:
     column = one_array(column)
     if not pa.types.is_dictionary(column.type):
         return trimmed(column)
+    if column.null_count:
+        return trimmed(as_text(column)).dictionary_encode()
     values = trimmed(column.dictionary)
     made = pa.DictionaryArray.from_arrays(column.indices, values)
     # Texts that differ in the spaces around them alone are one value.
@@ -1197,7 +1199,7 @@ def plain_number(value: float | int | Decimal) -> str:
         if len(number.as_tuple().digits) > 15:
             # A spreadsheet shows and means fifteen digits.
             number = Decimal(format(value, ".15g"))
-        if abs(number) >= 1000:
+        if 1000 <= abs(number) < 10**15:
             number = round(number, 8)  # of an amount of this size the rest is noise of the sums before it
     else:
         number = Decimal(value)
@@ -1673,13 +1675,15 @@ def _metadata(name: str, rows: list[Any]) -> bool:
 # --- Parquet ---------------------------------------------------------------------------------------------------------
 
 
-def parquet_tables(data: bytes) -> list[RawTable]:
+def parquet_tables(data: bytes, contract: VendorContract | None = None) -> list[RawTable]:
     """Read a Parquet file.
 
     Parameters
     ----------
     data
         Its content.
+    contract
+        Contract that matched the file.
 
     Returns
     -------
@@ -1694,28 +1698,96 @@ def parquet_tables(data: bytes) -> list[RawTable]:
         raise FileRejected("corrupt_parquet") from error
     if table.num_columns and any(pa.types.is_struct(f.type) for f in table.schema):
         table = table.flatten()
-    columns, native = [], {}
-    for i, column in enumerate(table.columns):
-        kind = column.type
-        if pa.types.is_dictionary(kind):
-            column = column.cast(kind.value_type)
-            kind = column.type
-        if pa.types.is_floating(kind):
-            text = pa.array([None if v is None else plain_number(v) for v in column.to_pylist()], pa.string())
-            native[i] = pc.fill_null(pc.is_valid(text), False)
-        elif pa.types.is_decimal(kind) or pa.types.is_integer(kind):
-            text = column.cast(pa.string())
-            native[i] = pc.is_valid(text).combine_chunks()
-        elif pa.types.is_temporal(kind):
-            text = pa.array([None if v is None else v.isoformat()[:10] for v in column.to_pylist()], pa.string())
-        elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            text = column.cast(pa.string())
-        else:
-            text = pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
-        columns.append(trimmed(text))
-    lines = pa.array(np.arange(1, table.num_rows + 1), pa.int64())
+    headers, rows = list(table.column_names), table.num_rows
     lossy = {i for i, f in enumerate(table.schema) if pa.types.is_floating(f.type)}
-    return [RawTable(list(table.column_names), columns, lines, native=native, lossy=lossy)]
+    proposals = naming.proposals(headers, contract.columns if contract else {})
+    columns: list[Any] = []
+    native: dict[int, Any] = {}
+    decimals: dict[int, int] = {}
+    for i in range(len(headers)):
+        column = table.column(0)
+        # What has been read is let go: a large file would be in memory twice.
+        table = table.remove_column(0)
+        name = proposals[i][0]
+        typed = _native_numbers(column, name, contract) if rows >= LARGE_TABLE else None
+        if typed is not None:
+            columns.append(typed[0])
+            decimals[i] = typed[1]
+            native[i] = pa.repeat(pa.scalar(True), rows)
+            continue
+        text, is_native = _parquet_text(column)
+        if is_native:
+            native[i] = one_array(pc.is_valid(text))
+        if rows >= LARGE_TABLE and name in {"account_id", "period_start", "period_end", "currency"}:
+            text = text.dictionary_encode()
+        columns.append(_trimmed_column(text))
+    lines = pa.array(np.arange(1, rows + 1), pa.int64())
+    return [RawTable(headers, columns, lines, native=native, lossy=lossy, decimals=decimals)]
+
+
+LARGE_TABLE = 50_000
+"""From so many rows on, columns of numbers stay numbers."""
+
+
+def _native_numbers(column: Any, name: str | None, contract: VendorContract | None) -> tuple[Any, int] | None:
+    """Return a column of numbers as exact decimals with the digits that they need, or None where it has none."""
+    kind = column.type
+    if (name not in MONEY and name not in RETURNS) or (contract and contract.pictures.get(name or "")):
+        return None
+    wanted = pa.decimal128(28, 8) if name in MONEY else pa.decimal128(24, 14)
+    try:
+        if pa.types.is_floating(kind):
+            text = _plain_numbers(one_array(column))
+            if text is None:
+                return None
+            digits = max_decimals(pc.fill_null(text, ""))
+            column = text.cast(wanted)
+        elif pa.types.is_decimal(kind):
+            digits = max(kind.scale, 0)
+            column = column.cast(wanted)
+        elif pa.types.is_integer(kind):
+            digits = 0
+            column = column.cast(pa.decimal128(38, wanted.scale)).cast(wanted)
+        else:
+            return None
+    except pa.ArrowException:
+        return None
+    return None if _too_large(column) else (one_array(column), digits)
+
+
+def _plain_numbers(column: Any) -> Any | None:
+    """Write floats as :func:`plain_number` does; None where one is not finite."""
+    text = pc.replace_substring_regex(pc.cast(column, pa.string()), r"\.0$", "")
+    # The shortest text of a float is what was meant by it, unless it has an exponent or the noise of its last bits.
+    noisy = pc.or_(pc.match_substring_regex(text, r"[^0-9.-]"), pc.greater(pc.binary_length(text), 12))
+    rows = pc.indices_nonzero(pc.fill_null(noisy, False))
+    if len(rows) == 0:
+        return text
+    meant = [plain_number(value) for value in pc.take(column, rows).to_pylist()]
+    if "NaN" in meant:
+        return None
+    return pc.replace_with_mask(text, pc.fill_null(noisy, False), pa.array(meant, pa.string()))
+
+
+def _parquet_text(column: Any) -> tuple[Any, bool]:
+    """Return a column of a Parquet file as text, null where there is none, and whether its values are numbers."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = column.type
+    if pa.types.is_floating(kind):
+        return pa.array([None if v is None else plain_number(v) for v in column.to_pylist()], pa.string()), True
+    if pa.types.is_decimal(kind) or pa.types.is_integer(kind):
+        return column.cast(pa.string()), True
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        days = one_array(column.dictionary_encode())
+        texts = [None if v is None else v.isoformat()[:10] for v in days.dictionary.to_pylist()]
+        return pc.take(pa.array(texts, pa.string()), days.indices), False
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return column.cast(pa.string()), False
+    if pa.types.is_temporal(kind):
+        return pa.array([None if v is None else v.isoformat()[:10] for v in column.to_pylist()], pa.string()), False
+    return pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string()), False
 
 
 __all__ = [

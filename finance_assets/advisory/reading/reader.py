@@ -236,7 +236,7 @@ def _tables(kind: str, content: bytes, contract: VendorContract | None) -> list[
     if kind == "xlsx":
         return workbook_tables(content, contract)
     if kind in {"parquet", "json"}:
-        flat = parquet_tables(content) if kind == "parquet" else json_tables(content, contract)
+        flat = parquet_tables(content, contract) if kind == "parquet" else json_tables(content, contract)
         return [unpivoted(table, contract.columns if contract else {}) for table in flat]
     if contract is not None and contract.layout == "fixed_width":
         return [fixed_width_table(content, contract)]

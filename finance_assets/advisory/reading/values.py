@@ -247,13 +247,13 @@ def numbers(texts: Any, mark: str = ".", native: Any | None = None, *, round_to:
         simple = pc.and_(simple, pc.invert(dotted))
     if pc.all(simple).as_py():
         result = Numbers(pc.cast(texts, NUMBER), {})
-        result.decimals = _max_decimals(texts)
+        result.decimals = max_decimals(texts)
         return result
     # The commonest form after plain numbers: thousands separated by commas.
     grouped_form = r"^-?(\d{1,3}(,\d{3})*|\d{1,20})(\.\d{1,18})?$"
     if mark == "." and native is None and pc.all(pc.match_substring_regex(texts, grouped_form)).as_py():
         plain = pc.replace_substring(texts, ",", "")
-        return Numbers(pc.cast(plain, NUMBER), {}, decimals=_max_decimals(plain))
+        return Numbers(pc.cast(plain, NUMBER), {}, decimals=max_decimals(plain))
     work = texts
     styles: set[str] = set()
     lower = pc.utf8_lower(work)
@@ -301,7 +301,7 @@ def numbers(texts: Any, mark: str = ".", native: Any | None = None, *, round_to:
     values = pc.cast(cleaned, NUMBER)
     bad: dict[int, str] = {}
     left = pc.indices_nonzero(pc.invert(pc.or_(simple, pc.or_(null, dashes)))).to_numpy()
-    decimals = _max_decimals(cleaned)
+    decimals = max_decimals(cleaned)
     if len(left):
         patched: dict[int, Decimal | None] = {}
         cache: dict[tuple[str, bool], Decimal | str | None] = {}
@@ -366,7 +366,7 @@ def fitted(value: Decimal | str | None, round_to: int | None = None) -> Decimal 
     return value
 
 
-def _max_decimals(texts: Any) -> int:
+def max_decimals(texts: Any) -> int:
     """Return the most digits after a decimal point in plain numbers."""
     if len(texts) == 0:
         return 0

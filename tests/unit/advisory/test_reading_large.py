@@ -5,9 +5,13 @@ What belongs here: the two ways of reading delimited text against each other.
 
 from __future__ import annotations
 
+import io
 import random
 from datetime import UTC, date, datetime
 
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+import pyarrow.parquet as pq
 import pytest
 
 from finance_assets.advisory.generating import vendor_files, write_large_csv
@@ -165,3 +169,52 @@ def test_many_mutations_make_no_difference(lines: list[str], monkeypatch: pytest
             place = chance.randrange(200, len(data) - 1)
             data[place : place + chance.randint(0, 2)] = chance.choice([b"", b",", b".", b'"', b"-", b"9", b" ", b"\n"])
         assert_same(*both_ways(bytes(data), monkeypatch))
+
+
+def as_parquet(lines: list[str], types: dict[str, pa.DataType], odd: dict[str, object]) -> bytes:
+    """Return rows as a Parquet file, every number of them in the types given; the rest is text."""
+    table = arrow_csv.read_csv(
+        io.BytesIO(("\n".join(lines) + "\n").encode()),
+        convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(lines[0].split(","), pa.string())),
+    )
+    for name, kind in types.items():
+        place = table.schema.get_field_index(name)
+        column = table.column(name)
+        column = column.cast(pa.decimal128(38, 14)).cast(kind) if pa.types.is_decimal(kind) else column.cast(kind)
+        values = column.to_pylist()
+        if name in odd:
+            values[700] = odd[name]
+        table = table.set_column(place, name, pa.array(values, kind))
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+MONEY_NAMES = ("beginning_market_value", "contributions", "net_flow", "fees", "ending_market_value")
+PARQUETS: dict[str, tuple[pa.DataType, pa.DataType, dict[str, object], bool]] = {
+    "decimals": (pa.decimal128(18, 2), pa.decimal128(18, 10), {}, True),
+    "floats": (pa.float64(), pa.float64(), {}, True),
+    "a missing float": (pa.float64(), pa.float64(), {"fees": None}, True),
+    "noise": (pa.float64(), pa.float64(), {"fees": 712752.5800000001}, True),
+    "a small float": (pa.float64(), pa.float64(), {"return": 1e-05}, True),
+    "a float that is not a number": (pa.float64(), pa.float64(), {"fees": float("nan")}, False),
+    "a large return": (pa.float64(), pa.float64(), {"return": 1234.123456789}, True),
+    "a float of many decimals": (pa.float64(), pa.float64(), {"fees": 1.123456789}, False),
+    "a float that is too large": (pa.float64(), pa.float64(), {"fees": 1e25}, False),
+    "a missing decimal": (pa.decimal128(18, 2), pa.decimal128(18, 10), {"ending_market_value": None}, True),
+}
+
+
+@pytest.mark.parametrize("case", PARQUETS)
+def test_numbers_of_a_large_parquet_file_stay_numbers(
+    case: str, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    money, rate, odd, is_typed = PARQUETS[case]
+    types = {**dict.fromkeys(MONEY_NAMES, money), "return": rate, "period_end": pa.date32()}
+    data = as_parquet(lines, types, odd)
+    small = read(data)
+    monkeypatch.setattr(layouts, "LARGE_TABLE", 0)
+    (table,) = layouts.parquet_tables(data)
+    assert_same(small, read(data))
+    assert len(table.decimals) == (6 if is_typed else 5)
+    assert small.rows.num_rows + small.quarantined.num_rows == 1440
