@@ -592,7 +592,8 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         )
 
     # Identities
-    floats = {name: _floats(single[name].values) for name in MONEY if name in single}
+    amounts = [name for name in MONEY if name in single]
+    floats = dict(zip(amounts, typing_.side_by_side(lambda name: _floats(single[name].values), amounts), strict=True))
     days = pc.fill_null(pc.cast(ends.values, pa.int32()), 0).to_numpy(zero_copy_only=False)
     emv = floats.get("ending_market_value", np.full(rows, np.nan))
     sequence, same = _by_account(account, days)

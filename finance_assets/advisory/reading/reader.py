@@ -7,11 +7,9 @@ the result. Rows come out sorted by account, grain and period, with exact decima
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -37,7 +35,7 @@ from finance_assets.advisory.reading.layouts import (
 )
 from finance_assets.advisory.reading.layouts import choose_delimiter as _choose
 from finance_assets.advisory.reading.matching import Match, match_contracts, named_contract
-from finance_assets.advisory.reading.values import PERSONAL_VALUE, month_end, one_array
+from finance_assets.advisory.reading.values import PERSONAL_VALUE, month_end, one_array, side_by_side
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS, VendorContract
 
 _MONEY_TYPE = pa.decimal128(28, 8)
@@ -727,8 +725,7 @@ def _in_order(rows: pa.Table, part: _Part) -> pa.Table:
 
 def _taken(rows: pa.Table, order: Any) -> pa.Table:
     """Return rows in an order; columns are put in order side by side."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        columns = list(pool.map(lambda column: pc.take(one_array(column), order), rows.columns))
+    columns = side_by_side(lambda column: pc.take(one_array(column), order), rows.columns)
     return pa.table(columns, schema=rows.schema)
 
 
@@ -781,9 +778,11 @@ def _float(rows: pa.Table, name: str) -> Any:
 def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
     """Flag what disagrees: breaks of the roll-forward, footing, implied return, gaps, large flows, negative values."""
     size = rows.num_rows
-    bmv, emv, net = (_float(rows, n) for n in ("beginning_market_value", "ending_market_value", "net_flow"))
+    names = [*MONEY, *RETURNS]
+    floats = dict(zip(names, side_by_side(lambda name: _float(rows, name), names), strict=True))
+    bmv, emv, net = (floats[n] for n in ("beginning_market_value", "ending_market_value", "net_flow"))
     flow = _or_zero(net)
-    fees = _or_zero(_float(rows, "fees"))
+    fees = _or_zero(floats["fees"])
     raised: list[tuple[str, Any, Any]] = []
 
     def raise_flag(mask: Any, code: str, amount: Callable[[int], str] | None = None) -> None:
@@ -835,7 +834,7 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
             raise_flag(np.isnan(bmv), "beginning_value_missing")
         raise_flag((bmv < 0) | (emv < 0), "negative_market_value")
         raise_flag((bmv > 0) & (emv != 0) & (np.abs(flow) >= LARGE_FLOW * bmv), "large_cash_flow")
-        income, gain, other = (_float(rows, n) for n in ("income", "appreciation", "other_adjustments"))
+        income, gain, other = (floats[n] for n in ("income", "appreciation", "other_adjustments"))
         has = ~np.isnan(bmv) & ~np.isnan(emv) & ~np.isnan(gain)
         left = emv - (bmv + flow + _or_zero(income) + _or_zero(gain) + _or_zero(other) - fees)
         off = has & (np.abs(left) > 0.021)
@@ -858,7 +857,7 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
                 part.warnings.add("components_do_not_foot")
         no_bmv = np.isnan(bmv).all()
         for name, back in (("return_net", 0.0), ("return_gross", fees)):
-            stated = _float(rows, name)
+            stated = floats[name]
             if np.isnan(stated).all():
                 continue
             start = np.where(follows, prior, np.nan) if no_bmv else bmv
@@ -867,7 +866,7 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
             testable = np.isfinite(low) & np.isfinite(high) & ~np.isnan(stated) & ~np.isnan(net)
             miss = testable & ((stated < low - 2e-4) | (stated > high + 2e-4))
             raise_flag(miss, "implied_return_mismatch")
-        stated = np.fmax(_float(rows, "return_net"), _float(rows, "return_gross"))
+        stated = np.fmax(floats["return_net"], floats["return_gross"])
         if not np.isnan(stated).all():
             undefined = np.isnan(stated)
             no_capital = ~((bmv + np.maximum(flow, 0)) > 0) | (bmv < 0)
