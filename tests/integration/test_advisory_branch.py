@@ -19,6 +19,7 @@ from fixtures.quotes import fake_settings
 from typer.testing import CliRunner
 
 from finance_assets import cli
+from finance_assets.advisory import results
 from finance_assets.advisory.generating import GeneratedFile, vendor_files
 from finance_assets.advisory.history import history_key
 from finance_assets.advisory.intake import Intake, drop_sample_files
@@ -528,3 +529,19 @@ def test_a_file_that_is_due_and_does_not_come_is_seen(tmp_path: Path) -> None:
     assert [(row["vendor"], row["files_expected"], row["status"]) for row in extra] == [
         ("never", 2, "nothing_received")
     ]
+
+
+def test_months_that_do_not_fit_into_memory_come_out_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    intake = intake_of(Settings(home=tmp_path))
+    drop_sample_files(tmp_path / "landing")
+    intake.take(intake.pending())
+    history = History(intake.lake)
+    added = sum(history.add(line) for line in intake.unknown_to_history())
+    at_once = results.write_performance(intake.lake, intake.contracts)
+    held = intake.lake.read(ACCOUNT_PERFORMANCE).table
+    # A correction says a period again.
+    assert held.num_rows == at_once.rows < added
+    monkeypatch.setattr(results, "ROWS_IN_MEMORY", 700)
+    again = results.write_performance(intake.lake, intake.contracts)
+    assert (again.rows, again.months) == (at_once.rows, ())
+    assert intake.lake.read(ACCOUNT_PERFORMANCE).table.equals(held)

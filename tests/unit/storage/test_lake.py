@@ -638,3 +638,74 @@ def test_a_partition_that_came_out_as_it_was_is_not_touched(either: Lake) -> Non
     assert Path(either.file(QUOTES, DAYS[0])).stat().st_mtime_ns == before
     assert either.write_partition_if_changed(QUOTES, table.slice(1), DAYS[0])
     assert either.row_counts(QUOTES) == {DAYS[0]: table.num_rows - 1}
+
+
+# -- tables that come in parts ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Rows of a row group, few enough for a test."""
+    monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 400)
+    return 400
+
+
+def test_a_large_table_is_the_same_file_whether_it_comes_sorted_or_not(lake: Lake, in_parts: int) -> None:
+    table = sessions(1_500)
+    expected = parquet_bytes(conform(TRADING_SESSIONS, table))
+    for written in (table, shuffled(table, 3)):
+        assert lake.write(TRADING_SESSIONS, written) == len(expected)
+        assert lake.get(lake.file(TRADING_SESSIONS)) == expected
+    assert pq.ParquetFile(lake.file(TRADING_SESSIONS)).num_row_groups == 4
+
+
+@pytest.mark.parametrize("wrong", ["within a part", "between parts", "twice"])
+def test_parts_that_are_not_in_order_leave_the_file_as_it_was(lake: Lake, in_parts: int, wrong: str) -> None:
+    lake.write(TRADING_SESSIONS, sessions(3))
+    before = lake.get(lake.file(TRADING_SESSIONS))
+    first, second = sessions(400), sessions(400, shift=400)
+    if wrong == "within a part":
+        second = shuffled(second, 1).select(first.column_names)
+    parts = [second, first] if wrong == "between parts" else [first, first] if wrong == "twice" else [first, second]
+    with pytest.raises(lake_module.NotSortedError, match=r"raw/trading_sessions: .*not sorted by"):
+        lake.write_batches(TRADING_SESSIONS, iter(parts))
+    assert lake.get(lake.file(TRADING_SESSIONS)) == before
+    assert os.listdir(os.path.join(lake.root, TEMPORARY_FOLDER)) == []
+
+
+def test_a_value_that_does_not_fit_leaves_the_file_as_it_was(lake: Lake) -> None:
+    place = TRADING_SESSIONS.column_names.index("session_ordinal")
+    table = sessions(5).set_column(place, "session_ordinal", pa.array(["a"] * 5))
+    with pytest.raises(ContractError, match="session_ordinal"):
+        lake.write_batches(TRADING_SESSIONS, iter([table]))
+    assert not lake.exists(lake.file(TRADING_SESSIONS))
+
+
+def test_a_partitioned_table_does_not_come_in_parts(lake: Lake) -> None:
+    with pytest.raises(LakeError, match="use write_partitions"):
+        lake.write_batches(QUOTES, iter([quotes()]))
+
+
+def test_footers_tell_the_bounds_of_each_file(lake: Lake) -> None:
+    lake.write_partitions(QUOTES, quotes(), DAYS)
+    found = lake.bounds(QUOTES, ["symbol", "session_date", "open"], DAYS[1:])
+    day = [date.fromisoformat(text) for text in DAYS]
+    # A column without a value has no bounds.
+    assert found == {
+        DAYS[1]: {"symbol": ("S0", "S2"), "session_date": (day[1], day[1])},
+        DAYS[2]: {"symbol": ("S0", "S2"), "session_date": (day[2], day[2])},
+    }
+    assert lake.bounds(TRADING_SESSIONS, ["session_date"]) == {}
+
+
+def test_a_query_sees_a_table_as_the_lake_holds_it(lake: Lake) -> None:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        assert lake.attach(connection, QUOTES, "nothing").keys == ()
+        assert connection.execute("select count(*) from nothing").fetchone() == (0,)
+        lake.write_partitions(QUOTES, quotes(), DAYS)
+        assert lake.attach(connection, QUOTES, "rows").keys == DAYS
+        found = connection.execute("select * from rows order by session_date, symbol").to_arrow_table()
+    assert conform(QUOTES, found).equals(conform(QUOTES, lake.read(QUOTES).table))
