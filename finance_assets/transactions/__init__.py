@@ -1,0 +1,1 @@
+"""Transactions: card-like messages of a queue, exact and never lost."""
