@@ -1,8 +1,9 @@
 """A real SQS and DynamoDB endpoint on this machine, for development, the demo and tests.
 
-What belongs here: starting `ministack` (PyPI, MIT; no Docker) and making the queue, its dead letters and the table in it. ministack pins its own botocore, so it runs in an environment of its own, which
-``uv tool run`` makes at the first start (a download of 20 MB) and keeps. Where uv or the package is out of reach, what
-is raised says so; the rest of the platform works without a queue.
+What belongs here: starting `ministack` (PyPI, MIT; no Docker) and making the queue, its dead letters and the table in
+it. ministack pins its own botocore, so it runs in an environment of its own, which ``uv tool run`` makes at the first
+start (a download of 20 MB) and keeps. Where uv or the package is out of reach, what is raised says so; the rest of the
+platform works without a queue.
 """
 
 from __future__ import annotations
