@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,7 +17,7 @@ from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from finance_assets.transactions.currencies import WITHDRAWN, currency_code
+from finance_assets.transactions.currencies import ACTIVE, WITHDRAWN, currency_code
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,10 +72,20 @@ _READABLE_DEPTH = 200
 _EXPONENT_DIGITS = 6
 
 _BYTE_ORDER_MARK = "\ufeff"
+_JSON_SPACE = " \t\n\r"
+#: Length of 2025-01-15T10:30:00Z, as nearly all timestamps are written.
+_CANONICAL_INSTANT = 20
 _PLAIN_DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _LOCAL = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
 _RFC_3339 = re.compile(_LOCAL + r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])")
 _WITHOUT_ZONE = re.compile(_LOCAL)
+#: A message as nearly all are written: the six fields in their order, ids of visible ASCII, nothing escaped.
+_USUAL = re.compile(
+    r'\{"transaction_id": ?"([!#-\[\]-~]+)", ?"user_id": ?"([!#-\[\]-~]+)", ?'
+    rf'"amount": ?((?:0|[1-9][0-9]{{0,{MAX_INTEGER_DIGITS - 1}}})(?:\.[0-9]{{1,{MAX_DECIMALS}}})?), ?'
+    r'"currency": ?"([A-Z]{3})", ?'
+    r'"timestamp": ?"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)", ?"merchant": ?"([^"\\]+)"\}'
+)
 # A text that never ends counts as text to the end, so that the search goes over the body once.
 _JSON_TEXT = re.compile(r'"(?:[^"\\]++|\\.)*+\\?+(?:"|\Z)', re.DOTALL)
 _BRACKETS = re.compile(r"[\[\]{}]")
@@ -98,8 +108,9 @@ _DECODER = json.JSONDecoder(
     parse_float=_Number,
     parse_int=_Number,
     parse_constant=_Constant,
-    object_pairs_hook=tuple,  # type: ignore[arg-type]
+    object_pairs_hook=tuple,
 )
+_scan: Callable[[str, int], tuple[Any, int]] = vars(_DECODER)["scan_once"]
 _quoted = json.encoder.encode_basestring
 
 
@@ -227,8 +238,8 @@ def classify_batch(messages: Iterable[tuple[str, bytes]], now: datetime) -> pa.T
     pyarrow.Table
         Columns ``message_id``, ``outcome``, ``reason``, ``detail``, ``transaction_id``, ``user_id``, ``amount``
         (``decimal128(38, 18)``), ``amount_text`` (exactly as many decimals as were sent), ``currency``,
-        ``timestamp_utc``, ``merchant``, ``extra``, ``transaction_category``, ``fingerprint``, as in :class:`Classified`;
-        what belongs to accepted messages only is null in the others.
+        ``timestamp_utc``, ``merchant``, ``extra``, ``transaction_category``, ``fingerprint``, as in :class:`Classified`.
+        What belongs to accepted messages only is null in the others.
     """
     import pyarrow as pa
 
@@ -291,8 +302,37 @@ def _horizon(now: datetime) -> datetime:
     return now.astimezone(UTC).replace(tzinfo=None) + FUTURE_TOLERANCE
 
 
-def _meaning(body: bytes, horizon: datetime) -> tuple[str, str, str, str, str, datetime, str, str | None, str]:
-    """Return id, user, amount as sent, amount without trailing zeros, currency, instant, merchant, extra, fingerprint."""
+#: Id, user, amount as sent and without trailing zeros, currency, instant (naive, in UTC), merchant, extra, fingerprint.
+_Meaning = tuple[str, str, str, str, str, datetime, str, str | None, str]
+
+
+def _meaning(body: bytes, horizon: datetime) -> _Meaning:
+    """Return what an acceptable message means; raise what is wrong with any other."""
+    return _usual_meaning(body, horizon) or _careful_meaning(body, horizon)
+
+
+def _usual_meaning(body: bytes, horizon: datetime) -> _Meaning | None:
+    """Return what :func:`_careful_meaning` would, but sooner, of a message as nearly all are; None of others."""
+    if len(body) > MAX_FIELD_BYTES:
+        return None
+    try:
+        usual = _USUAL.fullmatch(body.decode())
+        if usual is None:
+            return None
+        transaction_id, user_id, amount_text, currency, timestamp, merchant = usual.groups()
+        instant = datetime.fromisoformat(timestamp[:-1])
+    except ValueError:
+        return None
+    if instant > horizon or currency not in ACTIVE or not merchant.isprintable() or merchant.isspace():
+        return None
+    amount = amount_text.rstrip("0").rstrip(".") if "." in amount_text else amount_text
+    if amount == "0":
+        return None
+    fingerprint = _fingerprint(transaction_id, user_id, amount, currency, timestamp, merchant)
+    return transaction_id, user_id, amount_text, amount, currency, instant, merchant, None, fingerprint
+
+
+def _careful_meaning(body: bytes, horizon: datetime) -> _Meaning:
     pairs, brackets = _parsed(body)
     fields = dict(pairs)
     sent_id = fields.get("transaction_id")
@@ -312,7 +352,7 @@ def _meaning(body: bytes, horizon: datetime) -> tuple[str, str, str, str, str, d
         currency = currency_code(_text(fields, "currency"))
         if currency is None:
             raise _RejectedError("unknown_currency")
-        instant = _instant(fields, horizon)
+        instant, canonical_instant = _instant(fields, horizon)
         if currency in WITHDRAWN and instant.replace(tzinfo=UTC) >= WITHDRAWN[currency]:
             raise _RejectedError("unknown_currency")
         merchant = _text(fields, "merchant")
@@ -323,13 +363,19 @@ def _meaning(body: bytes, horizon: datetime) -> tuple[str, str, str, str, str, d
     if len(fields) > len(REQUIRED):
         beyond = tuple((name, value) for name, value in pairs if name not in _REQUIRED_NAMES)
         extra, canonical = _json(beyond), _json(beyond, canonical=True)
-    # The lengths of free texts come first: where one ends and the next begins is then beyond doubt.
-    canonical_text = (
-        f"{len(transaction_id)} {len(user_id)} {len(merchant)} {amount} {currency} {instant}\n"
-        f"{transaction_id}{user_id}{merchant}{canonical}"
-    )
-    fingerprint = sha256(canonical_text.encode()).hexdigest()
+    fingerprint = _fingerprint(transaction_id, user_id, amount, currency, canonical_instant, merchant, canonical)
     return transaction_id, user_id, amount_text, amount, currency, instant, merchant, extra, fingerprint
+
+
+def _fingerprint(
+    transaction_id: str, user_id: str, amount: str, currency: str, instant: str, merchant: str, extra: str = ""
+) -> str:
+    # The lengths of free texts come first: where one ends and the next begins is then beyond doubt.
+    meaning = (
+        f"{len(transaction_id)} {len(user_id)} {len(merchant)} {amount} {currency} {instant}\n"
+        f"{transaction_id}{user_id}{merchant}{extra}"
+    )
+    return sha256(meaning.encode()).hexdigest()
 
 
 _REQUIRED_NAMES = frozenset(REQUIRED)
@@ -343,15 +389,17 @@ def _parsed(body: bytes) -> tuple[tuple[tuple[str, Any], ...], int]:
         text = body.decode()
     except UnicodeDecodeError:
         raise _RejectedError("bad_encoding") from None
-    text = text.removeprefix(_BYTE_ORDER_MARK)
+    text = text.removeprefix(_BYTE_ORDER_MARK).strip(_JSON_SPACE)
     brackets = text.count("{") + text.count("[")
     too_deep = brackets > MAX_DEPTH and (depth := _depth(text)) > MAX_DEPTH
     if too_deep and depth > _READABLE_DEPTH:
         raise _RejectedError("too_deep")
     try:
-        pairs = _DECODER.decode(text)
-    except ValueError:
-        raise _RejectedError("malformed_json" if text.strip(" \t\n\r") else "empty_body") from None
+        pairs, end = _scan(text, 0)
+    except (ValueError, StopIteration):
+        raise _RejectedError("malformed_json" if text else "empty_body") from None
+    if end != len(text):
+        raise _RejectedError("malformed_json")
     if type(pairs) is not tuple:
         raise _RejectedError("malformed_json" if type(pairs) is _Constant else "not_an_object")
     if "\\u" in text or "NaN" in text or "Infinity" in text:
@@ -427,22 +475,20 @@ def _text(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
     if type(value) is not str:
         raise _RejectedError(f"{name}_missing" if value is None else f"{name}_invalid")
-    if _is_blank(value):
+    if not value or value.isspace() or (not value.isprintable() and _is_blank(value)):
         raise _RejectedError(f"{name}_missing")
     return value
 
 
 def _is_blank(text: str) -> bool:
     """Return whether a text has no character that shows: spaces, control and format characters only."""
-    if text.isspace() or not text:
-        return True
-    return not text.isprintable() and all(unicodedata.category(character)[0] in "CZ" for character in text)
+    return all(unicodedata.category(character)[0] in "CZ" for character in text)
 
 
 def _amount(value: Any) -> tuple[str, str]:
     """Return an amount with the decimals that were sent, and without trailing zeros; reject what is none."""
     if type(value) is _Number:
-        token = value
+        token: str = value
         if "e" in token or "E" in token:
             token = _expanded(token)
         if token[0] == "-":
@@ -487,8 +533,11 @@ def _expanded(token: str) -> str:
     return format(value, "f")
 
 
-def _instant(fields: dict[str, Any], horizon: datetime) -> datetime:
-    """Return the instant of the payment, naive and in UTC as the horizon is; reject what is no instant, or lies too far ahead."""
+def _instant(fields: dict[str, Any], horizon: datetime) -> tuple[datetime, str]:
+    """Return the instant of the payment, naive and in UTC as the horizon is, and its one spelling.
+
+    What is no instant, or lies too far ahead, is rejected.
+    """
     text = fields.get("timestamp")
     if text is None or (type(text) is str and _is_blank(text)):
         raise _RejectedError("timestamp_missing")
@@ -506,7 +555,8 @@ def _instant(fields: dict[str, Any], horizon: datetime) -> datetime:
         raise _RejectedError("timestamp_invalid") from None
     if instant > horizon:
         raise _RejectedError("future_timestamp")
-    return instant
+    is_canonical = len(text) == _CANONICAL_INSTANT and text[10] == "T" and text[-1] == "Z"
+    return instant, text if is_canonical else f"{instant.isoformat()}Z"
 
 
 def _json(value: Any, *, canonical: bool = False) -> str:

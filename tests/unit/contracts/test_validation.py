@@ -43,7 +43,7 @@ def _bad_value(column: Column, rule: str) -> Any:
 
 
 def _typed(column: Column, number: Any) -> Any:
-    exact = column.type in ("price", "amount", "rate", "exact")
+    exact = column.type in ("price", "amount", "rate", "exact", "money")
     return Decimal(str(number)) if exact else float(number) if column.type == "float64" else int(number)
 
 
