@@ -368,7 +368,7 @@ MART_TRANSACTION_ANOMALIES = Contract(
     name="mart_transaction_anomalies",
     group=GROUP,
     store=Store.WAREHOUSE,
-    grain="One currency in one hour, from its first transaction to the last of all; also hours without any.",
+    grain="One currency in one hour of the last 366 days, from its first transaction on; also hours without any.",
     description=(
         "Unusually many transactions, or unusually much money, for this hour of the day. The score is robust: earlier "
         "spikes do not mask a new one. The hour itself is no part of what it is compared with."
