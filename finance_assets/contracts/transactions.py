@@ -330,7 +330,7 @@ MART_TRANSACTION_VOLUME = Contract(
         Column("smallest_amount", "money", "currency", "Smallest amount.", minimum=0, exclusive_minimum=True),
         Column("largest_amount", "money", "currency", "Largest amount.", minimum=0, exclusive_minimum=True),
     ),
-    key=("hour_ts_utc", "currency", "transaction_category", "merchant"),
+    key=("currency", "hour_ts_utc", "transaction_category", "merchant"),
     inputs=("staging/stg_transactions",),
 )
 
@@ -429,7 +429,7 @@ MART_TRANSACTION_CONTROL = Contract(
         ),
         Column("ties", "bool", "true/false", "Whether counts and amounts of the parts add up to what was received."),
     ),
-    key=("received_date", "currency"),
+    key=("currency", "received_date"),
     inputs=("intermediate/int_received_transactions", "intermediate/int_transaction_outcomes"),
     rules=(RowRule("control_total_ties", "ties", "no message is lost or counted twice between receipt and outcome"),),
 )
