@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (full-width digits and letters are what is tested)
 """Every rule of a message, its borders, and what no message may do: crash, vanish, or be read in two ways."""
 
 from __future__ import annotations
