@@ -331,29 +331,29 @@ class Consumer:
     def _write(self) -> None:
         waiting: list[_Delivery] = []
         size = 0
-        open_ = True
-        while open_ or waiting:
-            if waiting:
-                rest = waiting[0].received + self.options.batch_seconds - time.monotonic()
-                is_due = not open_ or rest <= 0 or len(waiting) >= self.options.batch_messages or size >= BATCH_BYTES
-                if is_due:
-                    taken, waiting = waiting[: self.options.batch_messages], waiting[self.options.batch_messages :]
-                    size = sum(len(delivery.message.body) for delivery in waiting)
-                    if self._write_batch(taken) == len(taken) >= ALL_BREAK:
-                        raise ConsumeError(
-                            f"processing broke on each of {len(taken)} messages, so the cause is not in them; they "
-                            "come again when their time is over. See the log above."
-                        )
+        is_open = True
+        while is_open or waiting:
+            is_full = len(waiting) >= self.options.batch_messages or size >= BATCH_BYTES
+            rest = waiting[0].received + self.options.batch_seconds - time.monotonic() if waiting else None
+            # What has come goes along, also where the first has waited long enough: a writer that fell behind
+            # catches up by larger batches.
+            if is_open and not is_full:
+                try:
+                    got = self._inbox.get(timeout=None if rest is None else max(rest, 0))
+                except queues.Empty:
+                    pass
+                else:
+                    is_open = got is not None
+                    waiting += got or ()
+                    size += sum(len(delivery.message.body) for delivery in got or ())
                     continue
-            try:
-                got = self._inbox.get(timeout=rest if waiting else None)
-            except queues.Empty:
-                continue
-            if got is None:
-                open_ = False
-                continue
-            waiting += got
-            size += sum(len(delivery.message.body) for delivery in got)
+            taken, waiting = waiting[: self.options.batch_messages], waiting[self.options.batch_messages :]
+            size = sum(len(delivery.message.body) for delivery in waiting)
+            if taken and self._write_batch(taken) == len(taken) >= ALL_BREAK:
+                raise ConsumeError(
+                    f"processing broke on each of {len(taken)} messages, so the cause is not in them; they come again "
+                    "when their time is over. See the log above."
+                )
 
     def _write_batch(self, deliveries: list[_Delivery]) -> int:
         """Write a micro-batch, halved where processing breaks until only the messages are left out that break it.
