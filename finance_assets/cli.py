@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from finance_assets.cli_advisory import register_commands
+from finance_assets import cli_advisory, cli_transactions
 from finance_assets.terminal import console, day_of, fail, read_settings, told_in_one_line
 
 app = typer.Typer(
@@ -189,7 +189,8 @@ def contracts_write(
             console().print(f"wrote {path.relative_to(root)}")
 
 
-register_commands(app)
+cli_advisory.register_commands(app)
+cli_transactions.register_commands(app)
 
 
 def main() -> None:

@@ -330,7 +330,7 @@ MART_TRANSACTION_VOLUME = Contract(
         Column("smallest_amount", "money", "currency", "Smallest amount.", minimum=0, exclusive_minimum=True),
         Column("largest_amount", "money", "currency", "Largest amount.", minimum=0, exclusive_minimum=True),
     ),
-    key=("hour_ts_utc", "currency", "transaction_category", "merchant"),
+    key=("currency", "hour_ts_utc", "transaction_category", "merchant"),
     inputs=("staging/stg_transactions",),
 )
 
@@ -368,7 +368,7 @@ MART_TRANSACTION_ANOMALIES = Contract(
     name="mart_transaction_anomalies",
     group=GROUP,
     store=Store.WAREHOUSE,
-    grain="One currency in one hour, from its first transaction to the last of all; also hours without any.",
+    grain="One currency in one hour of the last 366 days, from its first transaction on; also hours without any.",
     description=(
         "Unusually many transactions, or unusually much money, for this hour of the day. The score is robust: earlier "
         "spikes do not mask a new one. The hour itself is no part of what it is compared with."
@@ -429,7 +429,7 @@ MART_TRANSACTION_CONTROL = Contract(
         ),
         Column("ties", "bool", "true/false", "Whether counts and amounts of the parts add up to what was received."),
     ),
-    key=("received_date", "currency"),
+    key=("currency", "received_date"),
     inputs=("intermediate/int_received_transactions", "intermediate/int_transaction_outcomes"),
     rules=(RowRule("control_total_ties", "ties", "no message is lost or counted twice between receipt and outcome"),),
 )

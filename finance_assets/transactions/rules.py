@@ -238,7 +238,8 @@ def classify_batch(messages: Iterable[tuple[str, bytes]], now: datetime) -> pa.T
     pyarrow.Table
         Columns ``message_id``, ``outcome``, ``reason``, ``detail``, ``transaction_id``, ``user_id``, ``amount``
         (``decimal128(38, 18)``), ``amount_text`` (exactly as many decimals as were sent), ``currency``,
-        ``timestamp_utc``, ``merchant``, ``extra``, ``transaction_category``, ``fingerprint``, as in :class:`Classified`.
+        ``timestamp_utc``, ``merchant``, ``extra``, ``transaction_category``, ``fingerprint``, as in
+        :class:`Classified`.
         What belongs to accepted messages only is null in the others.
     """
     import pyarrow as pa
