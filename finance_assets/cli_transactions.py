@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from finance_assets import cli_transactions_queue
 from finance_assets.terminal import console, fail
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 
 def register_commands(root: typer.Typer) -> None:
     """Add the commands of this branch to ``finance-assets``."""
+    cli_transactions_queue.register_commands(app)
     root.add_typer(app, name="transactions")
 
 

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from finance_assets.transactions.aws import AwsError
 from finance_assets.transactions.monitoring import Monitor, label
 from finance_assets.transactions.queue import BATCH, Depth, Message
-from finance_assets.transactions.table import Item, Placed
+from finance_assets.transactions.table import PUTS_AT_ONCE, Item, Placed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,7 +150,7 @@ class Options:
     wait_seconds: int = 5
     batch_messages: int = 500
     batch_seconds: float = 0.04
-    held_messages: int = 4_000
+    held_messages: int = 1_000
     line_seconds: float = 10.0
     end_seconds: float = 15.0
 
@@ -163,16 +163,12 @@ class _Delivery:
     received: float
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Batch:
-    """A micro-batch on its way: its deliveries, and once it is durable what is in it."""
+    """A micro-batch that is durable, with its deliveries."""
 
     deliveries: list[_Delivery]
-    stored: Stored | None = None
-
-    @property
-    def messages(self) -> list[Message]:
-        return [delivery.message for delivery in self.deliveries]
+    stored: Stored
 
 
 @dataclass
@@ -215,7 +211,7 @@ class Consumer:
         self._receiving = 0
         self._inbox: queues.SimpleQueue[list[_Delivery] | None] = queues.SimpleQueue()
         self._to_put: queues.SimpleQueue[_Batch | None] = queues.SimpleQueue()
-        self._to_delete: queues.SimpleQueue[_Batch | None] = queues.SimpleQueue()
+        self._to_delete: queues.SimpleQueue[list[_Delivery] | None] = queues.SimpleQueue()
         self._last_message = time.monotonic()
 
     # -- from outside ------------------------------------------------------------------------------------
@@ -335,29 +331,29 @@ class Consumer:
     def _write(self) -> None:
         waiting: list[_Delivery] = []
         size = 0
-        open_ = True
-        while open_ or waiting:
-            if waiting:
-                rest = waiting[0].received + self.options.batch_seconds - time.monotonic()
-                is_due = not open_ or rest <= 0 or len(waiting) >= self.options.batch_messages or size >= BATCH_BYTES
-                if is_due:
-                    taken, waiting = waiting[: self.options.batch_messages], waiting[self.options.batch_messages :]
-                    size = sum(len(delivery.message.body) for delivery in waiting)
-                    if self._write_batch(taken) == len(taken) >= ALL_BREAK:
-                        raise ConsumeError(
-                            f"processing broke on each of {len(taken)} messages, so the cause is not in them; they "
-                            "come again when their time is over. See the log above."
-                        )
+        is_open = True
+        while is_open or waiting:
+            is_full = len(waiting) >= self.options.batch_messages or size >= BATCH_BYTES
+            rest = waiting[0].received + self.options.batch_seconds - time.monotonic() if waiting else None
+            # What has come goes along, also where the first has waited long enough: a writer that fell behind
+            # catches up by larger batches.
+            if is_open and not is_full:
+                try:
+                    got = self._inbox.get(timeout=None if rest is None else max(rest, 0))
+                except queues.Empty:
+                    pass
+                else:
+                    is_open = got is not None
+                    waiting += got or ()
+                    size += sum(len(delivery.message.body) for delivery in got or ())
                     continue
-            try:
-                got = self._inbox.get(timeout=rest if waiting else None)
-            except queues.Empty:
-                continue
-            if got is None:
-                open_ = False
-                continue
-            waiting += got
-            size += sum(len(delivery.message.body) for delivery in got)
+            taken, waiting = waiting[: self.options.batch_messages], waiting[self.options.batch_messages :]
+            size = sum(len(delivery.message.body) for delivery in waiting)
+            if taken and self._write_batch(taken) == len(taken) >= ALL_BREAK:
+                raise ConsumeError(
+                    f"processing broke on each of {len(taken)} messages, so the cause is not in them; they come again "
+                    "when their time is over. See the log above."
+                )
 
     def _write_batch(self, deliveries: list[_Delivery]) -> int:
         """Write a micro-batch, halved where processing breaks until only the messages are left out that break it.
@@ -367,9 +363,9 @@ class Consumer:
         int
             Messages that were left out.
         """
-        batch = _Batch(deliveries)
+        messages = [delivery.message for delivery in deliveries]
         try:
-            batch.stored = self._patiently("write", lambda: self.store(batch.messages, self.clock()))
+            stored = self._patiently("write", lambda: self.store(messages, self.clock()))
         except (_StoppedError, AwsError, OSError):
             raise
         except Exception as error:
@@ -380,43 +376,56 @@ class Consumer:
             return self._write_batch(deliveries[:half]) + self._write_batch(deliveries[half:])
         now = time.monotonic()
         self.monitor.durable(now - delivery.received for delivery in deliveries)
-        rejected = batch.stored.reasons
+        rejected = stored.reasons
         self.monitor.count("batches_total")
-        self.monitor.count("stored_total", len(batch.stored.items), label("outcome", "accepted"))
+        self.monitor.count("stored_total", len(stored.items), label("outcome", "accepted"))
         self.monitor.count("stored_total", len(rejected), label("outcome", "rejected"))
         for reason in rejected.values():
             self.monitor.count("rejected_total", 1, label("reason", reason))
-        self._to_put.put(batch)
+        self._to_put.put(_Batch(deliveries, stored))
         return 0
 
     def _put(self) -> None:
         while (batch := self._to_put.get()) is not None:
-            if self.table is not None and batch.stored is not None and batch.stored.items:
-                self._put_batch(self.table, batch, batch.stored.items)
-            self._to_delete.put(batch)
+            batches = [batch]
+            # What came meanwhile goes along: the busier the table, the fuller the requests.
+            while sum(len(each.stored.items) for each in batches) < PUTS_AT_ONCE and not self._to_put.empty():
+                more = self._to_put.get()
+                if more is None:
+                    self._to_put.put(None)
+                    break
+                batches.append(more)
+            deliveries = [delivery for each in batches for delivery in each.deliveries]
+            items = [item for each in batches for item in each.stored.items]
+            if self.table is not None and items:
+                deliveries = self._put_items(self.table, deliveries, items)
+            for start in range(0, len(deliveries), BATCH):
+                self._to_delete.put(deliveries[start : start + BATCH])
 
-    def _put_batch(self, table: Table, batch: _Batch, items: Sequence[Item]) -> None:
+    def _put_items(self, table: Table, deliveries: list[_Delivery], items: Sequence[Item]) -> list[_Delivery]:
+        """Put items, and return the deliveries that are dealt with."""
         placed = self._patiently("put", lambda: table.put(items))
         for outcome in ("accepted", "duplicate", "conflict"):
             if number := placed.count(outcome):
                 self.monitor.count("placed_total", number, label("outcome", outcome))
         failed = {item.message_id for item, outcome in zip(items, placed, strict=True) if outcome == "failed"}
-        if failed:
-            broken = [each for each in batch.deliveries if each.message.message_id in failed]
-            batch.deliveries = [each for each in batch.deliveries if each.message.message_id not in failed]
-            for delivery in broken:
+        if not failed:
+            return deliveries
+        for delivery in deliveries:
+            if delivery.message.message_id in failed:
                 self._leave(delivery, ItemRefusedError("the table does not take it as an item"))
+        return [delivery for delivery in deliveries if delivery.message.message_id not in failed]
 
     def _delete(self) -> None:
-        while (batch := self._to_delete.get()) is not None:
-            messages = batch.messages
+        while (deliveries := self._to_delete.get()) is not None:
+            messages = [delivery.message for delivery in deliveries]
             for attempt in range(DELETE_ATTEMPTS):
                 messages = self._patiently("delete", partial(self.source.delete, messages))
                 if not messages or self._aborting.wait(FIRST_PAUSE_SECONDS * 2**attempt):
                     break
             # What could not be deleted was delivered to somebody else meanwhile: it has no effect there.
-            self.monitor.count("deleted_total", len(batch.deliveries) - len(messages))
-            self._let_go(batch.deliveries)
+            self.monitor.count("deleted_total", len(deliveries) - len(messages))
+            self._let_go(deliveries)
 
     def _leave(self, delivery: _Delivery, error: Exception) -> None:
         """Leave a message in the queue: it comes again, and at last goes to the dead letters."""
@@ -526,7 +535,11 @@ def _is_passing(error: Exception) -> bool:
 def lake_store(lake: Lake) -> Store:
     """Return what writes micro-batches to a lake."""
     from finance_assets.storage.lake import LakeError
-    from finance_assets.transactions.batches import write_batch
+    from finance_assets.transactions.batches import batch_table, write_batch
+
+    # Imports what it takes to write, before a first message would wait for it.
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    stored_of("", batch_table([Message("", "", b"{}", epoch, epoch, 1)], "", epoch))
 
     def store(messages: Sequence[Message], now: datetime) -> Stored:
         try:

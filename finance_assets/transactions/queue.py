@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -161,6 +162,25 @@ class Queue:
         """Return for how long a received message is hidden from other receivers."""
         answer = self._call("reading", "get_queue_attributes", AttributeNames=["VisibilityTimeout"])
         return int(answer.get("Attributes", {}).get("VisibilityTimeout", 30))
+
+    def dead_letters(self) -> Queue:
+        """Return the queue to which this one's redrive policy sends messages that were delivered too often.
+
+        Raises
+        ------
+        QueueError
+            It has no such policy.
+        """
+        answer = self._call("reading the redrive policy of", "get_queue_attributes", AttributeNames=["RedrivePolicy"])
+        policy = answer.get("Attributes", {}).get("RedrivePolicy")
+        if not policy:
+            raise QueueError(
+                f"{self.url} has no dead-letter queue; give it a redrive policy, or set "
+                "FINANCE_ASSETS_TRANSACTIONS_DLQ_URL"
+            )
+        name = json.loads(policy)["deadLetterTargetArn"].rsplit(":", 1)[-1]
+        # The queue of a policy is in the same account and region, so its address differs in the name only.
+        return replace(self, url=f"{self.url.rstrip('/').rsplit('/', 1)[0]}/{name}")
 
     def receive(
         self, max_messages: int = BATCH, wait_seconds: int = 0, *, visibility_seconds: int | None = None

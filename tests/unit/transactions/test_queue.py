@@ -166,9 +166,14 @@ def test_an_address_elsewhere_is_its_own_endpoint(url: str, origin: str | None) 
 def test_an_endpoint_on_this_machine_never_sees_real_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAREAL")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    seen: list[Any] = []
     client = Queue("http://127.0.0.1:1/000000000000/q", "us-east-1").client
-    assert client._request_signer._credentials.access_key == "local"
+    client.meta.events.register("before-send", lambda request, **_: seen.append(request.headers))
+    with pytest.raises(EndpointConnectionError):
+        client.list_queues()
     client.close()
+    assert seen
+    assert all("Authorization" not in headers for headers in seen)
 
 
 def test_a_queue_that_is_not_there_says_so() -> None:
