@@ -43,9 +43,9 @@ lock: | $(UV)  ## Resolve the dependencies anew and write the lock
 demo: $(STAMP)  ## Run every asset once on the sample, and show what was made
 	@$(BIN)/finance-assets demo
 
-dev: $(STAMP)  ## Dagster at http://localhost:3000, sensors and schedules on
+dev: $(STAMP)  ## Dagster at http://localhost:3000, sensors and schedules on, with a local queue of transactions
 	@$(BIN)/finance-assets home
-	@$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+	@$(BIN)/finance-assets transactions queue -- $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
 
 test: lint types imports unit  ## Everything that CI runs
 

@@ -25,6 +25,7 @@ from finance_assets.storage.warehouse import DuckDBWarehouse
 
 if TYPE_CHECKING:
     from finance_assets.advisory.intake import Intake
+    from finance_assets.transactions.draining import TransactionIntake
 
 # Backfill policies are the one beta parameter that is worth its warning (see docs/architecture.md).
 warnings.filterwarnings("ignore", message=".*`backfill_policy`.*", category=dg.BetaWarning)
@@ -34,6 +35,7 @@ ASSET_MODULES: dict[str, tuple[str, ...]] = {
     "market": ("finance_assets.market.assets",),
     "sectors": ("finance_assets.sectors.assets",),
     "advisory": ("finance_assets.advisory.assets",),
+    "transactions": ("finance_assets.transactions.assets",),
     "publishing": ("finance_assets.publishing.assets",),
 }
 #: Modules whose asset checks go beyond the contracts.
@@ -73,6 +75,21 @@ def intake_of(settings: Settings) -> Intake:
     )
 
 
+def transaction_intake_of(settings: Settings) -> TransactionIntake:
+    """Return the way of queued transactions into a deployment."""
+    from finance_assets.transactions.draining import TransactionIntake
+    from finance_assets.transactions.queue import Queue
+
+    url = settings.transactions_queue_url
+    return TransactionIntake(
+        lake=lake_of(settings),
+        queue=None if url is None else Queue(url, settings.aws_region, settings.arrival_clock),
+        clock=settings.arrival_clock,
+        max_messages=settings.transactions_drain_max_messages,
+        micro_batch_messages=settings.transactions_micro_batch_messages,
+    )
+
+
 def build_resources(settings: Settings) -> dict[str, Any]:
     """Return every resource of a deployment; none of them opens anything before it is used."""
     from finance_assets.market.resources import MarketData
@@ -87,6 +104,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "ledger": ledger,
         "market_data": MarketData(settings, ledger),
         "intake": intake,
+        "transaction_intake": transaction_intake_of(settings),
         "lake_io_manager": LakeIOManager(lake),
         "warehouse_io_manager": WarehouseIOManager(warehouse),
     }
@@ -125,6 +143,7 @@ def build_definitions(settings: Settings, *, resource_overrides: Mapping[str, An
     from finance_assets.advisory.sensors import advisory_job, vendor_files_sensor
     from finance_assets.automation.run_failures import run_failure_alerts
     from finance_assets.automation.schedules import market_sessions_daily, market_sessions_job
+    from finance_assets.transactions.sensors import queued_transactions_sensor, transactions_job
 
     resources = build_resources(settings)
     unknown = sorted(set(resource_overrides or {}) - set(resources))
@@ -136,11 +155,12 @@ def build_definitions(settings: Settings, *, resource_overrides: Mapping[str, An
             *contract_checks(CONTRACTS.values()),
             *dg.load_asset_checks_from_modules(_modules(CHECK_MODULES)),
         ],
-        jobs=[market_sessions_job, advisory_job],
+        jobs=[market_sessions_job, advisory_job, transactions_job],
         schedules=[market_sessions_daily],
         sensors=[
             run_failure_alerts,
             vendor_files_sensor,
+            queued_transactions_sensor,
             dg.AutomationConditionSensorDefinition(
                 "automation",
                 target=dg.AssetSelection.all(),

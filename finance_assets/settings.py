@@ -62,6 +62,14 @@ class Settings(BaseSettings):
         First session of the daily partitions.
     now
         A fixed clock, ISO 8601 with zone. Default: the real time, and the sample's own with the sample.
+    transactions_queue_url, transactions_dlq_url
+        SQS queues of transactions and of its dead letters. Without the first nothing is received.
+    transactions_table
+        DynamoDB table of the low-latency path.
+    transactions_drain_max_messages
+        Messages that one run takes off the queue at most.
+    transactions_micro_batch_messages
+        Messages of one file in ``raw/transactions``.
     """
 
     model_config = SettingsConfigDict(
@@ -95,6 +103,12 @@ class Settings(BaseSettings):
     vendor_contracts: Path | None = None
     publish_url: SecretStr | None = None
 
+    transactions_queue_url: str | None = None
+    transactions_dlq_url: str | None = None
+    transactions_table: str = Field(default="RealTimeTransactions", pattern=r"^[A-Za-z0-9_.-]{3,255}$")
+    transactions_drain_max_messages: int = Field(default=20_000, ge=1)
+    transactions_micro_batch_messages: int = Field(default=500, ge=1, le=10_000)
+
     aws_region: str = "us-east-1"
     s3_endpoint_url: str | None = None
     secrets_manager_id: str | None = None
@@ -115,6 +129,8 @@ class Settings(BaseSettings):
         "now",
         "alpha_vantage_api_key",
         "yahoo_url",
+        "transactions_queue_url",
+        "transactions_dlq_url",
         "s3_endpoint_url",
         "secrets_manager_id",
         "alert_webhook_url",
@@ -148,6 +164,15 @@ class Settings(BaseSettings):
         if "://" in value:
             raise SettingsError("is neither a folder nor s3://bucket/prefix")
         return str(Path(value).absolute()) if value.strip() else ""
+
+    @field_validator("transactions_queue_url", "transactions_dlq_url")
+    @classmethod
+    def _queue_address(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("https://", "http://")):
+            raise SettingsError(
+                "is no address of an SQS queue, such as https://sqs.us-east-1.amazonaws.com/123456789012/transactions"
+            )
+        return value
 
     @field_validator("home", "warehouse_path", "vendor_contracts")
     @classmethod
@@ -255,6 +280,11 @@ class Settings(BaseSettings):
         """The injected clock: aware, in UTC. Code takes this and never asks the system."""
         fixed = self.fixed_now
         return (lambda: fixed) if fixed is not None else _system_clock
+
+    @property
+    def arrival_clock(self) -> Clock:
+        """The clock of what arrives now: fixed by ``now`` alone, for what is sent today is not of the sample's time."""
+        return self.clock if self.now is not None else _system_clock
 
     @property
     def last_day(self) -> date | None:

@@ -24,6 +24,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "amount": pa.decimal128(28, 8),
     "rate": pa.decimal128(24, 14),
     "exact": pa.decimal128(38, 14),
+    "money": pa.decimal128(38, 18),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
 

@@ -58,12 +58,13 @@ SQL_TYPES: dict[str, str] = {
     "amount": "decimal(28,8)",
     "rate": "decimal(24,14)",
     "exact": "decimal(38,14)",
+    "money": "decimal(38,18)",
     "timestamp": "timestamp with time zone",
 }
 
 
 #: Types whose values have an order that bounds can speak of.
-_NUMERIC = ("int32", "int64", "float64", "price", "amount", "rate", "exact")
+_NUMERIC = ("int32", "int64", "float64", "price", "amount", "rate", "exact", "money")
 #: Names of layers, tables and columns: they become folders, SQL identifiers and JSON keys without quoting.
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _REFERENCE = re.compile(r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
@@ -83,7 +84,8 @@ class Column:
         Field's standard term; carries unit and basis where they could be mistaken.
     type
         A key of :data:`SQL_TYPES`. ``price`` and ``amount`` (money of any size) are exact decimals with eight places,
-        ``rate`` (a fraction as somebody stated it) one with fourteen, ``exact`` whatever of these it may be.
+        ``rate`` (a fraction as somebody stated it) one with fourteen, ``exact`` whatever of these it may be, ``money``
+        (a payment in any currency, and sums of such) one with eighteen.
     unit
         Unit of the values (``USD``, ``fraction``, ``percent``, ``shares``, ``sessions``, …) or ``text``/``date``/….
     description

@@ -114,7 +114,7 @@ def test_a_table_that_is_not_there_is_named_with_its_neighbours() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"type": "money"}, "unknown type 'money'; use one of string"),
+        ({"type": "currency"}, "unknown type 'currency'; use one of string"),
         ({"name": "Total Amount"}, "lower case letters"),
         ({"name": 'a"; drop table t; --'}, "lower case letters"),
         ({"unit": ""}, "needs a unit and a description"),

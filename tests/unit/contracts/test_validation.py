@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -43,8 +43,13 @@ def _bad_value(column: Column, rule: str) -> Any:
 
 
 def _typed(column: Column, number: Any) -> Any:
-    exact = column.type in ("price", "amount", "rate", "exact")
+    exact = column.type in ("price", "amount", "rate", "exact", "money")
     return Decimal(str(number)) if exact else float(number) if column.type == "float64" else int(number)
+
+
+def _as_text(value: Any) -> str:
+    """A value of a key as a message shows it."""
+    return f"{value:%Y-%m-%d %H:%M:%S}+00" if isinstance(value, datetime) else str(value)
 
 
 def _cases() -> Iterator[Any]:
@@ -79,7 +84,7 @@ def test_a_row_that_breaks_a_rule_is_found_by_it(contract: Contract, rule: str, 
     found = {violation.rule: violation for violation in violations(contract, table_of(contract, bad))}
     assert rule in found, "a rule that cannot fail is a defect"
     assert found[rule].rows == 1
-    key = [str(bad[name]) for name in contract.key if bad[name] is not None]
+    key = [_as_text(bad[name]) for name in contract.key if bad[name] is not None]
     assert found[rule].example == ", ".join(key)
     # What else is said is about the same values: no price is below zero and in order with a price above it.
     for other in found.keys() - {rule}:
@@ -91,7 +96,7 @@ def test_two_rows_of_one_key_are_found(path: str) -> None:
     contract = CONTRACTS[path]
     row = good_row(contract)
     found = violations(contract, table_of(contract, row, row, row))
-    assert found == [Violation(key_rule(contract), 2, ", ".join(str(row[name]) for name in contract.key))]
+    assert found == [Violation(key_rule(contract), 2, ", ".join(_as_text(row[name]) for name in contract.key))]
 
 
 @pytest.mark.parametrize("path", CONTRACTS)

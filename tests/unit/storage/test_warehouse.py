@@ -91,6 +91,7 @@ DUCKDB_TYPES = {
     "amount": "DECIMAL(28,8)",
     "rate": "DECIMAL(24,14)",
     "exact": "DECIMAL(38,14)",
+    "money": "DECIMAL(38,18)",
     "timestamp": "TIMESTAMP WITH TIME ZONE",
 }
 
