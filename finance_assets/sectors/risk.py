@@ -394,6 +394,7 @@ def window_measures(
         "sortino_ratio": _sortino(own),
         "omega_ratio": _omega(own),
         "max_drawdown": _max_drawdown(own),
+        "current_drawdown": _current_drawdown(own),
         "calmar_ratio": _calmar(own),
         "ulcer_index": _ulcer(own),
         "pain_index": _pain(own),
@@ -494,7 +495,7 @@ class _Windows:
         deepest = fall.argmin(axis=1)
         depth = np.minimum(np.take_along_axis(fall, deepest[:, None], axis=1)[:, 0], 0.0)
         lost = depth < 0
-        levels = np.concatenate((np.ones((self.count, 1)), self._cache["levels"]), axis=1)  # type: ignore[arg-type]
+        levels: FloatArray = np.concatenate((np.ones((self.count, 1)), self._cache["levels"]), axis=1)  # type: ignore[arg-type]
         place = np.arange(self.n + 1)
         trough = deepest + 1
         before = np.where(place <= trough[:, None], levels, -np.inf)
@@ -663,6 +664,10 @@ def _growth(own: _Windows) -> Measured:
 
 def _max_drawdown(own: _Windows) -> Measured:
     return measured(own.drawdown.depth, own.empty)
+
+
+def _current_drawdown(own: _Windows) -> Measured:
+    return _undefined(own) if own.n == 0 else measured(own.fall[:, -1])
 
 
 def _calmar(own: _Windows) -> Measured:

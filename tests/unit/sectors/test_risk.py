@@ -359,6 +359,8 @@ def test_windows_say_what_single_series_say_bit_by_bit() -> None:
     for place in (0, 17, rows.shape[0] - 1):
         r, m = own[place : place + 252], market[place : place + 252]
         fit = risk.alpha_beta(r, m, 0.02)
+        levels = np.cumprod(1 + r)
+        fall = levels / np.maximum(np.maximum.accumulate(levels), 1.0) - 1.0
         single: dict[str, float | None] = {
             "volatility": risk.volatility(r),
             "compound_annual_growth": risk.compound_annual_growth(r),
@@ -366,6 +368,7 @@ def test_windows_say_what_single_series_say_bit_by_bit() -> None:
             "sortino_ratio": risk.sortino_ratio(r, 0.02),
             "omega_ratio": risk.omega_ratio(r, 0.02),
             "max_drawdown": risk.max_drawdown(r).depth,
+            "current_drawdown": float(fall[-1]),
             "calmar_ratio": risk.calmar_ratio(r),
             "ulcer_index": risk.ulcer_index(r),
             "pain_index": risk.pain_index(r),
