@@ -798,7 +798,7 @@ SECTOR_PORTFOLIOS = Contract(
     source="int_sector_returns, by finance_assets.sectors.diversification.",
     columns=(*_PORTFOLIO_COLUMNS, _FINGERPRINT),
     key=("session_date", "method", "sector"),
-    inputs=("intermediate/int_sector_returns",),
+    inputs=("intermediate/int_sector_returns", "intermediate/int_index_returns"),
     rules=_explained(tuple(measure.name for measure in _PORTFOLIO)),
 )
 
