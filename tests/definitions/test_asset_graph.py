@@ -155,6 +155,7 @@ def test_sensors_and_schedules_are_on() -> None:
     repository = definitions().get_repository_def()
     assert {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs} == {
         "automation": "RUNNING",
+        "queued_transactions": "RUNNING",
         "run_failure_alerts": "RUNNING",
         "vendor_files": "RUNNING",
     }
