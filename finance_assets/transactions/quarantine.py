@@ -37,6 +37,7 @@ def quarantined(lake: Lake, reasons: Collection[str] = ()) -> Iterator[dict[str,
         ``message_id``, ``received_ts_utc`` (text), ``reason``, ``detail``, ``transaction_id`` and ``body`` or
         ``body_b64``: a line that ``transactions classify`` and ``transactions replay`` take.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     rejected = lake.read(REJECTED_TRANSACTIONS).table.to_pylist()
@@ -48,7 +49,7 @@ def quarantined(lake: Lake, reasons: Collection[str] = ()) -> Iterator[dict[str,
             RAW_TRANSACTIONS,
             keys={row["batch_sha256"] for row in conflicts},
             columns=["batch_sha256", "message_id", "body", "body_base64"],
-            where=pc.field("message_id").isin([row["message_id"] for row in conflicts]),
+            where=pc.field("message_id").isin(pa.array([row["message_id"] for row in conflicts], pa.string())),
         ).table.to_pylist()
     }
     for row in conflicts:
