@@ -50,8 +50,9 @@ def demo(
         typer.Option("--to", metavar="YYYY-MM-DD", help=f"{_TO} Default: the sample's last, 2013-03-01."),
     ] = None,
 ) -> None:
-    """Run every asset once on the sample: real prices of 2000 to 2013, files of fictitious vendors; offline, no key.
+    """Run every asset once on the sample; offline, no key.
 
+    The sample: real prices of 2000 to 2013, files of fictitious vendors, simulated payments in a queue on this machine.
     Ends with a table of what was made and where it lies. Exit status 0 means that every asset was made and every
     check passed. Running it again changes nothing.
     """
@@ -62,7 +63,7 @@ def demo(
             f"the demo runs on the sample, but FINANCE_ASSETS_MARKET_PROVIDERS is "
             f"{','.join(settings.market_providers)}; unset it, or use finance-assets materialize"
         )
-    from finance_assets.running import land_sample_files, live_sessions_in, run_assets
+    from finance_assets.running import land_sample_files, live_sessions_in, queued_sample, run_assets
 
     with told_in_one_line():
         live = live_sessions_in(settings)
@@ -72,7 +73,8 @@ def demo(
                 "FINANCE_ASSETS_HOME to another folder for the demo"
             )
         land_sample_files(settings)
-        outcome = run_assets(settings, first=days[0], last=days[1], console=console())
+        with queued_sample(settings, console()) as queued:
+            outcome = run_assets(queued, first=days[0], last=days[1], console=console())
     outcome.show(console(), next_steps=True)
     raise typer.Exit(0 if outcome.success else 1)
 

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -30,12 +30,21 @@ from finance_assets.contracts.advisory import PERFORMANCE_HISTORY, RAW_TABLES
 from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
 from finance_assets.contracts.market import QUOTES_RAW
 from finance_assets.contracts.model import Contract, Partitioning, Store
+from finance_assets.contracts.transactions import RAW_TRANSACTIONS, TRANSACTION_ARRIVALS
 from finance_assets.market.planning import SessionRange
 from finance_assets.partitions import SessionCalendar, partition_days
-from finance_assets.registry import build_definitions, build_resources, intake_of, lake_of, warehouse_of
-from finance_assets.settings import SAMPLE_END, Settings
+from finance_assets.registry import (
+    build_definitions,
+    build_resources,
+    intake_of,
+    lake_of,
+    transaction_intake_of,
+    warehouse_of,
+)
+from finance_assets.settings import SAMPLE_END, SAMPLE_NOW, Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.warehouse import WarehouseBusyError, WarehouseError
+from finance_assets.transactions.settlement import unsettled_batches
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +57,11 @@ ROW_COUNT = "dagster/row_count"
 RUN_ROW_COUNT = "run_row_count"
 #: Ranges and tables that a sentence lists.
 LISTED = 4
+#: The sample's simulated payments: thirty days of them, each a third of an hour after the one before.
+SAMPLE_TRANSACTIONS = 2160
+SAMPLE_TRANSACTION_STEP = timedelta(minutes=20)
+SAMPLE_TRANSACTION_SEED = 2013
+SAMPLE_BAD_RATE = 0.05
 
 
 class RunRefusedError(ValueError):
@@ -453,14 +467,63 @@ def land_sample_files(settings: Settings) -> None:
         drop_sample_files(Path(settings.landing) / "sample")
 
 
+@contextlib.contextmanager
+def queued_sample(settings: Settings, console: Console) -> Iterator[Settings]:
+    """Run a local queue while the block lasts, with simulated transactions in it; give settings that name the queue.
+
+    A queue that is set is left alone: nobody wants made-up payments in it. So is a lake that holds transactions: a
+    second demo changes nothing. Where no local queue can be started, that is said, and all else goes on.
+    """
+    from rich.markup import escape
+
+    from finance_assets.cli_transactions_queue import LOCAL_FOLDER
+    from finance_assets.transactions import local_queue
+    from finance_assets.transactions.aws import AwsError
+
+    with contextlib.ExitStack() as stack:
+        if settings.transactions_queue_url is None:
+            try:
+                local = stack.enter_context(local_queue.running(settings.home_dir / LOCAL_FOLDER))
+                settings = settings.model_copy(
+                    update={
+                        "transactions_queue_url": local.queue_url,
+                        "transactions_dlq_url": local.dead_letters_url,
+                        "transactions_table": local.table,
+                    }
+                )
+                _send_sample_transactions(settings)
+            except (local_queue.LocalQueueError, AwsError) as error:
+                console.print(f"[yellow]note:[/yellow] no transactions: {escape(str(error))}", soft_wrap=True)
+        yield settings
+
+
+def _send_sample_transactions(settings: Settings) -> None:
+    """Put the sample's payments of thirty days into the queue, unless there are or were any."""
+    from itertools import islice
+
+    from finance_assets.transactions.producing import messages
+
+    intake = transaction_intake_of(settings)
+    if intake.queue is None or intake.lake.partitions(RAW_TRANSACTIONS) or intake.depth().total:
+        return
+    first = SAMPLE_NOW - SAMPLE_TRANSACTION_STEP * SAMPLE_TRANSACTIONS
+    made = messages(SAMPLE_TRANSACTION_SEED, first, bad_rate=SAMPLE_BAD_RATE, step=SAMPLE_TRANSACTION_STEP)
+    intake.queue.send(each.body for each in islice(made, SAMPLE_TRANSACTIONS))
+
+
 def _waiting(settings: Settings) -> set[dg.AssetKey]:
-    """Return the assets for which files of vendors wait."""
+    """Return the assets for which files of vendors, or messages of a queue, wait."""
     intake = intake_of(settings)
     waiting: list[Contract] = []
     if intake.pending():
         waiting += RAW_TABLES
     if intake.unknown_to_history():
         waiting.append(PERFORMANCE_HISTORY)
+    transactions = transaction_intake_of(settings)
+    if transactions.queue is not None and transactions.depth().visible:
+        waiting.append(RAW_TRANSACTIONS)
+    if unsettled_batches(transactions.lake):
+        waiting.append(TRANSACTION_ARRIVALS)
     return {dg.AssetKey(contract.asset_key) for contract in waiting}
 
 

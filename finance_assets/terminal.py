@@ -87,10 +87,11 @@ def told_in_one_line() -> Iterator[None]:
     from finance_assets.running import RunRefusedError
     from finance_assets.storage.lake import LakeError
     from finance_assets.storage.warehouse import WarehouseError
+    from finance_assets.transactions.aws import AwsError
 
     try:
         yield
-    except (RunRefusedError, LakeError, WarehouseError) as error:
+    except (RunRefusedError, LakeError, WarehouseError, AwsError) as error:
         raise fail(str(error)) from None
     except OSError as error:
         raise fail(f"{type(error).__name__}: {error}") from None

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             return None
         return RunOutcome(settings, success=seen["success"], rows={"core/quotes": 12}, runs=["1"])
 
+    monkeypatch.setattr(running, "queued_sample", lambda settings, _: nullcontext(settings))
     monkeypatch.setattr(running, "run_assets", run)
     monkeypatch.setattr(running, "run_missing", run)
     return seen
