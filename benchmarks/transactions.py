@@ -161,7 +161,8 @@ def consumer(made: LocalQueue, folder: Path, rate: float, seconds: float, with_t
     steady = sorted(
         value for noted, value in zip(monitor.noted, monitor.values, strict=True) if noted > first + WARM_UP_SECONDS
     )
-    shown = ", ".join(
+    parts = [f"p{share * 100:g} {1000 * (percentile(steady, share) or 0):.0f} ms" for share in (0.5, 0.95, 0.99)]
+    shown = ", ".join(parts)
         f"p{share * 100:g} {1000 * (percentile(steady, share) or 0):.0f} ms" for share in (0.5, 0.95, 0.99)
     )
     print(f"consumer{'' if with_table else ' without table'}, {rate:,.0f}/s asked, {offered:,.0f}/s offered:", end=" ")
