@@ -163,13 +163,10 @@ def consumer(made: LocalQueue, folder: Path, rate: float, seconds: float, with_t
     )
     parts = [f"p{share * 100:g} {1000 * (percentile(steady, share) or 0):.0f} ms" for share in (0.5, 0.95, 0.99)]
     shown = ", ".join(parts)
-        f"p{share * 100:g} {1000 * (percentile(steady, share) or 0):.0f} ms" for share in (0.5, 0.95, 0.99)
-    )
     print(f"consumer{'' if with_table else ' without table'}, {rate:,.0f}/s asked, {offered:,.0f}/s offered:", end=" ")
     print(f"{len(monitor.values) / (last - first):,.0f} messages/s")
-    print(
-        f"  receipt to durable: {shown}, most {1000 * steady[-1]:.0f} ms; {monitor.total('batches_total'):,} micro-batches"
-    )
+    batches = monitor.total("batches_total")
+    print(f"  receipt to durable: {shown}, most {1000 * steady[-1]:.0f} ms; {batches:,} micro-batches")
     print(f"  busy: consumer {own / spent:.0%} of a core, endpoint {server / spent:.0%}; load {os.getloadavg()[0]:.1f}")
     deleted = monitor.total("deleted_total")
     if deleted != count:

@@ -639,19 +639,18 @@ class DagsterReporter:
         try:
             import dagster as dg
 
-            instance = dg.DagsterInstance.get()
-            instance.report_runless_asset_event(
-                dg.AssetMaterialization(
-                    asset_key=dg.AssetKey(["raw", "transactions"]),
-                    description="Micro-batches of the consumer.",
-                    metadata={
-                        "micro_batches": batches - self._told,
-                        "micro_batches_since_start": batches,
-                        "accepted_since_start": self._monitor.total("stored_total", label("outcome", "accepted")),
-                        "rejected_since_start": self._monitor.total("stored_total", label("outcome", "rejected")),
-                    },
-                )
+            event = dg.AssetMaterialization(
+                asset_key=dg.AssetKey(["raw", "transactions"]),
+                description="Micro-batches of the consumer.",
+                metadata={
+                    "micro_batches": batches - self._told,
+                    "micro_batches_since_start": batches,
+                    "accepted_since_start": self._monitor.total("stored_total", label("outcome", "accepted")),
+                    "rejected_since_start": self._monitor.total("stored_total", label("outcome", "rejected")),
+                },
             )
+            with dg.DagsterInstance.get() as instance:
+                instance.report_runless_asset_event(event)
         except Exception as error:
             if not self._complained:
                 log.warning("Dagster is not told of micro-batches (%s); nothing depends on it", error)
