@@ -1,6 +1,6 @@
 """The commands of the transactions branch: ``transactions …``.
 
-What belongs here: ``classify`` and ``quarantine``, which need no queue. The commands on queues are in
+What belongs here: ``classify``, ``quarantine`` and ``replay``. The other commands on queues are in
 ``cli_transactions_queue``. The work is done by the transactions room, whose modules are imported inside the commands.
 """
 
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from finance_assets import cli_transactions_queue
-from finance_assets.terminal import console, fail
+from finance_assets.terminal import console, fail, read_settings, told_in_one_line
 
 app = typer.Typer(
     help="Card-like transactions: classify messages, consume and produce them, bring dead letters back.",
@@ -81,3 +82,86 @@ def classify(
         part.unlink(missing_ok=True)
     told = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
     console(stderr=str(target) == "-").print(f"{sum(counts.values()):,} messages: {told}", soft_wrap=True)
+
+
+@app.command()
+def quarantine(
+    reason: Annotated[
+        list[str] | None, typer.Option("--reason", metavar="CODE", help="Only this reason; may be repeated.")
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", metavar="OUT.jsonl", help="Write the messages, to be repaired and replayed."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most messages to show.")] = 20,
+) -> None:
+    """Show the messages that were rejected or contradict what stands, with the reason.
+
+    Exit status 1 means that there are some.
+    """
+    settings = read_settings()
+    from collections import Counter
+
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from finance_assets.registry import lake_of
+    from finance_assets.transactions.quarantine import quarantined, write_lines
+
+    with told_in_one_line():
+        entries = list(quarantined(lake_of(settings), reason or ()))
+        if export is not None:
+            with export.open("wb") as target:
+                write_lines(entries, target)
+    if not entries:
+        console().print("Nothing is in quarantine.")
+        return
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("message", "received (UTC)", "transaction", "reason", "detail"):
+        table.add_column(name, overflow="fold", no_wrap=name not in ("transaction", "detail"))
+    for entry in entries[-limit:]:
+        # Inert: what would move a terminal's cursor is shown as what it is.
+        shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in entry["transaction_id"] or "")
+        table.add_row(
+            escape(entry["message_id"]),
+            entry["received_ts_utc"][:19].replace("T", " "),
+            escape(shown[:40]),
+            entry["reason"],
+            entry["detail"],
+        )
+    console().print(table)
+    counts = ", ".join(f"{count:,} {code}" for code, count in Counter(e["reason"] for e in entries).most_common())
+    console().print(f"{min(limit, len(entries))} of {len(entries):,} shown: {counts}.", soft_wrap=True)
+    console().print(
+        "--export OUT.jsonl writes them. Repair the bodies, look with transactions classify, then transactions replay.",
+        soft_wrap=True,
+    )
+    raise typer.Exit(1)
+
+
+@app.command()
+def replay(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN.jsonl", help="Messages with body or body_b64, as quarantine exports them.")
+    ],
+) -> None:
+    """Send the messages of a file to the queue, such as those of the quarantine after a repair or a mended rule.
+
+    A message that stands already is a duplicate, without effect. The quarantine keeps what was received.
+    """
+    settings = read_settings()
+    from finance_assets.transactions.classifying import LineError
+    from finance_assets.transactions.quarantine import bodies_of
+
+    with told_in_one_line():
+        try:
+            with source.open("rb") as lines:
+                bodies = bodies_of(lines)
+        except LineError as error:
+            raise fail(f"{source}: {error}; nothing was sent") from None
+        empty = sum(not body for body in bodies)
+        if empty:
+            raise fail(f"{source}: {empty} messages have an empty body, which no queue carries; nothing was sent")
+        queue = cli_transactions_queue.main_queue(settings)
+        sent = len(queue.send(bodies))
+    console().print(escape(f"sent {sent:,} messages to {queue.name}"), soft_wrap=True)

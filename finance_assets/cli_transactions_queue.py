@@ -61,7 +61,8 @@ def _url(settings: "Settings") -> str:
     return found.queue_url
 
 
-def _main(settings: "Settings", connections: int = 10) -> "Queue":
+def main_queue(settings: "Settings", connections: int = 10) -> "Queue":
+    """Return the queue of transactions; end the command where there is none."""
     from finance_assets.transactions.queue import Queue
 
     return Queue(_url(settings), settings.aws_region, settings.arrival_clock, connections)
@@ -69,7 +70,7 @@ def _main(settings: "Settings", connections: int = 10) -> "Queue":
 
 def _dead(settings: "Settings") -> "Queue":
     """Return the queue of dead letters: the setting's, else that of the queue's own redrive policy."""
-    main = _main(settings)
+    main = main_queue(settings)
     if settings.transactions_queue_url and settings.transactions_dlq_url:
         return replace(main, url=settings.transactions_dlq_url)
     return main.dead_letters()
@@ -139,7 +140,7 @@ def produce(
     kinds: Counter[str] = Counter()
     step = timedelta(microseconds=1) if speed is None or settings.now is not None else timedelta(seconds=1 / speed)
     with _told(), _ended_by_signals(stopped.set):
-        to = _main(settings)
+        to = main_queue(settings)
         console(stderr=True).print(escape(f"sending to {to.url}, seed {chosen}"), soft_wrap=True)
         done = send(
             messages(chosen, settings.arrival_clock(), bad_rate=bad_rate, step=step),
@@ -201,7 +202,7 @@ def consume(
         held_messages=held,
     )
     with _told(), ExitStack() as stack:
-        source = _main(settings, connections=receivers + options.deleters + 2)
+        source = main_queue(settings, connections=receivers + options.deleters + 2)
         consumer = Consumer(
             source,
             lake_store(lake_of(settings)),
@@ -330,6 +331,6 @@ def dlq_replay(
     from finance_assets.transactions.queue import redrive
 
     with _told():
-        main = _main(settings)
+        main = main_queue(settings)
         moved = redrive(_dead(settings), main, limit)
     console().print(f"brought {moved:,} messages back to {escape(main.name)}", soft_wrap=True)

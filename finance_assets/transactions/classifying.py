@@ -53,7 +53,7 @@ def classify_lines(lines: Iterable[bytes], now: datetime) -> Iterator[dict[str, 
     """
     known: dict[str, str] = {}
     numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    while piece := [_message(number, line) for number, line in islice(numbered, _LINES_AT_ONCE)]:
+    while piece := [message_of_line(number, line) for number, line in islice(numbered, _LINES_AT_ONCE)]:
         table = classify_batch(piece, now)
         resolved = resolve(table, known)
         for row, settled in zip(table.to_pylist(), resolved.to_pylist(), strict=True):
@@ -82,7 +82,8 @@ def classify_file(source: IO[bytes], target: IO[bytes], now: datetime) -> dict[s
     return counts
 
 
-def _message(number: int, line: bytes) -> tuple[str, bytes]:
+def message_of_line(number: int, line: bytes) -> tuple[str, bytes]:
+    """Return the message id and the body of a line; LineError where it is no message."""
     try:
         given = json.loads(line)
     except ValueError:

@@ -54,6 +54,8 @@ LONGEST_PAUSE_SECONDS = 20.0
 #: A wait is told at once, and then at most so often.
 TELL_SECONDS = 10.0
 DELETE_ATTEMPTS = 3
+#: How often a consumer looks whether it is to end.
+LOOK_SECONDS = 0.1
 #: Where every message of so many breaks processing, it is not the messages.
 ALL_BREAK = 10
 #: A micro-batch and everything that is held have at most so many bytes.
@@ -202,6 +204,7 @@ class Consumer:
     idle_stop: float | None = None
 
     def __post_init__(self) -> None:
+        self._is_asked_to_end = False
         self._ending = threading.Event()
         self._aborting = threading.Event()
         self._failure: Exception | None = None
@@ -217,8 +220,11 @@ class Consumer:
     # -- from outside ------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Receive no more, finish what is held, and end. Safe in a signal handler, and more than once."""
-        self._ending.set()
+        """Receive no more, finish what is held, and end. Safe in a signal handler, and more than once.
+
+        A plain flag, at which :meth:`run` looks: an event has a lock, which the interrupted code may hold.
+        """
+        self._is_asked_to_end = True
 
     def run(self) -> None:
         """Consume until :meth:`stop`, or until something happens that no waiting mends.
@@ -246,9 +252,13 @@ class Consumer:
         for thread in (*receivers, writer, putter, *deleters, keeper, teller):
             thread.start()
         try:
-            while not self._ending.wait(0.2):
+            while not (self._is_asked_to_end or self._ending.is_set()):
+                time.sleep(LOOK_SECONDS)
                 if self.idle_stop is not None and time.monotonic() - self._last_message > self.idle_stop:
                     self.stop()
+            self._ending.set()
+            with self._room:
+                self._room.notify_all()
             grace.start()
             for thread in receivers:
                 thread.join()
@@ -639,19 +649,18 @@ class DagsterReporter:
         try:
             import dagster as dg
 
-            instance = dg.DagsterInstance.get()
-            instance.report_runless_asset_event(
-                dg.AssetMaterialization(
-                    asset_key=dg.AssetKey(["raw", "transactions"]),
-                    description="Micro-batches of the consumer.",
-                    metadata={
-                        "micro_batches": batches - self._told,
-                        "micro_batches_since_start": batches,
-                        "accepted_since_start": self._monitor.total("stored_total", label("outcome", "accepted")),
-                        "rejected_since_start": self._monitor.total("stored_total", label("outcome", "rejected")),
-                    },
-                )
+            event = dg.AssetMaterialization(
+                asset_key=dg.AssetKey(["raw", "transactions"]),
+                description="Micro-batches of the consumer.",
+                metadata={
+                    "micro_batches": batches - self._told,
+                    "micro_batches_since_start": batches,
+                    "accepted_since_start": self._monitor.total("stored_total", label("outcome", "accepted")),
+                    "rejected_since_start": self._monitor.total("stored_total", label("outcome", "rejected")),
+                },
             )
+            with dg.DagsterInstance.get() as instance:
+                instance.report_runless_asset_event(event)
         except Exception as error:
             if not self._complained:
                 log.warning("Dagster is not told of micro-batches (%s); nothing depends on it", error)

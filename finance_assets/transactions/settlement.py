@@ -177,12 +177,11 @@ def _first_deliveries(lake: Lake, rows: pa.Table, sequence: int, done: Settled) 
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    last = sequence_key(sequence - 1)
     messages = rows.column("message_id")
-    counted: list[pa.ChunkedArray] = []
-    for contract in TABLES.values():
-        found = lake.read(contract, last=last, columns=["message_id"], where=pc.field("message_id").isin(messages))
-        counted.append(found.table.column("message_id"))
+    counted = [
+        _held_before(lake, contract, sequence, "message_id", messages, ["message_id"]).column(0)
+        for contract in TABLES.values()
+    ]
     seen = pc.is_in(messages, pa.chunked_array([chunk for column in counted for chunk in column.chunks], pa.string()))
     codes = messages.combine_chunks().dictionary_encode().indices.to_numpy()
     is_first = np.zeros(rows.num_rows, bool)
@@ -190,10 +189,17 @@ def _first_deliveries(lake: Lake, rows: pa.Table, sequence: int, done: Settled) 
     kept = rows.filter(pc.and_(pa.array(is_first), pc.invert(seen)))
     done.redelivered += rows.num_rows - kept.num_rows
     ids = kept.column("transaction_id").drop_null()
-    standing = lake.read(
-        CORE_TRANSACTIONS,
-        last=last,
-        columns=["transaction_id", "fingerprint"],
-        where=pc.field("transaction_id").isin(ids),
-    ).table
+    standing = _held_before(lake, CORE_TRANSACTIONS, sequence, "transaction_id", ids, ["transaction_id", "fingerprint"])
     return kept, dict(zip(*(standing.column(name).to_pylist() for name in standing.column_names), strict=True))
+
+
+def _held_before(
+    lake: Lake, contract: Contract, sequence: int, column: str, values: pa.ChunkedArray, columns: list[str]
+) -> pa.Table:
+    """Return what earlier settlements hold of some values of a column; read piece by piece, these columns alone."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wanted = pa.array(values.unique().to_pylist(), pa.string())
+    where = (pc.field("sequence") < sequence) & pc.field(column).isin(wanted)
+    return lake.scan(contract).dataset.to_table(columns=columns, filter=where)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import random
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
@@ -16,7 +18,9 @@ from typing import Any
 import dagster as dg
 import pytest
 from fixtures.transactions import NOW, Delivery, transaction
+from rich.console import Console
 
+from finance_assets import running
 from finance_assets.contracts.model import Contract
 from finance_assets.contracts.transactions import (
     CONTRACTS,
@@ -30,8 +34,9 @@ from finance_assets.contracts.transactions import (
     TRANSACTION_CONFLICTS,
 )
 from finance_assets.registry import build_definitions, lake_of, warehouse_of
-from finance_assets.settings import Settings
+from finance_assets.settings import SAMPLE_NOW, Settings
 from finance_assets.storage.lake import Lake
+from finance_assets.transactions import local_queue
 from finance_assets.transactions.batches import write_batch
 from finance_assets.transactions.local_queue import LocalQueue
 from finance_assets.transactions.producing import messages
@@ -159,6 +164,52 @@ def test_without_a_queue_the_sensor_skips_and_the_run_says_what_to_set(branch: B
     assert "FINANCE_ASSETS_TRANSACTIONS_QUEUE_URL" in str(raw["queue"].value)
     # What another way in has written is settled all the same.
     assert [row["transaction_id"] for row in branch.rows(CORE_TRANSACTIONS)] == ["1"]
+
+
+@pytest.mark.cloud
+@pytest.mark.xdist_group("cloud")
+def test_the_demo_queues_its_payments_once(branch: Branch, sqs: LocalQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_queue, "running", lambda _: nullcontext(sqs))
+    monkeypatch.setattr(running, "SAMPLE_TRANSACTIONS", 40)
+    shown = Console(file=io.StringIO())
+    queue = Queue(sqs.queue_url, "us-east-1")
+    for _ in range(2):
+        with running.queued_sample(branch.settings, shown) as queued:
+            assert queued.transactions_queue_url == sqs.queue_url
+            assert queue.depth().visible == 40
+    demo = replace(branch, settings=queued)
+    assert dg.AssetKey(["raw", "transactions"]) in running._waiting(queued)
+    demo.run()
+    assert len(demo.rows(RAW_TRANSACTIONS)) == 40
+    assert all(row["timestamp_utc"] < SAMPLE_NOW for row in demo.rows(CORE_TRANSACTIONS))
+    assert running._waiting(queued).isdisjoint(dg.AssetKey(contract.asset_key) for contract in CONTRACTS)
+    with running.queued_sample(branch.settings, shown):
+        assert queue.depth().total == 0, "a second demo changes nothing"
+
+
+def test_the_demo_goes_on_without_a_queue_and_leaves_a_set_one_alone(
+    branch: Branch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Path) -> Any:
+        raise local_queue.LocalQueueError("there is no [uv] here")
+
+    monkeypatch.setattr(local_queue, "running", refused)
+    shown = Console(file=io.StringIO(), width=200)
+    with running.queued_sample(branch.settings, shown) as queued:
+        assert queued.transactions_queue_url is None
+    assert "no transactions: there is no [uv] here" in shown.file.getvalue()  # type: ignore[attr-defined]
+    own = branch.settings.model_copy(update={"transactions_queue_url": "http://127.0.0.1:9/own"})
+    with running.queued_sample(own, shown) as queued:
+        assert queued is own
+
+
+def test_what_is_not_settled_yet_waits(branch: Branch) -> None:
+    arrivals = dg.AssetKey(["core", "transaction_arrivals"])
+    assert arrivals not in running._waiting(branch.settings)
+    write_batch(branch.lake, [Delivery("m1", transaction("1"))], NOW)
+    assert arrivals in running._waiting(branch.settings)
+    branch.run()
+    assert arrivals not in running._waiting(branch.settings)
 
 
 class Waiting:

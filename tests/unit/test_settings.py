@@ -78,6 +78,13 @@ def test_the_cloud_is_described_by_its_variables(from_env: Environment) -> None:
     assert settings.aws_region == "eu-central-1"
 
 
+def test_what_arrives_now_is_not_of_the_sample_s_time(from_env: Environment) -> None:
+    sample = from_env()
+    assert sample.clock() == SAMPLE_NOW
+    assert abs(sample.arrival_clock() - datetime.now(UTC)) < timedelta(seconds=5)
+    assert from_env(NOW="2025-02-01T00:00:00Z").arrival_clock() == datetime(2025, 2, 1, tzinfo=UTC)
+
+
 def test_a_variable_that_is_there_and_empty_counts_as_not_there(from_env: Environment) -> None:
     optional = {
         "LEDGER_URL",
@@ -88,6 +95,8 @@ def test_a_variable_that_is_there_and_empty_counts_as_not_there(from_env: Enviro
         "SYMBOLS",
         "ALPHA_VANTAGE_API_KEY",
         "YAHOO_URL",
+        "TRANSACTIONS_QUEUE_URL",
+        "TRANSACTIONS_DLQ_URL",
         "S3_ENDPOINT_URL",
         "SECRETS_MANAGER_ID",
         "ALERT_WEBHOOK_URL",
@@ -108,6 +117,10 @@ def test_a_variable_that_is_there_and_empty_counts_as_not_there(from_env: Enviro
         ({"LAKE_URI": "s3:///"}, "FINANCE_ASSETS_LAKE_URI: s3:// without a bucket"),
         ({"LAKE_URI": "gs://bucket"}, "FINANCE_ASSETS_LAKE_URI: is neither a folder nor s3://bucket/prefix"),
         ({"HOME": " "}, "FINANCE_ASSETS_HOME: name a folder"),
+        ({"TRANSACTIONS_QUEUE_URL": "transactions"}, "FINANCE_ASSETS_TRANSACTIONS_QUEUE_URL: is no address of an SQS"),
+        ({"TRANSACTIONS_DLQ_URL": "arn:aws:sqs:x"}, "FINANCE_ASSETS_TRANSACTIONS_DLQ_URL: is no address of an SQS"),
+        ({"TRANSACTIONS_TABLE": "no table!"}, "FINANCE_ASSETS_TRANSACTIONS_TABLE: "),
+        ({"TRANSACTIONS_MICRO_BATCH_MESSAGES": "0"}, "FINANCE_ASSETS_TRANSACTIONS_MICRO_BATCH_MESSAGES: "),
         ({"WAREHOUSE_BACKEND": "oracle"}, "FINANCE_ASSETS_WAREHOUSE_BACKEND: Input should be 'duckdb'"),
         ({"CALENDAR": "XLON"}, "FINANCE_ASSETS_CALENDAR: Input should be 'XNYS'"),
         ({"MARKET_PROVIDERS": ""}, "FINANCE_ASSETS_MARKET_PROVIDERS is empty"),

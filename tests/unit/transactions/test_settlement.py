@@ -198,6 +198,14 @@ def test_a_message_that_is_delivered_again_counts_once(lake: Lake) -> None:
     assert (ids(lake, CORE_TRANSACTIONS), ids(lake, REJECTED_TRANSACTIONS)) == ({"m1", "m2"}, {"m3"})
 
 
+def test_a_settlement_of_rejected_messages_alone(lake: Lake) -> None:
+    write_batch(lake, [delivery("m1", transaction("1"))], NOW)
+    settle(lake)
+    write_batch(lake, [delivery("m2", b"{"), delivery("m3", transaction("1", "0"))], NOW)
+    assert settle(lake).messages == {"accepted": 0, "duplicate": 0, "conflict": 0, "rejected": 2}
+    assert lake.read(CORE_TRANSACTIONS, keys=[settlement.sequence_key(2)]).table.num_rows == 0
+
+
 def test_settling_without_anything_new_changes_nothing(lake: Lake) -> None:
     assert settle(lake).sequences == []
     assert files(lake) == {}
