@@ -334,6 +334,62 @@ def test_portfolios_of_the_sectors_that_are_there() -> None:
         assert rows["portfolio_volatility"].iloc[0] == pytest.approx(portfolio)
 
 
+def test_exposures_see_no_number_before_its_release() -> None:
+    panel = whole().panel
+    days = pd.DatetimeIndex(panel.sessions)
+    rng = np.random.default_rng(6)
+    about = pd.date_range("2004-11-01", "2008-06-01", freq="MS")
+    # Published on the tenth of the month after; one number is revised a year later.
+    released = about + pd.DateOffset(months=1, days=9)
+    values = 100 * np.cumprod(1 + rng.normal(0.002, 0.01, about.size))
+    cpi = pd.DataFrame({"series_id": "CPI", "reference_date": about, "release_date": released, "value": values})
+    revised = cpi.iloc[[20]].assign(release_date=released[20] + pd.DateOffset(years=1), value=1.0)
+    oil = pd.DataFrame({"series_id": "OIL", "reference_date": days, "release_date": days})
+    oil["value"] = 50 * np.cumprod(1 + rng.normal(0, 0.02, len(days)))
+    unused = oil.assign(series_id="UNUSED")
+    table = pa.Table.from_pandas(pd.concat([cpi, revised, oil, unused], ignore_index=True), preserve_index=False)
+    transforms = {"CPI": "surprise", "OIL": "relative_change"}
+    found = analytics.exposure_table(panel, table, transforms).to_pandas()
+    assert list(found["factor"].unique()) == ["alpha", "market", "CPI", "OIL"]
+    energy = found[found["sector"] == "Energy"]
+    assert set(energy["coefficient_status"]) == {"no_data", "insufficient_history", "ok"}
+    last = energy[energy["session_date"] == energy["session_date"].max()].set_index("factor")
+
+    # The same, month by month, with statsmodels.
+    import statsmodels.api as sm
+
+    months = days.to_series().groupby(days.to_period("M")).max()
+    level = (1 + series_of("Energy").fillna(0)).cumprod().reindex(days.date)
+    level.index = days
+    own = level[months].pct_change().to_numpy()
+    market = market_series().reindex(days.date)
+    broken = days[MARKET_GAPS[0]].to_period("M")
+    market_level = (1 + market.fillna(0)).cumprod()
+    market_level.index = days
+    benchmark = market_level[months].pct_change().to_numpy().copy()
+    benchmark[months.index.get_loc(broken)] = math.nan
+    known = [cpi[cpi["release_date"] <= day]["value"].iloc[-1] for day in months]
+    change = pd.Series(known).pct_change()
+    factors = np.column_stack([benchmark, change.diff(), oil.set_index("reference_date")["value"][months].pct_change()])
+    complete = ~np.isnan(own) & ~np.isnan(factors).any(axis=1)
+    lags = math.floor(4 * (complete.sum() / 100) ** (2 / 9))
+    wanted = sm.OLS(own[complete], sm.add_constant(factors[complete])).fit(
+        cov_type="HAC", cov_kwds={"maxlags": lags, "use_correction": False}
+    )
+    assert last.loc["market", "month_count"] == complete.sum()
+    np.testing.assert_allclose(last["coefficient"], wanted.params, rtol=1e-7)
+    np.testing.assert_allclose(last["t_statistic"], wanted.tvalues, rtol=1e-7)
+
+    # A number published after a month's end, however large, moves no row up to it.
+    future = table.to_pandas()
+    day = date(2008, 3, 31)
+    late = future["release_date"] > pd.Timestamp(day)
+    future.loc[late, "value"] *= 7.0
+    moved = analytics.exposure_table(panel, pa.Table.from_pandas(future, preserve_index=False), transforms).to_pandas()
+    pd.testing.assert_frame_equal(found[found["session_date"] <= day], moved[moved["session_date"] <= day])
+    assert not found.equals(moved)
+
+
 def test_signals_do_not_cross_a_break() -> None:
     rows = frame_of("sector_signals", sector="Financials", signal="trend")
     gap = GAPS["Financials"][-1]
