@@ -626,8 +626,11 @@ RULE_BREAKERS: dict[str, dict[str, str]] = {
         for period in sectors.REFERENCE_PERIODS
     },
     **{f"return_{period}_explained": {f"return_{period}": "null"} for period in sectors.PERIODS},
-    **{f"relative_return_{period}_has_both": {f"relative_return_{period}": "null"} for period in sectors.PERIODS},
-    **{f"rank_{period}_has_a_return": {f"rank_{period}": "null"} for period in sectors.PERIODS},
+    **{
+        f"{name}_{period}_{rule}": {f"{name}_{period}": f"case when {name}_{period} is null then 1 end"}
+        for name, rule in (("relative_return", "has_both"), ("rank", "has_a_return"))
+        for period in sectors.PERIODS
+    },
     "benchmark_is_broad": {"is_benchmark": "true", "sector": "'Energy'"},
     "drawdown_order": {"drawdown_trough_date": "drawdown_peak_date"},
     "recovery_order": {"drawdown_recovery_date": "drawdown_trough_date"},
