@@ -157,7 +157,6 @@ def test_sensors_and_schedules_are_on() -> None:
         "automation": "RUNNING",
         "queued_transactions": "RUNNING",
         "run_failure_alerts": "RUNNING",
-        "queued_transactions": "RUNNING",
         "vendor_files": "RUNNING",
     }
     assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == {
