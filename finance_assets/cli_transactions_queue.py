@@ -165,7 +165,7 @@ def consume(
         typer.Option(
             "--batch-seconds", min=0.0, max=60.0, help="A micro-batch is written when its first message is so old."
         ),
-    ] = 0.04,
+    ] = 0.03,
     held: Annotated[int, typer.Option("--held", min=10, help="Most messages received and not yet deleted.")] = 1000,
     metrics_port: Annotated[
         int | None, typer.Option("--metrics-port", min=0, max=65535, help="Serve /metrics for Prometheus here.")

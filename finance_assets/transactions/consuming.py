@@ -151,7 +151,7 @@ class Options:
     deleters: int = 2
     wait_seconds: int = 5
     batch_messages: int = 500
-    batch_seconds: float = 0.04
+    batch_seconds: float = 0.03
     held_messages: int = 1_000
     line_seconds: float = 10.0
     end_seconds: float = 15.0
