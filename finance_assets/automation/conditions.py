@@ -22,6 +22,18 @@ WHEN_HISTORY_IS_NEW = (
 ).with_label("when history is new")
 
 
+def when_history_is_new_at(cron: str, daily: str, timezone: str = "UTC") -> dg.AutomationCondition[Any]:
+    """Return ``WHEN_HISTORY_IS_NEW`` that waits for a tick of ``cron``, for inputs that change every few seconds.
+
+    At each tick of ``daily`` it does not ask what is new: an input that changes at the very look that sees the table
+    made counts as handled, and if it was the last one for a while, nothing else would bring it in.
+    """
+    handled = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
+    tick = dg.AutomationCondition.cron_tick_passed(cron, timezone).since(handled)
+    every_day = dg.AutomationCondition.cron_tick_passed(daily, timezone) & _CHECKS_PASSED
+    return ((WHEN_HISTORY_IS_NEW & tick) | every_day).with_label(f"when history is new, at {cron}")
+
+
 def when_missing_or_on(cron: str, timezone: str) -> dg.AutomationCondition[Any]:
     """Return a condition for a table without inputs: once when it is missing, and at each tick of ``cron``.
 

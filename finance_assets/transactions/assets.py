@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
+from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW, when_history_is_new_at
 from finance_assets.contracts import transactions
 from finance_assets.contracts.dagster_metadata import asset_attributes
 from finance_assets.contracts.model import Contract
@@ -118,5 +118,6 @@ def settled_transactions(
 transaction_models = build_dbt_assets(
     "transaction_models",
     [contract for contract in transactions.CONTRACTS if contract.is_built_by_dbt],
-    automation_condition=WHEN_HISTORY_IS_NEW,
+    # A consumer reports every few seconds, and dbt takes longer than that.
+    automation_condition=when_history_is_new_at("*/10 * * * *", daily="5 0 * * *"),
 )

@@ -13,7 +13,12 @@ import pytest
 from fixtures.quotes import JANUARY, FakeProvider, fake_settings, raw_row, raw_table, sessions_table
 
 from finance_assets.automation import run_failures
-from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW, WHEN_INPUTS_ARE_GOOD, when_missing_or_on
+from finance_assets.automation.conditions import (
+    WHEN_HISTORY_IS_NEW,
+    WHEN_INPUTS_ARE_GOOD,
+    when_history_is_new_at,
+    when_missing_or_on,
+)
 from finance_assets.automation.run_failures import failure_alert, failure_message, run_failure_alerts
 from finance_assets.automation.schedules import market_sessions_daily, market_sessions_job, ranges_to_run
 from finance_assets.contracts import market
@@ -413,6 +418,49 @@ def test_a_table_that_is_there_waits_for_the_tick(instance: dg.DagsterInstance) 
         evaluation_time=datetime(2012, 1, 8, 12, tzinfo=UTC),
     )
     assert result.total_requested == 0
+
+
+def test_inputs_that_change_all_the_time_are_followed_at_each_tick_only(instance: dg.DagsterInstance) -> None:
+    @dg.asset
+    def messages() -> None: ...
+
+    @dg.asset(deps=[messages], automation_condition=when_history_is_new_at("*/10 * * * *", daily="5 13 * * *"))
+    def table() -> None: ...
+
+    @dg.asset(deps=[table], automation_condition=when_history_is_new_at("*/10 * * * *", daily="5 13 * * *"))
+    def mart() -> None: ...
+
+    definitions, cursor = dg.Definitions(assets=[messages, table, mart]), None
+
+    def look(minute: int, hour: int = 12) -> int:
+        nonlocal cursor
+        result = dg.evaluate_automation_conditions(
+            defs=definitions,
+            instance=instance,
+            asset_selection=dg.AssetSelection.all(),
+            cursor=cursor,
+            evaluation_time=datetime(2012, 1, 6, hour, minute, tzinfo=UTC),
+        )
+        cursor = result.cursor
+        return result.total_requested
+
+    assert look(1) == 0
+    requests = []
+    for minute in range(2, 32):
+        instance.report_runless_asset_event(dg.AssetMaterialization("messages"))
+        requests.append(look(minute))
+        if requests[-1]:
+            instance.report_runless_asset_event(dg.AssetMaterialization("table"))
+            instance.report_runless_asset_event(dg.AssetMaterialization("mart"))
+    # At ten past, twenty past and half past, the table and what is made of it in one run.
+    assert {minute: count for minute, count in zip(range(2, 32), requests, strict=True) if count} == {
+        10: 2,
+        20: 2,
+        30: 2,
+    }
+    # A tick without anything new is no reason, but once a day all is made again.
+    assert [look(minute) for minute in (35, 41, 51, 59)] == [0, 0, 0, 0]
+    assert [look(minute, hour=13) for minute in (4, 6, 11)] == [0, 2, 0]
 
 
 # -- the platform's own assets -----------------------------------------------------------------------------------------
