@@ -60,6 +60,8 @@ class Settings(BaseSettings):
         Tickers to fetch, separated by commas. Empty: every instrument of the shipped universe.
     market_start
         First session of the daily partitions.
+    risk_free_rate
+        Effective annual rate, a fraction, that excess returns of the sectors are measured above.
     now
         A fixed clock, ISO 8601 with zone. Default: the real time, and the sample's own with the sample.
     """
@@ -82,6 +84,7 @@ class Settings(BaseSettings):
     market_start: date | None = None
     now: AwareDatetime | None = None
     heal_sessions: int = Field(default=30, ge=0, le=2600)
+    risk_free_rate: float = Field(default=0.0, gt=-1, lt=1)
 
     alpha_vantage_url: str = "https://www.alphavantage.co"
     alpha_vantage_api_key: SecretStr | None = None

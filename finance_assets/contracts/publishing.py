@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE
 from finance_assets.contracts.model import Column, Contract, Layer, Partitioning, Store
-from finance_assets.contracts.sectors import MART_SECTOR_PERFORMANCE
+from finance_assets.contracts.sectors import MART_SECTOR_PERFORMANCE, RISK_MARTS
 
 GROUP = "publishing"
 VOLUME_SIGNALS = ("high", "normal", "low")
@@ -30,6 +30,8 @@ def _published(contract: Contract, name: str) -> Contract:
 
 
 SECTOR_PERFORMANCE = _published(MART_SECTOR_PERFORMANCE, "sector_performance")
+#: The risk marts under their own names: risk_metrics, correlations, volatility_clustering and so on.
+RISK_EXPORTS = tuple(_published(mart, mart.name.removeprefix("mart_")) for mart in RISK_MARTS)
 
 TICKER_DOCUMENTS = Contract(
     layer=Layer.PUBLISHED,
@@ -84,4 +86,4 @@ ACCOUNT_RETURNS = replace(
     ),
 )
 
-CONTRACTS = (SECTOR_PERFORMANCE, TICKER_DOCUMENTS, ACCOUNT_RETURNS)
+CONTRACTS = (SECTOR_PERFORMANCE, *RISK_EXPORTS, TICKER_DOCUMENTS, ACCOUNT_RETURNS)

@@ -11,8 +11,9 @@ from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
 from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE
 from finance_assets.contracts.dagster_metadata import asset_attributes, check_result
 from finance_assets.contracts.market import INSTRUMENTS, TICKER_KPIS
-from finance_assets.contracts.publishing import ACCOUNT_RETURNS, SECTOR_PERFORMANCE, TICKER_DOCUMENTS
-from finance_assets.contracts.sectors import MART_SECTOR_PERFORMANCE
+from finance_assets.contracts.model import Contract
+from finance_assets.contracts.publishing import ACCOUNT_RETURNS, RISK_EXPORTS, SECTOR_PERFORMANCE, TICKER_DOCUMENTS
+from finance_assets.contracts.sectors import MART_SECTOR_PERFORMANCE, RISK_MARTS
 from finance_assets.publishing.documents import DOCUMENT_SUFFIX, document_bytes, document_name, ticker_documents
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
@@ -23,18 +24,34 @@ from finance_assets.storage.warehouse import Warehouse
 CURRENT_SESSIONS = 30
 
 
-@dg.asset(
-    **asset_attributes(SECTOR_PERFORMANCE),
-    ins={
-        "mart": dg.AssetIn(key=dg.AssetKey(MART_SECTOR_PERFORMANCE.asset_key), input_manager_key="warehouse_io_manager")
-    },
-    io_manager_key="lake_io_manager",
-    pool=WAREHOUSE_POOL,
-    automation_condition=WHEN_HISTORY_IS_NEW,
+def _export(mart: Contract, export: Contract, description: str) -> dg.AssetsDefinition:
+    """Return the asset that copies a mart of the warehouse into one file of the lake."""
+
+    @dg.asset(
+        **asset_attributes(export),
+        description=description,
+        ins={"mart": dg.AssetIn(key=dg.AssetKey(mart.asset_key), input_manager_key="warehouse_io_manager")},
+        io_manager_key="lake_io_manager",
+        pool=WAREHOUSE_POOL,
+        automation_condition=WHEN_HISTORY_IS_NEW,
+    )
+    def copied(mart: Any) -> dg.MaterializeResult[Any]:
+        return dg.MaterializeResult(value=mart)
+
+    definition: dg.AssetsDefinition = copied
+    return definition
+
+
+sector_performance = _export(
+    MART_SECTOR_PERFORMANCE,
+    SECTOR_PERFORMANCE,
+    "The sector performance mart as one Parquet file: a row per sector and session, returns as fractions.",
 )
-def sector_performance(mart: Any) -> dg.MaterializeResult[Any]:
-    """The sector performance mart as one Parquet file: a row per sector and session, returns as fractions."""
-    return dg.MaterializeResult(value=mart)
+
+risk_metrics, correlations, volatility_clustering, diversification, trading_signals = (
+    _export(mart, export, f"{mart.path} as one Parquet file. {mart.grain}")
+    for mart, export in zip(RISK_MARTS, RISK_EXPORTS, strict=True)
+)
 
 
 @dg.asset(

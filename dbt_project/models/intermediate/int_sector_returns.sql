@@ -141,13 +141,7 @@ daily as (
         grid.is_start,
         coalesce(composites.member_count, 0) as member_count,
         coalesce(composites.return_count, 0) as return_count,
-        composites.daily_return,
-        -- The newest session without a return: where the running chain begins.
-        max(case when composites.daily_return is null then grid.session_date end) over (
-            partition by grid.sector
-            order by grid.session_date
-            rows between unbounded preceding and current row
-        ) as chain_start_date
+        composites.daily_return
     from grid
     left join composites
         on grid.sector = composites.sector
@@ -155,28 +149,22 @@ daily as (
 
 ),
 
+chained as (
+
+    select
+        *,
+        {{ running_chain_start('sector') }} as chain_start_date
+    from daily
+
+),
+
 compounded as (
 
     select
-        sector,
-        session_date,
-        is_start,
-        member_count,
-        return_count,
-        daily_return,
-        chain_start_date,
-        -- A loss of everything has no logarithm and no way back: it is counted, and the level stays at 0.
-        sum(case when daily_return <= -1 then 1 else 0 end) over (
-            partition by sector, chain_start_date
-            order by session_date
-            rows between unbounded preceding and current row
-        ) as total_losses,
-        sum({{ as_exact('case when daily_return > -1 then ln(1 + daily_return) else 0 end') }}) over (
-            partition by sector, chain_start_date
-            order by session_date
-            rows between unbounded preceding and current row
-        ) as log_growth
-    from daily
+        *,
+        {{ total_losses('sector') }} as total_losses,
+        {{ log_growth('sector') }} as log_growth
+    from chained
 
 )
 
@@ -192,10 +180,9 @@ select
         when return_count = 0 then 'no_data'
         else 'missing_input'
     end as daily_return_status,
-    case
-        when daily_return is null and is_start = 0 then null
-        when total_losses > 0 then {{ as_float('0') }}
-        else exp({{ as_float('log_growth') }})
-    end as level,
-    case when daily_return is not null or is_start = 1 then chain_start_date end as chain_start_date
+    {{ compounded_level() }} as level,
+    {{ level_base() }} as chain_start_date,
+    -- Nothing that the platform reads says how many shares there are.
+    cast(null as double precision) as cap_weighted_return,
+    'missing_input' as cap_weighted_return_status
 from compounded

@@ -1,47 +1,114 @@
 -- Grain: one sector on one exchange session.
--- Period returns of each composite: the level over that of the period's reference session, less one. Across a break in the
--- daily returns there is none, because the level starts again; see finance_assets/contracts/sectors.py.
+-- Each composite's period returns beside the benchmark's and those of the sector's own index, and its place among the sectors.
 
-{%- set periods = ['1d', '1m', '3m', 'ytd', '1y'] %}
+{%- set periods = ['1d', '1m', '3m', 'ytd', '1y', 'cumulative'] %}
+{%- set measured_periods = ['1d', '1m', '3m', 'ytd', '1y'] %}
 
 with composites as (
 
     select
-        sector,
-        session_date,
-        member_count,
-        return_count,
-        daily_return_status,
-        level,
-        chain_start_date,
+        *,
         min(session_date) over (partition by sector) as start_date
     from {{ ref('int_sector_returns') }}
 
 ),
 
-reference_sessions as (
+period_returns as (
 
     select *
-    from {{ ref('int_reference_sessions') }}
+    from {{ ref('int_period_returns') }}
 
 ),
 
-measured as (
+indices as (
 
     select
-        composites.*,
+        index_symbol,
+        session_date,
+        is_benchmark,
+        daily_return_status,
+        level,
+        chain_start_date,
+        min(session_date) over (partition by index_symbol) as start_date,
+        -- Where several indices are of one sector, the first by name stands for it.
+        row_number() over (partition by sector, session_date order by index_symbol) as place,
+        sector
+    from {{ ref('int_index_returns') }}
+
+),
+
+-- The newest beginning of the benchmark's chain that is not after a composite's start tells its level there: a level of
+-- its own on that session, or 1.0 where a chain begins on it.
+bases as (
+
+    select
+        starts.sector,
+        market.chain_start_date,
+        market.level as market_level
+    from (select distinct sector, start_date from composites) as starts
+    inner join indices as market
+        on market.is_benchmark
+        and starts.start_date = market.session_date
+
+),
+
+beside as (
+
+    select
+        composites.sector,
+        composites.session_date,
+        composites.member_count,
+        composites.return_count,
+        composites.level,
+        composites.chain_start_date,
         {%- for period in periods %}
-        reference_sessions.reference_{{ period }}_date,
-        reference_{{ period }}.level as reference_{{ period }}_level
+        own.return_{{ period }},
+        own.return_{{ period }}_status,
+        {%- endfor %}
+        market.level as market_level,
+        {%- for period in measured_periods %}
+        benchmark.return_{{ period }} as market_return_{{ period }},
+        coalesce(benchmark.return_{{ period }}_status, 'missing_input') as market_return_{{ period }}_status,
+        {%- endfor %}
+        -- Over the composite's life, not over the benchmark's.
+        case
+            when market.session_date is null then 'missing_input'
+            when market.level is null then market.daily_return_status
+            when market.start_date > composites.start_date then 'insufficient_history'
+            when composites.start_date < market.chain_start_date then 'gap'
+            when bases.market_level = 0 then 'undefined_denominator'
+            else 'ok'
+        end as market_return_cumulative_status,
+        case
+            when composites.start_date = market.chain_start_date then market.level - 1
+            when bases.chain_start_date = market.chain_start_date and bases.market_level > 0
+                then market.level / bases.market_level - 1
+        end as market_return_cumulative,
+        {%- for period in periods %}
+        sector_index.return_{{ period }} as index_return_{{ period }}
         {{- ',' if not loop.last }}
         {%- endfor %}
     from composites
-    inner join reference_sessions on composites.session_date = reference_sessions.session_date
-    {%- for period in periods %}
-    left join composites as reference_{{ period }}
-        on composites.sector = reference_{{ period }}.sector
-        and reference_sessions.reference_{{ period }}_date = reference_{{ period }}.session_date
-    {%- endfor %}
+    inner join period_returns as own
+        on own.series_kind = 'sector'
+        and composites.sector = own.series
+        and composites.session_date = own.session_date
+    left join indices as market
+        on market.is_benchmark
+        and composites.session_date = market.session_date
+    left join bases on composites.sector = bases.sector
+    left join period_returns as benchmark
+        on benchmark.series_kind = 'index'
+        and market.index_symbol = benchmark.series
+        and market.session_date = benchmark.session_date
+    left join indices as own_index
+        on composites.sector = own_index.sector
+        and composites.session_date = own_index.session_date
+        and own_index.place = 1
+    left join period_returns as sector_index
+        on sector_index.series_kind = 'index'
+        and own_index.index_symbol = sector_index.series
+        and own_index.session_date = sector_index.session_date
 
 )
 
@@ -53,16 +120,19 @@ select
     level,
     chain_start_date,
     {%- for period in periods %}
-    {{ period_return(period) }} as return_{{ period }},
-    {{ period_status(period) }} as return_{{ period }}_status,
+    return_{{ period }},
+    return_{{ period }}_status,
     {%- endfor %}
-    -- Since the start, where it is 0; after a break that return is not known any more.
+    market_level,
+    {%- for period in periods %}
+    market_return_{{ period }},
+    market_return_{{ period }}_status,
+    return_{{ period }} - market_return_{{ period }} as relative_return_{{ period }},
+    index_return_{{ period }},
     case
-        when chain_start_date = start_date then level - 1
-    end as return_cumulative,
-    case
-        when level is null then daily_return_status
-        when chain_start_date > start_date then 'gap'
-        else 'ok'
-    end as return_cumulative_status
-from measured
+        when return_{{ period }} is not null
+            then cast(rank() over (partition by session_date order by return_{{ period }} desc nulls last) as integer)
+    end as rank_{{ period }}
+    {{- ',' if not loop.last }}
+    {%- endfor %}
+from beside
