@@ -32,12 +32,17 @@ warnings.filterwarnings("ignore", message=".*`backfill_policy`.*", category=dg.B
 #: Asset group -> modules that define its assets.
 ASSET_MODULES: dict[str, tuple[str, ...]] = {
     "market": ("finance_assets.market.assets",),
+    "macro": ("finance_assets.macro.assets",),
     "sectors": ("finance_assets.sectors.assets",),
     "advisory": ("finance_assets.advisory.assets",),
     "publishing": ("finance_assets.publishing.assets",),
 }
 #: Modules whose asset checks go beyond the contracts.
-CHECK_MODULES: tuple[str, ...] = ("finance_assets.market.checks", "finance_assets.publishing.checks")
+CHECK_MODULES: tuple[str, ...] = (
+    "finance_assets.market.checks",
+    "finance_assets.macro.checks",
+    "finance_assets.publishing.checks",
+)
 
 
 def _modules(names: tuple[str, ...]) -> list[ModuleType]:
@@ -75,6 +80,7 @@ def intake_of(settings: Settings) -> Intake:
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """Return every resource of a deployment; none of them opens anything before it is used."""
+    from finance_assets.macro.resources import MacroData
     from finance_assets.market.resources import MarketData
 
     lake, warehouse = lake_of(settings), warehouse_of(settings)
@@ -86,6 +92,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "warehouse": warehouse,
         "ledger": ledger,
         "market_data": MarketData(settings, ledger),
+        "macro_data": MacroData(settings),
         "intake": intake,
         "lake_io_manager": LakeIOManager(lake),
         "warehouse_io_manager": WarehouseIOManager(warehouse),

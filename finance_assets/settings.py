@@ -21,6 +21,7 @@ from pydantic_settings import SettingsError as UnreadableSettingsError
 
 Clock = Callable[[], datetime]
 Profile = Literal["local", "aws"]
+MacroSource = Literal["sample", "fred"]
 ProviderName = Literal["sample", "alpha_vantage", "yahoo"]
 
 #: First and last session that both data sets of the sample have.
@@ -58,6 +59,8 @@ class Settings(BaseSettings):
         Quote providers in order of preference, separated by commas. ``sample`` stands alone.
     symbols
         Tickers to fetch, separated by commas. Empty: every instrument of the shipped universe.
+    macro_provider
+        ``sample`` or ``fred``. Unset: the sample with the sample's quotes, FRED where there is a key, else none.
     market_start
         First session of the daily partitions.
     risk_free_rate
@@ -91,6 +94,9 @@ class Settings(BaseSettings):
     alpha_vantage_adjusted: bool = False
     alpha_vantage_daily_limit: int | None = Field(default=25, ge=1)
     yahoo_url: str | None = None
+    macro_provider: MacroSource | None = None
+    fred_url: str = "https://api.stlouisfed.org"
+    fred_api_key: SecretStr | None = None
     provider_timeout_seconds: float = Field(default=20.0, gt=0)
     provider_attempts: int = Field(default=4, ge=1, le=10)
 
@@ -118,6 +124,8 @@ class Settings(BaseSettings):
         "now",
         "alpha_vantage_api_key",
         "yahoo_url",
+        "macro_provider",
+        "fred_api_key",
         "s3_endpoint_url",
         "secrets_manager_id",
         "alert_webhook_url",
@@ -185,6 +193,13 @@ class Settings(BaseSettings):
                 "provider alpha_vantage needs FINANCE_ASSETS_ALPHA_VANTAGE_API_KEY, or "
                 "FINANCE_ASSETS_SECRETS_MANAGER_ID of a secret that holds it"
             )
+        if self.macro_provider == "sample" and not self.uses_sample:
+            raise SettingsError("FINANCE_ASSETS_MACRO_PROVIDER=sample goes with the sample's quotes alone; use fred")
+        if self.macro_provider == "fred" and self.fred_api_key is None and self.secrets_manager_id is None:
+            raise SettingsError(
+                "FINANCE_ASSETS_MACRO_PROVIDER=fred needs FINANCE_ASSETS_FRED_API_KEY, or "
+                "FINANCE_ASSETS_SECRETS_MANAGER_ID of a secret that holds it"
+            )
         if self.start > self.clock().date():
             raise SettingsError(f"FINANCE_ASSETS_MARKET_START={self.start} is in the future")
         return self
@@ -211,6 +226,15 @@ class Settings(BaseSettings):
     def uses_sample(self) -> bool:
         """Whether quotes come from the data that ships inside packages."""
         return "sample" in self.market_providers
+
+    @property
+    def macro_source(self) -> MacroSource | None:
+        """Where macro series come from; None where the deployment has no source of them."""
+        if self.macro_provider is not None:
+            return self.macro_provider
+        if self.uses_sample:
+            return "sample"
+        return "fred" if self.fred_api_key is not None else None
 
     @property
     def home_dir(self) -> Path:

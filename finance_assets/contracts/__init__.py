@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from finance_assets.contracts import advisory, market, publishing, sectors
+from finance_assets.contracts import advisory, macro, market, publishing, sectors
 from finance_assets.contracts.model import (
     Column,
     Contract,
@@ -21,7 +21,13 @@ from finance_assets.contracts.status import Status
 #: Every contract by its path, ``layer/name``.
 CONTRACTS: dict[str, Contract] = {
     contract.path: contract
-    for contract in (*market.CONTRACTS, *sectors.CONTRACTS, *advisory.CONTRACTS, *publishing.CONTRACTS)
+    for contract in (
+        *market.CONTRACTS,
+        *macro.CONTRACTS,
+        *sectors.CONTRACTS,
+        *advisory.CONTRACTS,
+        *publishing.CONTRACTS,
+    )
 }
 
 
