@@ -331,7 +331,7 @@ INT_SECTOR_RETURNS = Contract(
         ),
         RowRule("return_has_a_level", "daily_return is null or level is not null", "a return moves a level"),
         RowRule(
-            "cap_weighted_explained",
+            "cap_weighted_return_explained",
             "(cap_weighted_return is null) = (cap_weighted_return_status <> 'ok')",
             "cap_weighted_return is null exactly where its status is not ok",
         ),

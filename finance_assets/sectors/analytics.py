@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from finance_assets.contracts import sectors as contracts
 from finance_assets.contracts.status import STATUSES, Status
-from finance_assets.sectors import correlations, diversification, risk, signals, volatility
+from finance_assets.sectors import correlations, diversification, exposure, risk, signals, volatility
 from finance_assets.sectors._arrays import SESSIONS_PER_YEAR, FloatArray, Measured
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ __all__ = [
     "INDEX_COLUMNS",
     "Panel",
     "correlation_table",
+    "exposure_table",
     "portfolio_table",
     "read_panel",
     "risk_table",
@@ -49,6 +50,8 @@ INDEX_COLUMNS: Final = ("index_symbol", "session_date", "is_benchmark", "daily_r
 RISK_WINDOW: Final = 252
 CLUSTERING_RETURNS: Final = 1260
 PORTFOLIO_SESSIONS: Final = 252
+#: Months of a regression on macro changes.
+EXPOSURE_MONTHS: Final = 60
 #: Enters every fingerprint: raise it when a formula changes, and every row is computed anew.
 VERSION: Final = 1
 #: Windows computed at a time, which bounds memory: 2,000 windows of 252 returns are 4 MB, and a measure holds several.
@@ -617,6 +620,93 @@ def _piecewise(
         value[rows], reference[rows] = found.value, found.reference
         since[rows] = np.where(found.since >= 0, rows[np.maximum(found.since, 0)], -1)
     return signals.Signal(state, since, changed, value, reference, status)
+
+
+# -- macro exposure ----------------------------------------------------------------------------------------------
+
+
+def exposure_table(panel: Panel, indicators: pa.Table, transforms: Mapping[str, str]) -> pa.Table:
+    """Regress monthly returns of every composite on the market and on macro changes.
+
+    Parameters
+    ----------
+    panel
+        Composites and benchmark.
+    indicators
+        Macro series: ``series_id``, ``reference_date``, ``release_date``, ``value``; a revision is a later release.
+    transforms
+        What becomes of each series, by ``series_id``; see :data:`finance_assets.sectors.exposure.TRANSFORMS`. Series
+        that are not named are not used.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row per sector, month (its newest session so far) and factor: ``alpha``, ``market``, and each series. The
+        regression holds the last 60 months whose return, market return and changes are all there, of which 36 are
+        needed. A month's change is between what had been released by its newest session and by that of the one before.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ends = _newest_of(panel.sessions.astype("datetime64[M]"))
+    days = panel.sessions[ends]
+    factors = {"market": _monthly_returns(panel.market_levels, panel.market_chains, ends)}
+    for name, transform in sorted(transforms.items()):
+        own = indicators.filter(pc.field("series_id") == name)
+        known = exposure.known_values(
+            _days(own, "reference_date"), _days(own, "release_date"), _floats(own, "value"), days
+        )
+        factors[name] = exposure.macro_changes(known, transform)
+    rows: list[dict[str, Any]] = []
+    for place, name in enumerate(panel.names):
+        returns = _monthly_returns(panel.levels[:, place], panel.chains[:, place], ends)
+        complete = np.logical_and.reduce([~np.isnan(returns), *(~np.isnan(factor) for factor in factors.values())])
+        for end in np.flatnonzero(ends >= panel.starts[place]).tolist():
+            used = np.flatnonzero(complete[: end + 1])[-EXPOSURE_MONTHS:]
+            fit = exposure.factor_exposure(returns[used], {factor: values[used] for factor, values in factors.items()})
+            rows.extend(
+                {
+                    "sector": name,
+                    "session_date": days[end].item(),
+                    "factor": coefficient.factor,
+                    "coefficient": coefficient.value,
+                    "coefficient_status": str(coefficient.status),
+                    "standard_error": coefficient.standard_error,
+                    "t_statistic": coefficient.t_statistic,
+                    "variance_inflation": coefficient.variance_inflation,
+                    "r_squared": fit.r_squared,
+                    "adjusted_r_squared": fit.adjusted_r_squared,
+                    "month_count": fit.n_observations,
+                    "newey_west_lags": fit.lags,
+                }
+                for coefficient in fit.coefficients
+            )
+    doubles = ("coefficient", "standard_error", "t_statistic", "variance_inflation", "r_squared", "adjusted_r_squared")
+    return pa.Table.from_pylist(
+        rows,
+        schema=pa.schema(
+            [
+                ("sector", pa.string()),
+                ("session_date", pa.date32()),
+                ("factor", pa.string()),
+                ("coefficient", pa.float64()),
+                ("coefficient_status", pa.string()),
+                *((name, pa.float64()) for name in doubles[1:]),
+                ("month_count", pa.int32()),
+                ("newey_west_lags", pa.int32()),
+            ]
+        ),
+    )
+
+
+def _monthly_returns(levels: FloatArray, chains: DayArray, ends: IndexArray) -> FloatArray:
+    """Return the return between the newest sessions of two months that follow; NaN across a break of the chain."""
+    at, chain = levels[ends], chains[ends]
+    result = np.full(ends.size, np.nan)
+    # The level before is a base only where it counts from the same session.
+    unbroken = (chain[1:] == chain[:-1]) & (at[:-1] > 0)
+    result[1:] = np.where(unbroken, at[1:] / np.where(unbroken, at[:-1], 1.0) - 1.0, np.nan)
+    return result
 
 
 # -- rows that are kept ------------------------------------------------------------------------------------------

@@ -446,7 +446,7 @@ class _Windows:
             raise ValueError("risk_free is an effective annual fraction above -1, such as 0.02 for two percent")
         self.free = (1.0 + self.annual_free) ** (1.0 / SESSIONS_PER_YEAR) - 1.0
         self.market = None if market is None else _Windows(market, risk_free=risk_free)
-        self._cache: dict[str, object] = {}
+        self.cache: dict[str, object] = {}
 
     def fewer_than(self, count: int) -> BoolArray:
         return np.full(self.count, self.n < count)
@@ -457,9 +457,9 @@ class _Windows:
 
     @property
     def moments(self) -> tuple[FloatArray, FloatArray, BoolArray]:
-        if "moments" not in self._cache:
-            self._cache["moments"] = mean_and_deviation(self.rows)
-        return self._cache["moments"]  # type: ignore[return-value]
+        if "moments" not in self.cache:
+            self.cache["moments"] = mean_and_deviation(self.rows)
+        return self.cache["moments"]  # type: ignore[return-value]
 
     @property
     def excess(self) -> FloatArray:
@@ -467,25 +467,25 @@ class _Windows:
 
     @property
     def ascending(self) -> FloatArray:
-        if "ascending" not in self._cache:
-            self._cache["ascending"] = np.sort(self.rows, axis=1)
-        return self._cache["ascending"]  # type: ignore[return-value]
+        if "ascending" not in self.cache:
+            self.cache["ascending"] = np.sort(self.rows, axis=1)
+        return self.cache["ascending"]  # type: ignore[return-value]
 
     @property
     def fall(self) -> FloatArray:
         """Drawdown after each return: level over the highest level so far, less one."""
-        if "fall" not in self._cache:
+        if "fall" not in self.cache:
             levels = np.multiply.accumulate(1.0 + self.rows, axis=1)
             # The level before the first return is a peak too.
-            self._cache["levels"] = levels
-            self._cache["fall"] = levels / np.maximum(np.maximum.accumulate(levels, axis=1), 1.0) - 1.0
-        return self._cache["fall"]  # type: ignore[return-value]
+            self.cache["levels"] = levels
+            self.cache["fall"] = levels / np.maximum(np.maximum.accumulate(levels, axis=1), 1.0) - 1.0
+        return self.cache["fall"]  # type: ignore[return-value]
 
     @property
     def drawdown(self) -> WindowDrawdowns:
-        if "drawdown" not in self._cache:
-            self._cache["drawdown"] = self._find_drawdown()
-        return self._cache["drawdown"]  # type: ignore[return-value]
+        if "drawdown" not in self.cache:
+            self.cache["drawdown"] = self._find_drawdown()
+        return self.cache["drawdown"]  # type: ignore[return-value]
 
     def _find_drawdown(self) -> WindowDrawdowns:
         none = np.full(self.count, -1, dtype=np.intp)
@@ -495,7 +495,7 @@ class _Windows:
         deepest = fall.argmin(axis=1)
         depth = np.minimum(np.take_along_axis(fall, deepest[:, None], axis=1)[:, 0], 0.0)
         lost = depth < 0
-        levels: FloatArray = np.concatenate((np.ones((self.count, 1)), self._cache["levels"]), axis=1)  # type: ignore[arg-type]
+        levels: FloatArray = np.concatenate((np.ones((self.count, 1)), self.cache["levels"]), axis=1)  # type: ignore[arg-type]
         place = np.arange(self.n + 1)
         trough = deepest + 1
         before = np.where(place <= trough[:, None], levels, -np.inf)
@@ -656,6 +656,12 @@ def _omega(own: _Windows) -> Measured:
 
 
 def _growth(own: _Windows) -> Measured:
+    if "growth" not in own.cache:
+        own.cache["growth"] = _compound(own)
+    return own.cache["growth"]  # type: ignore[return-value]
+
+
+def _compound(own: _Windows) -> Measured:
     if own.n == 0:
         return _undefined(own)
     total = np.multiply.reduce(1.0 + own.rows, axis=1)
@@ -694,6 +700,12 @@ def _pain(own: _Windows) -> Measured:
 
 
 def _regression(pair: _Windows) -> dict[str, Measured]:
+    if "regression" not in pair.cache:
+        pair.cache["regression"] = _regress(pair)
+    return pair.cache["regression"]  # type: ignore[return-value]
+
+
+def _regress(pair: _Windows) -> dict[str, Measured]:
     market = _of_market(pair)
     names = ("alpha", "beta", "alpha_annual", "alpha_t", "beta_t", "r_squared")
     if pair.n < 3:

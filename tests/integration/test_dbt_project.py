@@ -22,9 +22,11 @@ import pandas as pd
 import pytest
 
 from finance_assets.contracts import CONTRACTS, sectors
+from finance_assets.contracts.arrow import conform
 from finance_assets.contracts.dbt import PROJECT_DIR, dbt_test_names, rules_by_test
 from finance_assets.contracts.model import Contract, Store
-from finance_assets.sectors.assets import sector_models
+from finance_assets.sectors import analytics, risk
+from finance_assets.sectors.assets import sector_models, sector_risk_models
 from finance_assets.transform.dbt_assets import build_dbt_assets, dbt_executable, environment
 
 pytestmark = [
@@ -58,6 +60,7 @@ MEMBERSHIPS: list[tuple[str, str | None, date, date | None, str]] = [
     ("M2", "Materials", date(1990, 1, 2), None, "equity"),
     ("N1", None, date(1990, 1, 2), None, "equity"),
     ("^X", "Energy", date(1990, 1, 2), None, "index"),
+    ("^GSPC", None, date(1990, 1, 2), None, "index"),
 ]
 #: Sessions without a quote. One of three members missing is no break; one of two is.
 MISSING = {
@@ -65,6 +68,7 @@ MISSING = {
     ("T2", date(2021, 11, 10)),
     ("U1", date(2021, 2, 3)),
     ("U1", date(2021, 2, 4)),
+    ("^GSPC", date(2021, 4, 7)),
 }
 
 
@@ -164,20 +168,23 @@ class Built:
     """A warehouse that Dagster has built, with what Dagster and dbt said about it."""
 
     warehouse: SmallWarehouse
-    result: dg.ExecuteInProcessResult
+    results: list[dg.ExecuteInProcessResult]
     left_behind: set[Path]
 
     @property
-    def target(self) -> Path:
-        [target] = (self.warehouse.scratch_dir / "dbt" / "runs").iterdir()
-        return target
+    def targets(self) -> list[Path]:
+        return sorted((self.warehouse.scratch_dir / "dbt" / "runs").iterdir())
 
     def artifact(self, name: str) -> dict[str, Any]:
-        return dict(json.loads((self.target / name).read_text()))
+        return dict(json.loads((self.targets[0] / name).read_text()))
 
     def compiled(self) -> dict[str, str]:
         """Compiled SQL by the name of the model or test."""
-        results = self.artifact("run_results.json")["results"]
+        results = [
+            result
+            for target in self.targets
+            for result in json.loads((target / "run_results.json").read_text())["results"]
+        ]
         return {result["unique_id"].split(".")[2]: result["compiled_code"] for result in results}
 
 
@@ -185,29 +192,62 @@ class Built:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     warehouse = small_warehouse(tmp_path_factory.mktemp("built"))
     before = set(PROJECT_DIR.rglob("*"))
-    result = dg.materialize([sector_models], resources={"warehouse": warehouse}, raise_on_error=False)
-    return Built(warehouse, result, set(PROJECT_DIR.rglob("*")) - before)
+    first = dg.materialize([sector_models], resources={"warehouse": warehouse}, raise_on_error=False)
+    fill_risk(warehouse)
+    second = dg.materialize([sector_risk_models], resources={"warehouse": warehouse}, raise_on_error=False)
+    return Built(warehouse, [first, second], set(PROJECT_DIR.rglob("*")) - before)
+
+
+def fill_risk(warehouse: SmallWarehouse) -> None:
+    """Put what Python computes from the composites into the lake tables of the warehouse."""
+    with duckdb.connect(str(warehouse.path)) as connection:
+
+        def read(contract: Contract, names: tuple[str, ...]) -> Any:
+            return connection.execute(
+                f"select {', '.join(names)} from {contract.layer}.{contract.name}"
+            ).to_arrow_table()
+
+        panel = analytics.read_panel(
+            read(sectors.INT_SECTOR_RETURNS, analytics.COMPOSITE_COLUMNS),
+            read(sectors.INT_INDEX_RETURNS, analytics.INDEX_COLUMNS),
+        )
+        tables = {
+            sectors.SECTOR_RISK.name: analytics.risk_table(panel),
+            sectors.SECTOR_CORRELATIONS.name: analytics.correlation_table(panel),
+            sectors.SECTOR_VOLATILITY.name: analytics.volatility_table(panel),
+            sectors.SECTOR_PORTFOLIOS.name: analytics.portfolio_table(panel),
+            sectors.SECTOR_SIGNALS.name: analytics.signal_table(panel),
+        }
+        assert set(tables) == {contract.name for contract in sectors.ANALYTICS}
+        for contract in sectors.ANALYTICS:
+            held = conform(contract, tables[contract.name])
+            assert held.num_rows
+            connection.register("held", held)
+            connection.execute(f"insert into lake.{contract.layer}_{contract.name} select * from held")
+            connection.unregister("held")
 
 
 # --- what Dagster says -------------------------------------------------------------------------------------------
 
 
 def test_a_run_materialises_every_model_and_evaluates_every_check(built: Built) -> None:
-    assert built.result.success
-    made = {event.asset_key for event in built.result.get_asset_materialization_events()}
-    assert made == {dg.AssetKey(contract.asset_key) for contract in sectors.CONTRACTS}
-    evaluations = built.result.get_asset_check_evaluations()
-    assert {evaluation.check_name for evaluation in evaluations} == {
-        name for contract in sectors.CONTRACTS for name in dbt_test_names(contract)
-    }
-    assert all(evaluation.passed for evaluation in evaluations)
-    assert built.warehouse.refreshed == ["views"]
+    for result, contracts in zip(built.results, (sectors.COMPOSITES, sectors.RISK_MARTS), strict=True):
+        assert result.success
+        made = {event.asset_key for event in result.get_asset_materialization_events()}
+        assert made == {dg.AssetKey(contract.asset_key) for contract in contracts}
+        evaluations = result.get_asset_check_evaluations()
+        assert {evaluation.check_name for evaluation in evaluations} == {
+            name for contract in contracts for name in dbt_test_names(contract)
+        }
+        assert all(evaluation.passed for evaluation in evaluations)
+    assert built.warehouse.refreshed == ["views", "views"]
 
 
 def test_materialisations_carry_rows_units_and_column_lineage(built: Built) -> None:
     metadata = {
         event.asset_key.to_user_string(): event.materialization.metadata
-        for event in built.result.get_asset_materialization_events()
+        for result in built.results
+        for event in result.get_asset_materialization_events()
         if event.asset_key is not None
     }
     mart = metadata["mart/mart_sector_performance"]
@@ -215,6 +255,9 @@ def test_materialisations_carry_rows_units_and_column_lineage(built: Built) -> N
     assert all(column.tags["unit"] for column in mart["dagster/column_schema"].value.columns)
     lineage = mart["dagster/column_lineage"].value.deps_by_column
     assert set(lineage) == set(sectors.MART_SECTOR_PERFORMANCE.column_names)
+    sources = {(dep.asset_key.to_user_string(), dep.column_name) for dep in lineage["return_1m"]}
+    assert ("intermediate/int_period_returns", "return_1m") in sources
+    lineage = metadata["intermediate/int_period_returns"]["dagster/column_lineage"].value.deps_by_column
     sources = {(dep.asset_key.to_user_string(), dep.column_name) for dep in lineage["return_1m"]}
     assert ("intermediate/int_sector_returns", "level") in sources
     assert ("intermediate/int_reference_sessions", "reference_1m_date") in sources
@@ -258,7 +301,8 @@ def test_definitions_agree_with_dbt(built: Built) -> None:
             if other["resource_type"] == "test" and other["attached_node"] == node["unique_id"]
         }
         assert tests == set(dbt_test_names(contract))
-        spec = next(spec for spec in sector_models.specs if tuple(spec.key.path) == key)
+        specs = [*sector_models.specs, *sector_risk_models.specs]
+        spec = next(spec for spec in specs if tuple(spec.key.path) == key)
         assert {tuple(dep.asset_key.path) for dep in spec.deps} == {tuple(path.split("/")) for path in contract.inputs}
 
 
@@ -481,6 +525,82 @@ def test_numbers_do_not_depend_on_the_order_of_rows_or_threads(built: Built, tmp
     assert len(found[0]) > 1000
 
 
+def series_of(built: Built, contract: Contract, name: str, column: str) -> dict[str, pd.Series]:
+    """A column by session, for each series of a relation."""
+    rows = built.warehouse.rows(contract)
+    return {key: group.set_index("session_date")[column].sort_index() for key, group in rows.groupby(name)}
+
+
+def test_the_benchmark_is_an_index_and_beside_every_sector(built: Built) -> None:
+    rows = observed_returns()
+    own = rows[(rows["symbol"] == "^GSPC") & (rows["return_span_sessions"] == 1)].set_index("session_date")
+    indices = series_of(built, sectors.INT_INDEX_RETURNS, "index_symbol", "daily_return")
+    assert set(indices) == {"^GSPC", "^X"}
+    found = indices["^GSPC"].dropna()
+    assert [day.date() for day in found.index] == list(own.index)
+    np.testing.assert_allclose(found, own["total_return"], rtol=1e-15)
+    mart = built.warehouse.rows(sectors.MART_SECTOR_PERFORMANCE)
+    assert set(mart["market_return_1d_status"]) >= {"ok", "no_data", "insufficient_history"}
+    assert set(mart["market_return_3m_status"]) >= {"ok", "gap"}
+    both = mart.dropna(subset=["return_1m", "market_return_1m"])
+    np.testing.assert_allclose(both["relative_return_1m"], both["return_1m"] - both["market_return_1m"], atol=1e-15)
+    # The index of a sector stands beside that sector and no other.
+    assert set(mart.dropna(subset=["index_return_1d"])["sector"]) == {"Energy"}
+    ranks = mart.groupby("session_date")["return_1d"].rank(ascending=False, method="min")
+    np.testing.assert_array_equal(mart["rank_1d"].astype(float), ranks)
+    # Over the composite's life: the product of the benchmark's returns since, where none is missing.
+    last = mart[mart["session_date"] < pd.Timestamp(2021, 4, 7)].groupby("sector").tail(1)
+    compared = 0
+    for row in last[last["market_return_cumulative_status"] == "ok"].itertuples():
+        begins = mart[mart["sector"] == row.sector]["session_date"].min()
+        since = found[(found.index > begins) & (found.index <= row.session_date)]
+        assert agree(row.market_return_cumulative, float((1 + since).prod() - 1))
+        compared += 1
+    assert compared >= 3
+
+
+def test_rolling_volatility_agrees_with_the_public_functions(built: Built) -> None:
+    market = series_of(built, sectors.INT_INDEX_RETURNS, "index_symbol", "daily_return")["^GSPC"]
+    composite = series_of(built, sectors.INT_SECTOR_RETURNS, "sector", "daily_return")
+    mart = built.warehouse.rows(sectors.MART_RISK_METRICS)
+    for (sector, window), rows in mart.groupby(["sector", "risk_window"]):
+        returns = composite[sector].astype(float)
+        wanted = pd.Series(risk.rolling_volatility(returns.to_numpy()), index=returns.index)
+        found = rows.set_index("session_date")
+        np.testing.assert_allclose(
+            found["volatility_30"].astype(float), wanted.reindex(found.index), rtol=1e-12, err_msg=str(sector)
+        )
+        assert ((found["volatility_30_status"] == "ok") == found["volatility_30"].notna()).all()
+        pairs = pd.concat([returns, market.astype(float)], axis=1, keys=["own", "market"]).dropna()
+        relative = found["relative_volatility_30"].dropna().astype(float)
+        assert len(relative) > (100 if window == "trailing_252" else 3)
+        for day in relative.index[::40]:
+            last = pairs[pairs.index <= day].tail(30)
+            assert agree(relative[day], risk.relative_volatility(last["own"], last["market"]))
+
+
+def test_risk_marts_hold_what_python_computed(built: Built) -> None:
+    """A mart adds to its table and changes none of it; the square of correlations holds each pair twice."""
+    for mart, core in (
+        (sectors.MART_RISK_METRICS, sectors.SECTOR_RISK),
+        (sectors.MART_VOLATILITY_CLUSTERING, sectors.SECTOR_VOLATILITY),
+        (sectors.MART_DIVERSIFICATION, sectors.SECTOR_PORTFOLIOS),
+        (sectors.MART_TRADING_SIGNALS, sectors.SECTOR_SIGNALS),
+    ):
+        names = [name for name in core.column_names if name != "input_fingerprint"]
+        pd.testing.assert_frame_equal(built.warehouse.rows(mart)[names], built.warehouse.rows(core)[names])
+    square = built.warehouse.rows(sectors.MART_CORRELATIONS)
+    there = square.merge(
+        square, left_on=["series", "other_series", "session_date"], right_on=["other_series", "series", "session_date"]
+    )
+    assert len(there) == len(square)
+    pd.testing.assert_series_equal(there["correlation_30_x"], there["correlation_30_y"], check_names=False)
+    one = square[(square["series"] == "Energy") & (square["other_series"] == "^GSPC")].set_index("session_date")
+    change = one["correlation_30"] - one["correlation_30"].shift(21)
+    np.testing.assert_allclose(one["correlation_30_change"].astype(float), change.astype(float), atol=1e-15)
+    assert one["with_benchmark"].all()
+
+
 # --- what the tests catch ----------------------------------------------------------------------------------------
 
 #: For each row rule of a contract: what to change in a legal row so that it breaks the rule.
@@ -497,7 +617,40 @@ RULE_BREAKERS: dict[str, dict[str, str]] = {
         for period in sectors.REFERENCE_PERIODS
     },
     **{f"return_{period}_explained": {f"return_{period}": "null"} for period in sectors.PERIODS},
+    **{
+        f"{name}_{period}_{rule}": {f"{name}_{period}": f"case when {name}_{period} is null then 1 end"}
+        for name, rule in (("relative_return", "has_both"), ("rank", "has_a_return"))
+        for period in sectors.PERIODS
+    },
+    "benchmark_is_broad": {"is_benchmark": "true", "sector": "'Energy'"},
+    "drawdown_order": {"drawdown_trough_date": "drawdown_peak_date"},
+    "recovery_order": {"drawdown_recovery_date": "drawdown_trough_date"},
+    **{
+        f"correlation_{window}_diagonal": {
+            "series": "other_series",
+            **{f"correlation_{other}": "1" for other in ("30", "252", "full")},
+            f"correlation_{window}": "0.5",
+        }
+        for window in ("30", "252", "full")
+    },
+    "model_named": {"volatility_model": "null"},
+    "ranked": {"volatility_rank": "null"},
+    "state_has_numbers": {"value": "null"},
+    "state_has_both_numbers": {"reference_value": "null"},
+    "state_has_a_start": {"since_date": "null"},
+    "start_is_past": {"since_date": "session_date + 1"},
+    "new_begins_today": {"is_new": "true", "since_date": "session_date - 1"},
+    "event_is_new": {"event": "'x'", "is_new": "false"},
 }
+
+
+def rule_breaker(name: str) -> dict[str, str]:
+    """What to change in a legal row so that it breaks a rule on several columns."""
+    if name in RULE_BREAKERS:
+        return RULE_BREAKERS[name]
+    column = name.removesuffix("_explained")
+    assert column != name, f"say how to break the rule {name}"
+    return {f"{column}_status": f"case when {column} is null then 'ok' else 'no_data' end"}
 
 
 def breakers(contract: Contract) -> Iterator[tuple[str, str, dict[str, str]]]:
@@ -506,7 +659,7 @@ def breakers(contract: Contract) -> Iterator[tuple[str, str, dict[str, str]]]:
         for rule in rules:
             name = rule.split(":")[0] if kind == "rules" else rule.split(" ")[0]
             if kind == "rules":
-                yield kind, rule, RULE_BREAKERS[name]
+                yield kind, rule, rule_breaker(name)
                 continue
             column = contract.column(name)
             if kind == "not_null":
@@ -525,7 +678,7 @@ def breakers(contract: Contract) -> Iterator[tuple[str, str, dict[str, str]]]:
                 yield kind, rule, {name: f"{column.maximum} + 1"}
 
 
-@pytest.mark.parametrize("contract", sectors.CONTRACTS, ids=lambda contract: contract.name)
+@pytest.mark.parametrize("contract", (*sectors.COMPOSITES, *sectors.RISK_MARTS), ids=lambda contract: contract.name)
 def test_every_generated_test_passes_a_legal_row_and_catches_a_bad_one(built: Built, contract: Contract) -> None:
     compiled = built.compiled()
     relation = f'"warehouse"."{contract.layer}"."{contract.name}"'

@@ -13,15 +13,20 @@ import pytest
 from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
 from finance_assets.contracts import market, sectors
 from finance_assets.contracts.dbt import dbt_test_names
-from finance_assets.contracts.model import ContractError
-from finance_assets.sectors.assets import sector_models
+from finance_assets.contracts.model import Contract, ContractError
+from finance_assets.sectors.assets import sector_models, sector_risk_models
 from finance_assets.transform import dbt_assets
 
+STEPS = [(sector_models, sectors.COMPOSITES), (sector_risk_models, sectors.RISK_MARTS)]
 
-def test_each_model_is_an_asset_with_what_its_contract_says() -> None:
-    specs = {spec.key.to_user_string(): spec for spec in sector_models.specs}
-    assert set(specs) == {contract.path for contract in sectors.CONTRACTS}
-    for contract in sectors.CONTRACTS:
+
+@pytest.mark.parametrize(("models", "contracts"), STEPS)
+def test_each_model_is_an_asset_with_what_its_contract_says(
+    models: dg.AssetsDefinition, contracts: tuple[Contract, ...]
+) -> None:
+    specs = {spec.key.to_user_string(): spec for spec in models.specs}
+    assert set(specs) == {contract.path for contract in contracts}
+    for contract in contracts:
         spec = specs[contract.path]
         assert {dep.asset_key.to_user_string() for dep in spec.deps} == set(contract.inputs)
         assert spec.group_name == "sectors"
@@ -37,23 +42,26 @@ def test_each_model_is_an_asset_with_what_its_contract_says() -> None:
         assert all(column.tags["unit"] for column in columns)
 
 
-def test_each_generated_test_is_a_blocking_check() -> None:
-    checks = list(sector_models.check_specs)
+@pytest.mark.parametrize(("models", "contracts"), STEPS)
+def test_each_generated_test_is_a_blocking_check(models: dg.AssetsDefinition, contracts: tuple[Contract, ...]) -> None:
+    checks = list(models.check_specs)
     assert {(check.asset_key.to_user_string(), check.name) for check in checks} == {
-        (contract.path, name) for contract in sectors.CONTRACTS for name in dbt_test_names(contract)
+        (contract.path, name) for contract in contracts for name in dbt_test_names(contract)
     }
     assert all(check.blocking for check in checks)
     assert all(check.description for check in checks)
 
 
 def test_models_run_one_at_a_time_and_can_be_chosen() -> None:
-    assert sector_models.op.pool == "warehouse"
-    assert "warehouse" in sector_models.required_resource_keys
-    assert sector_models.can_subset
+    for models, _ in STEPS:
+        assert models.op.pool == "warehouse"
+        assert "warehouse" in models.required_resource_keys
+        assert models.can_subset
 
 
 def test_models_wait_for_the_blocking_checks_of_their_inputs() -> None:
-    assert all(spec.automation_condition == WHEN_HISTORY_IS_NEW for spec in sector_models.specs)
+    for models, _ in STEPS:
+        assert all(spec.automation_condition == WHEN_HISTORY_IS_NEW for spec in models.specs)
 
 
 def test_loading_the_definitions_imports_no_dbt() -> None:
