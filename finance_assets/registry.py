@@ -130,6 +130,7 @@ def build_definitions(settings: Settings, *, resource_overrides: Mapping[str, An
         An override names no resource.
     """
     from finance_assets.advisory.sensors import advisory_job, vendor_files_sensor
+    from finance_assets.automation.data_alerts import data_alerts
     from finance_assets.automation.run_failures import run_failure_alerts
     from finance_assets.automation.schedules import market_sessions_daily, market_sessions_job
 
@@ -147,6 +148,7 @@ def build_definitions(settings: Settings, *, resource_overrides: Mapping[str, An
         schedules=[market_sessions_daily],
         sensors=[
             run_failure_alerts,
+            data_alerts,
             vendor_files_sensor,
             dg.AutomationConditionSensorDefinition(
                 "automation",

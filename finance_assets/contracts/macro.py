@@ -39,7 +39,7 @@ MACRO_SERIES = Contract(
         ),
         *_DESCRIPTION,
         Column(
-            "value",
+            "published_value",
             "exact",
             "the series' unit",
             "The number, exactly as published; null unless value_reading is ok.",
@@ -69,7 +69,9 @@ MACRO_SERIES = Contract(
     key=("series_id", "reference_date", "release_date"),
     rules=(
         RowRule(
-            "value_explained", "(value is null) = (value_reading <> 'ok')", "a value is null where it was not read"
+            "published_value_explained",
+            "(published_value is null) = (value_reading <> 'ok')",
+            "a value is null where it was not read",
         ),
         RowRule(
             "released_after_reference",
@@ -91,9 +93,13 @@ MACRO_INDICATORS = Contract(
         _SERIES,
         _SESSION,
         *_DESCRIPTION,
-        Column("value", "exact", "the series' unit", "The number known; null before the first.", True),
+        Column("published_value", "exact", "the series' unit", "The number known; null before the first.", True),
         Column(
-            "value_status", "string", "enumeration", "ok, or no_data before the first release.", allowed=VALUE_STATUSES
+            "published_value_status",
+            "string",
+            "enumeration",
+            "ok, or no_data before the first release.",
+            allowed=VALUE_STATUSES,
         ),
         Column("reference_date", "date", "date", "What the number is about; null where there is none.", True),
         Column("release_date", "date", "date", "Since when it was known; null where there is none.", True),
@@ -111,9 +117,13 @@ MACRO_INDICATORS = Contract(
     key=("series_id", "session_date"),
     rules=(
         RowRule(
-            "value_explained", "(value is null) = (value_status <> 'ok')", "a value is null where its status is not ok"
+            "published_value_explained",
+            "(published_value is null) = (published_value_status <> 'ok')",
+            "a value is null where its status is not ok",
         ),
-        RowRule("value_has_a_release", "(value is null) = (release_date is null)", "a value was released on a day"),
+        RowRule(
+            "value_has_a_release", "(published_value is null) = (release_date is null)", "a value was released on a day"
+        ),
         RowRule("never_ahead", "release_date <= session_date", "no number is seen before it was published"),
         RowRule("about_the_past", "reference_date <= release_date", "no number is published before what it is about"),
     ),
@@ -131,10 +141,10 @@ STG_MACRO_INDICATORS = Contract(
         _SERIES,
         _SESSION,
         *_DESCRIPTION,
-        Column("value", "float64", "the series' unit", "The number known at the end of the session."),
+        Column("published_value", "exact", "the series' unit", "The number known at the end of the session."),
         Column(
-            "previous_value",
-            "float64",
+            "previous_published_value",
+            "exact",
             "the series' unit",
             "The number known at the end of the session before; null on the first.",
             True,

@@ -83,7 +83,7 @@ def macro_series(landed: Iterable[LandedSeries], stored: pa.Table | None, today:
                 "series_name": entry.series.name,
                 "unit": entry.series.unit,
                 "frequency": entry.series.frequency,
-                "value": value,
+                "published_value": value,
                 "value_reading": reading,
                 "value_text": seen.value_text,
                 "release_basis": basis,
@@ -144,7 +144,7 @@ def macro_indicators(published: pa.Table, sessions: Iterable[date]) -> pa.Table:
     schema = storage_schema(MACRO_INDICATORS)
     days = np.array(sorted(sessions), dtype="datetime64[D]")
     described = _described(published)
-    numbers = published.filter(pc.is_valid(published.column("value")))
+    numbers = published.filter(pc.is_valid(published.column("published_value")))
     parts = []
     for series_id in sorted(described):
         own = numbers.filter(pc.equal(numbers.column("series_id"), series_id)).combine_chunks()
@@ -161,8 +161,8 @@ def macro_indicators(published: pa.Table, sessions: Iterable[date]) -> pa.Table:
             "series_id": pa.repeat(series_id, days.size),
             "session_date": pa.array(days, pa.date32()),
             **{name: pa.repeat(text, days.size) for name, text in described[series_id].items()},
-            "value": taken.column("value"),
-            "value_status": pa.array(np.where(known, str(Status.OK), str(Status.NO_DATA))),
+            "published_value": taken.column("published_value"),
+            "published_value_status": pa.array(np.where(known, str(Status.OK), str(Status.NO_DATA))),
             "reference_date": taken.column("reference_date"),
             "release_date": taken.column("release_date"),
             "release_basis": taken.column("release_basis"),
@@ -199,7 +199,7 @@ def overdue_series(published: pa.Table, series: Iterable[MacroSeries], today: da
     """
     import pyarrow.compute as pc
 
-    numbers = published.filter(pc.is_valid(published.column("value")))
+    numbers = published.filter(pc.is_valid(published.column("published_value")))
     newest = {
         row["series_id"]: row["reference_date_max"]
         for row in numbers.group_by("series_id").aggregate([("reference_date", "max")]).to_pylist()

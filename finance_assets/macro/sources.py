@@ -323,7 +323,7 @@ class FredProvider:
         if error.reason_code != "http_400":
             return error
         said = error.message.lower()
-        if "api_key" in said and "error_message" in said:
+        if "variable api_key" in said:
             return AuthenticationFailed(
                 self.name, series_id, f"{error.message} FINANCE_ASSETS_FRED_API_KEY holds the key"
             )

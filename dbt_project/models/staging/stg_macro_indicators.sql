@@ -6,11 +6,11 @@ select
     series_name,
     unit,
     frequency,
-    cast(value as double precision) as value,
-    cast(lag(value) over (partition by series_id order by session_date) as double precision) as previous_value,
+    published_value,
+    lag(published_value) over (partition by series_id order by session_date) as previous_published_value,
     reference_date,
     release_date,
     release_basis,
     is_new
 from {{ source('core', 'macro_indicators') }}
-where value is not null
+where published_value is not null

@@ -53,7 +53,7 @@ RELEASES = (
 
 
 def known(rows: Any) -> dict[date, Decimal | None]:
-    return dict(zip(rows.column("session_date").to_pylist(), rows.column("value").to_pylist(), strict=True))
+    return dict(zip(rows.column("session_date").to_pylist(), rows.column("published_value").to_pylist(), strict=True))
 
 
 def test_a_number_is_known_from_its_release_and_a_revision_from_its_own() -> None:
@@ -103,7 +103,9 @@ def test_a_rerun_adds_nothing_and_a_correction_adds_a_row() -> None:
     again = macro_series([landed(OIL, (DEC, date(2023, 12, 9), "75.66"), basis="assumed_lag")], first, TODAY)
     assert again.equals(first)
     corrected = macro_series([landed(OIL, (DEC, date(2023, 12, 9), "75.70"), basis="assumed_lag")], first, TODAY)
-    rows = [(str(r["value"].normalize()), r["release_date"], r["release_basis"]) for r in corrected.to_pylist()]
+    rows = [
+        (str(r["published_value"].normalize()), r["release_date"], r["release_basis"]) for r in corrected.to_pylist()
+    ]
     assert rows == [("75.66", date(2023, 12, 9), "assumed_lag"), ("75.7", TODAY, "observed")]
     assert macro_series([], corrected, TODAY).equals(corrected)  # a failed provider loses nothing
 
@@ -120,7 +122,7 @@ def test_what_is_no_number_is_kept_and_passed_over() -> None:
 
 def test_a_series_without_numbers_is_unknown_on_every_session() -> None:
     table = macro_indicators(macro_series([landed(OIL, (JAN, JAN, "."))], None, TODAY), SESSIONS)
-    assert set(table.column("value_status").to_pylist()) == {"no_data"}
+    assert set(table.column("published_value_status").to_pylist()) == {"no_data"}
     assert table.num_rows == len(SESSIONS)
     assert macro_indicators(macro_series([], None, TODAY), SESSIONS).num_rows == 0
 
