@@ -132,7 +132,12 @@ def build_definitions(settings: Settings, *, resource_overrides: Mapping[str, An
     from finance_assets.advisory.sensors import advisory_job, vendor_files_sensor
     from finance_assets.automation.data_alerts import data_alerts
     from finance_assets.automation.run_failures import run_failure_alerts
-    from finance_assets.automation.schedules import market_sessions_daily, market_sessions_job
+    from finance_assets.automation.schedules import (
+        MORNING_JOBS,
+        MORNING_SCHEDULES,
+        market_sessions_daily,
+        market_sessions_job,
+    )
 
     resources = build_resources(settings)
     unknown = sorted(set(resource_overrides or {}) - set(resources))
@@ -144,8 +149,8 @@ def build_definitions(settings: Settings, *, resource_overrides: Mapping[str, An
             *contract_checks(CONTRACTS.values()),
             *dg.load_asset_checks_from_modules(_modules(CHECK_MODULES)),
         ],
-        jobs=[market_sessions_job, advisory_job],
-        schedules=[market_sessions_daily],
+        jobs=[market_sessions_job, *MORNING_JOBS, advisory_job],
+        schedules=[market_sessions_daily, *MORNING_SCHEDULES],
         sensors=[
             run_failure_alerts,
             data_alerts,

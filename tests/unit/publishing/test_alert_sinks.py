@@ -29,7 +29,7 @@ ALERT = Alert(
     title="quotes of 2013-03-01\nare overdue",
     severity="error",
     since=datetime(2013, 3, 1, 21, tzinfo=UTC),
-    detail="core/quotes lacks 2013-03-01 – nothing came",
+    detail="core/quotes lacks 2013-03-01 € nothing came",
     action="finance-assets materialize",
     key="overdue:core/quotes:2013-03-01",
 )
@@ -40,7 +40,7 @@ class MailServer:
     """An SMTP server of the few commands that smtplib uses."""
 
     refuse: bytes = b""
-    messages: list[str] = field(default_factory=list)
+    messages: list[bytes] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     port: int = 0
 
@@ -66,8 +66,8 @@ def mail() -> Iterator[MailServer]:
                     self.wfile.write(b"354 go on\r\n")
                     body = []
                     while (part := self.rfile.readline()) != b".\r\n":
-                        body.append(part.decode())
-                    state.messages.append("".join(body))
+                        body.append(part)
+                    state.messages.append(b"".join(body))
                     self.wfile.write(b"250 taken\r\n")
                 elif verb == "QUIT":
                     self.wfile.write(b"221 bye\r\n")
@@ -91,15 +91,15 @@ def sink(mail: MailServer, **changes: Any) -> EmailSink:
 
 def test_an_alert_goes_out_as_one_mail(mail: MailServer) -> None:
     sink(mail).send(ALERT)
-    from email import message_from_string
+    from email import message_from_bytes
     from email.policy import default
 
     (text,) = mail.messages
-    message = message_from_string(text, policy=default)
+    message = message_from_bytes(text, policy=default)
     assert message["Subject"] == "[error] quotes of 2013-03-01 are overdue"
     assert message["To"] == "a@example.org, b@example.org"
     assert "What to do: finance-assets materialize" in message.get_content()
-    assert "– nothing came" in message.get_content()
+    assert "€ nothing came" in message.get_content()
     assert [line for line in mail.commands if line.startswith("rcpt")] == [
         "rcpt TO:<a@example.org>",
         "rcpt TO:<b@example.org>",
@@ -139,7 +139,8 @@ def test_each_place_is_told_once_and_a_failed_one_again(tmp_path: Path, mail: Ma
 
 
 @pytest.mark.cloud
-def test_an_alert_reaches_who_subscribed_to_the_topic(aws: str) -> None:
+def test_an_alert_reaches_who_subscribed_to_the_topic(aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", aws)
     with client("sns", aws) as sns, client("sqs", aws) as sqs:
         topic = sns.create_topic(Name="alerts")["TopicArn"]
         queue = sqs.create_queue(QueueName="alert-readers")["QueueUrl"]
@@ -175,11 +176,11 @@ def test_overdue_quotes(tmp_path: Path) -> None:
     lake = lake_of(late)
     for day in (25, 26, 27, 28):
         row = good_row(QUOTES, session_date=date(2013, 2, day))
-        lake.write(QUOTES, table_of(QUOTES, row), f"2013-02-{day}")
+        lake.write_partitions(QUOTES, table_of(QUOTES, row), [f"2013-02-{day}"])
     assert overdue_alerts(early, lake) == []
     (alert,) = overdue_alerts(late, lake)
     assert (alert.key, alert.since) == ("overdue:core/quotes:2013-03-01", datetime(2013, 3, 1, 21, tzinfo=UTC))
-    lake.write(QUOTES, table_of(QUOTES, good_row(QUOTES, session_date=friday)), friday.isoformat())
+    lake.write_partitions(QUOTES, table_of(QUOTES, good_row(QUOTES, session_date=friday)), [friday.isoformat()])
     assert overdue_alerts(late, lake) == []
 
 
