@@ -41,6 +41,7 @@ ASSET_MODULES: dict[str, tuple[str, ...]] = {
 CHECK_MODULES: tuple[str, ...] = (
     "finance_assets.market.checks",
     "finance_assets.macro.checks",
+    "finance_assets.sectors.checks",
     "finance_assets.publishing.checks",
 )
 

@@ -18,17 +18,23 @@ CHAIN = (TRADING_SESSIONS, MACRO_SERIES, MACRO_INDICATORS, STG_MACRO_INDICATORS)
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the libraries that dbt brings
 def test_the_sample_goes_through_and_a_rerun_gives_the_same_bytes(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, market_start=date(2013, 1, 2))
     resources = build_resources(settings)
-    definitions = build_definitions(settings, resource_overrides=resources)
+    whole = build_definitions(settings, resource_overrides=resources)
     keys = [dg.AssetKey(contract.asset_key) for contract in CHAIN]
-    job = dg.define_asset_job("macro", dg.AssetSelection.assets(*keys))
+    definitions = dg.Definitions(
+        assets=whole.assets,
+        asset_checks=whole.asset_checks,
+        jobs=[dg.define_asset_job("macro", dg.AssetSelection.assets(*keys))],
+        resources=resources,
+        executor=dg.in_process_executor,
+    )
     with dg.DagsterInstance.ephemeral() as instance:
-        merged = dg.Definitions.merge(definitions, dg.Definitions(jobs=[job]))
 
         def run() -> dg.ExecuteInProcessResult:
-            return merged.resolve_job_def("macro").execute_in_process(
+            return definitions.resolve_job_def("macro").execute_in_process(
                 instance=instance, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
             )
 
