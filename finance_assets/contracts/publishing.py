@@ -87,7 +87,7 @@ DAILY_REPORT = Contract(
         Column("missing_sections", "string", "text", "Sections that could not, with the reasons; null for none.", True),
         Column("unknown_values", "int32", "values", "Values that the page shows as unknown.", minimum=0),
         Column("failed_blocking_checks", "int32", "checks", "Blocking checks that had failed.", minimum=0),
-        Column("warnings", "int32", "checks", "Checks that asked for a look.", minimum=0),
+        Column("warned_checks", "int32", "checks", "Checks that asked for a look.", minimum=0),
         Column("summary", "string", "Markdown", "The report in a few lines."),
     ),
     key=("session_date",),

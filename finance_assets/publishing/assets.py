@@ -178,7 +178,7 @@ def daily_report(
         "missing_sections": "; ".join(f"{name}: {why}" for name, why in report.missing.items()) or None,
         "unknown_values": sum(report.unknown.values()),
         "failed_blocking_checks": sum(not line.passed and line.is_error for line in quality),
-        "warnings": sum(not line.passed and not line.is_error for line in quality),
+        "warned_checks": sum(not line.passed and not line.is_error for line in quality),
         "summary": report.summary,
     }
     stored = lake.read(DAILY_REPORT).table.to_pylist() if lake.partitions(DAILY_REPORT) else []
