@@ -23,8 +23,8 @@ CONTRACTS: dict[str, Contract] = {
     contract.path: contract
     for contract in (
         *market.CONTRACTS,
-        *macro.CONTRACTS,
         *sectors.CONTRACTS,
+        *macro.CONTRACTS,
         *advisory.CONTRACTS,
         *publishing.CONTRACTS,
     )

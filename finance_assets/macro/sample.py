@@ -6,8 +6,8 @@ read as text; nothing is imported.
 ``arch.data`` (NCSA licence) has West Texas Intermediate from 1986, consumer prices without food and energy from 1957,
 yields of Aaa and Baa bonds from 1919, and the VIX from 2014, all to the turn of 2018; FRED is their source. They come
 without vintages: the numbers are those of 2019, and the release date is the reference date plus the publication lag.
-For prices that means the timing is right and the revision is not; every row says so (``assumed_lag``). What was released
-after the platform's clock is never returned, so the sample of 2013 has no VIX.
+For prices that means the timing is right and the revision is not; every row says so (``assumed_lag``). What was
+released after the platform's clock is never returned, so the sample of 2013 has no VIX.
 """
 
 from __future__ import annotations
