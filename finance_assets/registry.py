@@ -33,13 +33,19 @@ warnings.filterwarnings("ignore", message=".*`backfill_policy`.*", category=dg.B
 #: Asset group -> modules that define its assets.
 ASSET_MODULES: dict[str, tuple[str, ...]] = {
     "market": ("finance_assets.market.assets",),
+    "macro": ("finance_assets.macro.assets",),
     "sectors": ("finance_assets.sectors.assets",),
     "advisory": ("finance_assets.advisory.assets",),
     "transactions": ("finance_assets.transactions.assets",),
     "publishing": ("finance_assets.publishing.assets",),
 }
 #: Modules whose asset checks go beyond the contracts.
-CHECK_MODULES: tuple[str, ...] = ("finance_assets.market.checks", "finance_assets.publishing.checks")
+CHECK_MODULES: tuple[str, ...] = (
+    "finance_assets.market.checks",
+    "finance_assets.macro.checks",
+    "finance_assets.sectors.checks",
+    "finance_assets.publishing.checks",
+)
 
 
 def _modules(names: tuple[str, ...]) -> list[ModuleType]:
@@ -92,6 +98,7 @@ def transaction_intake_of(settings: Settings) -> TransactionIntake:
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """Return every resource of a deployment; none of them opens anything before it is used."""
+    from finance_assets.macro.resources import MacroData
     from finance_assets.market.resources import MarketData
 
     lake, warehouse = lake_of(settings), warehouse_of(settings)
@@ -103,6 +110,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "warehouse": warehouse,
         "ledger": ledger,
         "market_data": MarketData(settings, ledger),
+        "macro_data": MacroData(settings),
         "intake": intake,
         "transaction_intake": transaction_intake_of(settings),
         "lake_io_manager": LakeIOManager(lake),
@@ -141,8 +149,14 @@ def build_definitions(settings: Settings, *, resource_overrides: Mapping[str, An
         An override names no resource.
     """
     from finance_assets.advisory.sensors import advisory_job, vendor_files_sensor
+    from finance_assets.automation.data_alerts import data_alerts
     from finance_assets.automation.run_failures import run_failure_alerts
-    from finance_assets.automation.schedules import market_sessions_daily, market_sessions_job
+    from finance_assets.automation.schedules import (
+        MORNING_JOBS,
+        MORNING_SCHEDULES,
+        market_sessions_daily,
+        market_sessions_job,
+    )
     from finance_assets.transactions.sensors import queued_transactions_sensor, transactions_job
 
     resources = build_resources(settings)
@@ -155,10 +169,11 @@ def build_definitions(settings: Settings, *, resource_overrides: Mapping[str, An
             *contract_checks(CONTRACTS.values()),
             *dg.load_asset_checks_from_modules(_modules(CHECK_MODULES)),
         ],
-        jobs=[market_sessions_job, advisory_job, transactions_job],
-        schedules=[market_sessions_daily],
+        jobs=[market_sessions_job, *MORNING_JOBS, advisory_job, transactions_job],
+        schedules=[market_sessions_daily, *MORNING_SCHEDULES],
         sensors=[
             run_failure_alerts,
+            data_alerts,
             vendor_files_sensor,
             queued_transactions_sensor,
             dg.AutomationConditionSensorDefinition(

@@ -21,6 +21,7 @@ from pydantic_settings import SettingsError as UnreadableSettingsError
 
 Clock = Callable[[], datetime]
 Profile = Literal["local", "aws"]
+MacroSource = Literal["sample", "fred"]
 ProviderName = Literal["sample", "alpha_vantage", "yahoo"]
 
 #: First and last session that both data sets of the sample have.
@@ -58,10 +59,17 @@ class Settings(BaseSettings):
         Quote providers in order of preference, separated by commas. ``sample`` stands alone.
     symbols
         Tickers to fetch, separated by commas. Empty: every instrument of the shipped universe.
+    macro_provider
+        ``sample`` or ``fred``. Unset: the sample with the sample's quotes, FRED where there is a key, else none.
     market_start
         First session of the daily partitions.
     risk_free_rate
         Effective annual rate, a fraction, that excess returns of the sectors are measured above.
+    limit_var_99, limit_volatility_30, limit_drawdown
+        Fractions. An alert is sent where a sector's 1-session loss at 99 %, its annualised volatility of 30 sessions,
+        or its current drawdown is larger.
+    acknowledged_jumps
+        ``TICKER:YYYY-MM-DD``, separated by commas: price jumps that a person has found to be real.
     now
         A fixed clock, ISO 8601 with zone. Default: the real time, and the sample's own with the sample.
     transactions_queue_url, transactions_dlq_url
@@ -99,6 +107,9 @@ class Settings(BaseSettings):
     alpha_vantage_adjusted: bool = False
     alpha_vantage_daily_limit: int | None = Field(default=25, ge=1)
     yahoo_url: str | None = None
+    macro_provider: MacroSource | None = None
+    fred_url: str = "https://api.stlouisfed.org"
+    fred_api_key: SecretStr | None = None
     provider_timeout_seconds: float = Field(default=20.0, gt=0)
     provider_attempts: int = Field(default=4, ge=1, le=10)
 
@@ -117,8 +128,23 @@ class Settings(BaseSettings):
     secrets_manager_id: str | None = None
 
     alert_webhook_url: SecretStr | None = None
+    alert_smtp_host: str | None = None
+    alert_smtp_port: int = Field(default=587, ge=1, le=65535)
+    alert_smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    alert_smtp_user: str | None = None
+    alert_smtp_password: SecretStr | None = None
+    alert_email_from: str | None = None
+    alert_email_to: Annotated[tuple[str, ...], NoDecode] = ()
+    alert_sns_topic: str | None = None
 
-    @field_validator("market_providers", "symbols", mode="before")
+    # Breached by the newest session's risk of a sector, an alert is sent; None sets no limit.
+    limit_var_99: float | None = Field(default=None, gt=0, lt=1)
+    limit_volatility_30: float | None = Field(default=None, gt=0)
+    limit_drawdown: float | None = Field(default=None, gt=0, lt=1)
+
+    acknowledged_jumps: Annotated[tuple[str, ...], NoDecode] = ()
+
+    @field_validator("market_providers", "symbols", "alert_email_to", "acknowledged_jumps", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -134,9 +160,19 @@ class Settings(BaseSettings):
         "yahoo_url",
         "transactions_queue_url",
         "transactions_dlq_url",
+        "macro_provider",
+        "fred_api_key",
         "s3_endpoint_url",
         "secrets_manager_id",
         "alert_webhook_url",
+        "alert_smtp_host",
+        "alert_smtp_user",
+        "alert_smtp_password",
+        "alert_email_from",
+        "alert_sns_topic",
+        "limit_var_99",
+        "limit_volatility_30",
+        "limit_drawdown",
         mode="before",
     )
     @classmethod
@@ -210,6 +246,21 @@ class Settings(BaseSettings):
                 "provider alpha_vantage needs FINANCE_ASSETS_ALPHA_VANTAGE_API_KEY, or "
                 "FINANCE_ASSETS_SECRETS_MANAGER_ID of a secret that holds it"
             )
+        by_mail = (self.alert_smtp_host, self.alert_email_from, self.alert_email_to or None)
+        if any(part is not None for part in by_mail) and None in by_mail:
+            raise SettingsError(
+                "alerts by e-mail need FINANCE_ASSETS_ALERT_SMTP_HOST, FINANCE_ASSETS_ALERT_EMAIL_FROM and "
+                "FINANCE_ASSETS_ALERT_EMAIL_TO; set all three or none"
+            )
+        if self.alert_sns_topic is not None and not self.alert_sns_topic.startswith("arn:"):
+            raise SettingsError("FINANCE_ASSETS_ALERT_SNS_TOPIC is no ARN; write arn:aws:sns:region:account:topic")
+        if self.macro_provider == "sample" and not self.uses_sample:
+            raise SettingsError("FINANCE_ASSETS_MACRO_PROVIDER=sample goes with the sample's quotes alone; use fred")
+        if self.macro_provider == "fred" and self.fred_api_key is None and self.secrets_manager_id is None:
+            raise SettingsError(
+                "FINANCE_ASSETS_MACRO_PROVIDER=fred needs FINANCE_ASSETS_FRED_API_KEY, or "
+                "FINANCE_ASSETS_SECRETS_MANAGER_ID of a secret that holds it"
+            )
         if self.start > self.clock().date():
             raise SettingsError(f"FINANCE_ASSETS_MARKET_START={self.start} is in the future")
         return self
@@ -236,6 +287,15 @@ class Settings(BaseSettings):
     def uses_sample(self) -> bool:
         """Whether quotes come from the data that ships inside packages."""
         return "sample" in self.market_providers
+
+    @property
+    def macro_source(self) -> MacroSource | None:
+        """Where macro series come from; None where the deployment has no source of them."""
+        if self.macro_provider is not None:
+            return self.macro_provider
+        if self.uses_sample:
+            return "sample"
+        return "fred" if self.fred_api_key is not None else None
 
     @property
     def home_dir(self) -> Path:

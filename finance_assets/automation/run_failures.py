@@ -7,6 +7,7 @@ import dagster as dg
 
 from finance_assets.publishing.alerts import Alert, alert_sinks, send_alert
 from finance_assets.settings import Settings
+from finance_assets.storage.ledger import Ledger
 
 #: Characters of a failure message that an alert carries; the run's page has all of it.
 LONGEST_DETAIL = 1500
@@ -45,9 +46,11 @@ def failure_alert(context: dg.RunFailureSensorContext) -> Alert:
 
 @dg.run_failure_sensor(
     name="run_failure_alerts",
-    description="Tells log and webhook of every failed run: which, since when, why, what to do.",
+    description="Tells everybody who wants alerts of every failed run: which, since when, why, what to do.",
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
-def run_failure_alerts(context: dg.RunFailureSensorContext, settings: dg.ResourceParam[Settings]) -> None:
+def run_failure_alerts(
+    context: dg.RunFailureSensorContext, settings: dg.ResourceParam[Settings], ledger: dg.ResourceParam[Ledger]
+) -> None:
     """Send one alert per failed run."""
-    send_alert(failure_alert(context), alert_sinks(settings))
+    send_alert(failure_alert(context), alert_sinks(settings), ledger)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from finance_assets.contracts import advisory, market, publishing, sectors, transactions
+from finance_assets.contracts import advisory, macro, market, publishing, sectors, transactions
 from finance_assets.contracts.model import (
     Column,
     Contract,
@@ -24,6 +24,7 @@ CONTRACTS: dict[str, Contract] = {
     for contract in (
         *market.CONTRACTS,
         *sectors.CONTRACTS,
+        *macro.CONTRACTS,
         *advisory.CONTRACTS,
         *transactions.CONTRACTS,
         *publishing.CONTRACTS,

@@ -70,6 +70,29 @@ TICKER_DOCUMENTS = Contract(
     key=("symbol",),
 )
 
+DAILY_REPORT = Contract(
+    layer=Layer.PUBLISHED,
+    name="daily_report",
+    group=GROUP,
+    grain="One report, about one exchange session.",
+    description="Index of the morning's reports. Each is one HTML page in the lake that needs nothing else to be read.",
+    source="The published marts, core/macro_indicators, and what Dagster's checks found last.",
+    columns=(
+        Column("session_date", "date", "exchange session", "Session that the report is about."),
+        Column("made_ts_utc", "timestamp", "UTC", "When it was made, by the platform's clock."),
+        Column("page_path", "string", "path", "The page, below the lake's address."),
+        Column("page_sha256", "string", "sha256", "Fingerprint of its bytes."),
+        Column("page_bytes", "int64", "bytes", "Length of the page.", minimum=1),
+        Column("section_count", "int32", "sections", "Sections that could be shown.", minimum=0),
+        Column("missing_sections", "string", "text", "Sections that could not, with the reasons; null for none.", True),
+        Column("unknown_values", "int32", "values", "Values that the page shows as unknown.", minimum=0),
+        Column("failed_blocking_checks", "int32", "checks", "Blocking checks that had failed.", minimum=0),
+        Column("warned_checks", "int32", "checks", "Checks that asked for a look.", minimum=0),
+        Column("summary", "string", "Markdown", "The report in a few lines."),
+    ),
+    key=("session_date",),
+)
+
 ACCOUNT_RETURNS = replace(
     ACCOUNT_PERFORMANCE,
     layer=Layer.PUBLISHED,
@@ -86,4 +109,4 @@ ACCOUNT_RETURNS = replace(
     ),
 )
 
-CONTRACTS = (SECTOR_PERFORMANCE, *RISK_EXPORTS, TICKER_DOCUMENTS, ACCOUNT_RETURNS)
+CONTRACTS = (SECTOR_PERFORMANCE, *RISK_EXPORTS, TICKER_DOCUMENTS, DAILY_REPORT, ACCOUNT_RETURNS)

@@ -17,6 +17,8 @@ log = logging.getLogger("finance_assets.alerts")
 
 Severity = Literal["warning", "error"]
 WEBHOOK_TIMEOUT_SECONDS = 10.0
+SMTP_TIMEOUT_SECONDS = 15.0
+SNS_SUBJECT = 99
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Alert:
 
 
 class AlertSink(Protocol):
-    """A place that alerts go to."""
+    """A place that alerts go to; the name of its class tells the ledger which."""
 
     def send(self, alert: Alert) -> None:
         """Deliver the alert, or raise."""
@@ -116,6 +118,121 @@ class WebhookSink:
             raise ConnectionError(f"the alert webhook {failure}; its address is FINANCE_ASSETS_ALERT_WEBHOOK_URL")
 
 
+class EmailSink:
+    """Sends alerts by SMTP.
+
+    Parameters
+    ----------
+    host, port, security
+        The server; ``starttls`` and ``tls`` check its certificate.
+    sender, recipients
+        Addresses.
+    user, password
+        Credentials, where the server wants any; the password is never logged.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        sender: str,
+        recipients: Sequence[str],
+        *,
+        security: Literal["starttls", "tls", "none"] = "starttls",
+        user: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        self._place = (host, port)
+        self._sender = sender
+        self._recipients = tuple(recipients)
+        self._security = security
+        self._user = user
+        self._password = password
+
+    def __repr__(self) -> str:
+        """Name the server, not the credentials."""
+        return f"EmailSink({self._place[0]}:{self._place[1]})"
+
+    def send(self, alert: Alert) -> None:
+        """Send one message; raises where the server refuses any recipient."""
+        import hashlib
+        import smtplib
+        import ssl
+        from email.message import EmailMessage
+
+        message = EmailMessage()
+        # A header is one line, whatever a title holds.
+        message["Subject"] = " ".join(f"[{alert.severity}] {alert.title}".split())
+        message["From"] = self._sender
+        message["To"] = ", ".join(self._recipients)
+        # The same alert has the same id, so that a mail program shows a repetition as one.
+        digest = hashlib.sha256(f"{alert.key} {alert.since.isoformat()}".encode()).hexdigest()[:32]
+        message["Message-ID"] = f"<{digest}@finance-assets>"
+        message.set_content(alert.text())
+        failure = ""
+        try:
+            context = ssl.create_default_context() if self._security != "none" else None
+            server: smtplib.SMTP
+            if self._security == "tls":
+                server = smtplib.SMTP_SSL(*self._place, timeout=SMTP_TIMEOUT_SECONDS, context=context)
+            else:
+                server = smtplib.SMTP(*self._place, timeout=SMTP_TIMEOUT_SECONDS)
+            with server:
+                if self._security == "starttls":
+                    server.starttls(context=context)
+                if self._user is not None:
+                    server.login(self._user, self._password or "")
+                refused = server.send_message(message)
+            if refused:
+                failure = f"refused {', '.join(sorted(refused))}"
+        except smtplib.SMTPResponseException as error:
+            failure = f"answered {error.smtp_code}"
+        except smtplib.SMTPRecipientsRefused as error:
+            failure = f"refused {', '.join(sorted(error.recipients))}"
+        except (smtplib.SMTPException, OSError) as error:
+            failure = f"could not be used: {type(error).__name__}"
+        # Raised outside the handler: what smtplib raises may repeat the credentials.
+        if failure:
+            host, port = self._place
+            raise ConnectionError(f"the mail server {host}:{port} {failure}; see FINANCE_ASSETS_ALERT_SMTP_HOST")
+
+
+class SnsSink:
+    """Publishes alerts to a topic of AWS SNS.
+
+    Parameters
+    ----------
+    topic
+        Its ARN.
+    region
+        Its region.
+    """
+
+    def __init__(self, topic: str, region: str) -> None:
+        self._topic = topic
+        self._region = region
+
+    def send(self, alert: Alert) -> None:
+        """Publish the alert: the title as subject, the text as message, the severity as an attribute."""
+        import boto3
+
+        client = boto3.client("sns", region_name=self._region)
+        try:
+            # SNS takes subjects of up to 100 ASCII characters on one line.
+            subject = " ".join(f"[{alert.severity}] {alert.title}".split()).encode("ascii", "replace").decode()
+            client.publish(
+                TopicArn=self._topic,
+                Subject=subject[:SNS_SUBJECT],
+                Message=alert.text(),
+                MessageAttributes={
+                    "severity": {"DataType": "String", "StringValue": alert.severity},
+                    "key": {"DataType": "String", "StringValue": alert.key},
+                },
+            )
+        finally:
+            client.close()
+
+
 def _system_proxy(address: str) -> str | None:
     """Return the proxy that the environment names for an address."""
     from urllib.parse import urlsplit
@@ -126,20 +243,53 @@ def _system_proxy(address: str) -> str | None:
 
 
 def alert_sinks(settings: Settings) -> list[AlertSink]:
-    """Return the sinks of a deployment: the log always, the webhook where one is set."""
+    """Return the sinks of a deployment: the log always; webhook, e-mail and SNS where they are set."""
     sinks: list[AlertSink] = [LogSink()]
     url = settings.secret("alert_webhook_url")
     if url:
         sinks.append(WebhookSink(url))
+    if settings.alert_smtp_host is not None and settings.alert_email_from is not None:
+        sinks.append(
+            EmailSink(
+                settings.alert_smtp_host,
+                settings.alert_smtp_port,
+                settings.alert_email_from,
+                settings.alert_email_to,
+                security=settings.alert_smtp_security,
+                user=settings.alert_smtp_user,
+                password=settings.secret("alert_smtp_password"),
+            )
+        )
+    if settings.alert_sns_topic is not None:
+        sinks.append(SnsSink(settings.alert_sns_topic, settings.aws_region))
     return sinks
 
 
-def send_alert(alert: Alert, sinks: Sequence[AlertSink]) -> list[str]:
-    """Send an alert everywhere; one place that fails stops no other. Return what failed."""
+class AlertLedger(Protocol):
+    """Remembers which alert was delivered where."""
+
+    def was_alerted(self, key: str, sink: str) -> bool:
+        """Tell whether it was."""
+
+    def record_alert(self, key: str, sink: str) -> None:
+        """Say that it was."""
+
+
+def send_alert(alert: Alert, sinks: Sequence[AlertSink], ledger: AlertLedger | None = None) -> list[str]:
+    """Send an alert everywhere; one place that fails stops no other. Return what failed.
+
+    With a ledger each place is told once: what was delivered is written down after the delivery, and a place that
+    failed is tried again the next time the alert is raised.
+    """
     failures = []
     for sink in sinks:
+        place = type(sink).__name__
+        if ledger is not None and ledger.was_alerted(alert.key, place):
+            continue
         try:
             sink.send(alert)
+            if ledger is not None:
+                ledger.record_alert(alert.key, place)
         except Exception as error:
             log.error("alert %s was not delivered by %s: %s", alert.key, type(sink).__name__, error)
             failures.append(f"{type(sink).__name__}: {error}")

@@ -10,11 +10,20 @@ import dagster as dg
 from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
 from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE
 from finance_assets.contracts.dagster_metadata import asset_attributes, check_result
-from finance_assets.contracts.market import INSTRUMENTS, TICKER_KPIS
+from finance_assets.contracts.macro import MACRO_INDICATORS
+from finance_assets.contracts.market import INSTRUMENTS, QUOTES, TICKER_KPIS
 from finance_assets.contracts.model import Contract
-from finance_assets.contracts.publishing import ACCOUNT_RETURNS, RISK_EXPORTS, SECTOR_PERFORMANCE, TICKER_DOCUMENTS
+from finance_assets.contracts.publishing import (
+    ACCOUNT_RETURNS,
+    DAILY_REPORT,
+    RISK_EXPORTS,
+    SECTOR_PERFORMANCE,
+    TICKER_DOCUMENTS,
+)
 from finance_assets.contracts.sectors import MART_SECTOR_PERFORMANCE, RISK_MARTS
+from finance_assets.partitions import SessionCalendar, partition_days
 from finance_assets.publishing.documents import DOCUMENT_SUFFIX, document_bytes, document_name, ticker_documents
+from finance_assets.publishing.quality import quality_lines
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.warehouse import POOL as WAREHOUSE_POOL
@@ -100,4 +109,86 @@ def ticker_documents_asset(
         lake.put(f"{folder}/{document_name(row['symbol'])}", document_bytes(row))
     return dg.MaterializeResult(
         metadata={"dagster/row_count": documents.num_rows, "uri": f"{folder}/*{DOCUMENT_SUFFIX}"}
+    )
+
+
+#: Table of the report -> contract of what it reads.
+REPORT_TABLES = {
+    "performance": SECTOR_PERFORMANCE,
+    **{
+        name: export
+        for export in RISK_EXPORTS
+        for name in ("risk", "correlations", "signals")
+        if export.name == {"risk": "risk_metrics", "signals": "trading_signals"}.get(name, name)
+    },
+    "macro": MACRO_INDICATORS,
+}
+#: Where the pages lie, below the lake's address.
+REPORT_FOLDER = "published/daily_report_pages"
+
+
+@dg.asset(
+    **asset_attributes(DAILY_REPORT),
+    deps=[dg.AssetKey(contract.asset_key) for contract in REPORT_TABLES.values()],
+    io_manager_key="lake_io_manager",
+)
+def daily_report(
+    context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult[Any]:
+    """One row per report: its page, and how much of it is unknown. The page is about the newest session with quotes.
+
+    A table that is not there leaves its section out, with the reason on the page. The page is written before its row.
+    """
+    import hashlib
+
+    import pyarrow as pa
+
+    from finance_assets.contracts.arrow import storage_schema
+    from finance_assets.publishing.report import SECTIONS, ReportInputs
+    from finance_assets.publishing.report import daily_report as make_report
+
+    sessions = lake.partitions(QUOTES)
+    if not sessions:
+        raise dg.Failure("core/quotes holds no session; run `finance-assets materialize` first", allow_retries=False)
+    session = partition_days(sessions[-1:])[0]
+    closed = SessionCalendar.of(settings).closed_sessions(settings.clock())
+    quality, unchecked = quality_lines(context.instance)
+    report = make_report(
+        ReportInputs(
+            session=session,
+            made_at=settings.clock(),
+            tables={
+                name: lake.read(contract).table if lake.partitions(contract) else None
+                for name, contract in REPORT_TABLES.items()
+            },
+            expected_session=closed[-1] if closed else None,
+            quality=quality,
+            unchecked=unchecked,
+        )
+    )
+    path = f"{REPORT_FOLDER}/{session}.html"
+    lake.put(f"{lake.root}/{path}", report.page)
+    row = {
+        "session_date": session,
+        "made_ts_utc": settings.clock(),
+        "page_path": path,
+        "page_sha256": hashlib.sha256(report.page).hexdigest(),
+        "page_bytes": len(report.page),
+        "section_count": len(SECTIONS) - len(report.missing),
+        "missing_sections": "; ".join(f"{name}: {why}" for name, why in report.missing.items()) or None,
+        "unknown_values": sum(report.unknown.values()),
+        "failed_blocking_checks": sum(not line.passed and line.is_error for line in quality),
+        "warned_checks": sum(not line.passed and not line.is_error for line in quality),
+        "summary": report.summary,
+    }
+    stored = lake.read(DAILY_REPORT).table.to_pylist() if lake.partitions(DAILY_REPORT) else []
+    rows = [*(other for other in stored if other["session_date"] != session), row]
+    return dg.MaterializeResult(
+        value=pa.Table.from_pylist(rows, schema=storage_schema(DAILY_REPORT)),
+        metadata={
+            "report": dg.MetadataValue.md(report.summary),
+            "page": dg.MetadataValue.path(f"{lake.root}/{path}"),
+            "missing_sections": dict(report.missing),
+            "unknown_values": dict(report.unknown),
+        },
     )

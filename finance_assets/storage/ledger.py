@@ -181,6 +181,13 @@ class Ledger:
             sa.Column("day", sa.String, primary_key=True),
             sa.Column("used", sa.Integer, nullable=False),
         )
+        sa.Table(
+            "ledger_alerts",
+            metadata,
+            sa.Column("key", sa.String, primary_key=True),
+            sa.Column("sink", sa.String, primary_key=True),
+            sa.Column("sent_ts_utc", sa.String, nullable=False),
+        )
         return metadata
 
     def _upsert(self, table: str, values: dict[str, Any]) -> Any:
@@ -305,6 +312,26 @@ class Ledger:
         query = sa.select(table.c.used).where(table.c.provider == provider, table.c.day == day.isoformat())
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar() or 0)
+
+    # -- alerts ------------------------------------------------------------------------------------------
+
+    def was_alerted(self, key: str, sink: str) -> bool:
+        """Tell whether an alert was delivered to a place already."""
+        import sqlalchemy as sa
+
+        table = self._tables.tables["ledger_alerts"]
+        query = sa.select(table.c.key).where(table.c.key == key, table.c.sink == sink)
+        with self._engine.connect() as connection:
+            return connection.execute(query).first() is not None
+
+    def record_alert(self, key: str, sink: str) -> None:
+        """Say that an alert was delivered to a place; call it after the delivery."""
+        statement = self._upsert(
+            "ledger_alerts",
+            {"key": key, "sink": sink, "sent_ts_utc": self._clock().astimezone(UTC).isoformat()},
+        ).on_conflict_do_nothing()
+        with self._engine.begin() as connection:
+            connection.execute(statement)
 
     def close(self) -> None:
         """Close the connections."""

@@ -146,7 +146,7 @@ def build_dbt_assets(
                 [*names, *sorted(check.name for check in checks)],
                 project_dir=project_dir,
                 scratch=warehouse.scratch_dir / "dbt",
-                target_name=f"{name}-{context.run_id}",
+                target_name=f"{name}-{context.run.run_id}",
             )
             try:
                 results = _results(invocation)

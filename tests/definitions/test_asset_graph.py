@@ -155,10 +155,18 @@ def test_sensors_and_schedules_are_on() -> None:
     repository = definitions().get_repository_def()
     assert {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs} == {
         "automation": "RUNNING",
+        "data_alerts": "RUNNING",
         "queued_transactions": "RUNNING",
         "run_failure_alerts": "RUNNING",
         "vendor_files": "RUNNING",
     }
     assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == {
-        "market_sessions_daily": "RUNNING"
+        "market_sessions_daily": "RUNNING",
+        "morning_quotes": "RUNNING",
+        "morning_ingestion": "RUNNING",
+        "morning_quality": "RUNNING",
+        "morning_dbt": "RUNNING",
+        "morning_dbt_tests": "RUNNING",
+        "morning_metrics": "RUNNING",
+        "morning_report": "RUNNING",
     }

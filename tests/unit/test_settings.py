@@ -202,6 +202,8 @@ def test_no_secret_is_shown_in_any_form(from_env: Environment) -> None:
         **AWS,
         ALPHA_VANTAGE_API_KEY=SECRET,
         ALERT_WEBHOOK_URL=f"https://hooks.example/{SECRET}",
+        FRED_API_KEY=SECRET,
+        ALERT_SMTP_PASSWORD=SECRET,
         PUBLISH_URL=f"postgresql://user:{SECRET}@host/db",
     )
     shown = [repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()]
@@ -209,7 +211,14 @@ def test_no_secret_is_shown_in_any_form(from_env: Environment) -> None:
     assert all(SECRET not in text for text in shown)
     assert settings.secret("alpha_vantage_api_key") == SECRET
     assert SECRET in settings.ledger
-    assert set(SECRETS) == {"ledger_url", "alpha_vantage_api_key", "alert_webhook_url", "publish_url"}
+    assert set(SECRETS) == {
+        "ledger_url",
+        "alpha_vantage_api_key",
+        "alert_smtp_password",
+        "alert_webhook_url",
+        "fred_api_key",
+        "publish_url",
+    }
 
 
 def test_what_is_no_secret_cannot_be_asked_for_as_one() -> None:

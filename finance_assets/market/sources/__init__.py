@@ -1,34 +1,22 @@
 """Quote providers: the network side of the market branch.
 
-``base`` holds what every provider promises and may raise, ``http`` the client with time-outs and retries,
-``alpha_vantage``, ``yahoo`` and ``sample`` one provider each, ``fallback`` several as one, ``instruments``
-the hand-made universe. Nothing here knows Dagster, storage or settings, and importing it opens no socket and
-no file.
+``base`` holds what every provider promises, ``alpha_vantage``, ``yahoo`` and ``sample`` one provider each, ``fallback``
+several as one, ``instruments`` the hand-made universe; HTTP and errors come from ``finance_assets.providers``. Nothing
+here knows Dagster, storage or settings, and importing it opens no socket and no file.
 """
 
 from __future__ import annotations
 
 from finance_assets.market.sources.alpha_vantage import AlphaVantageProvider
 from finance_assets.market.sources.base import (
-    AllProvidersFailed,
-    AuthenticationFailed,
     InMemoryQuotaLedger,
     Overview,
-    PremiumRequired,
-    ProviderError,
-    ProviderNotInstalled,
-    ProviderUnavailable,
-    QuotaExhausted,
     QuotaLedger,
     QuoteBatch,
     QuoteProvider,
-    RateLimited,
-    SymbolNotFound,
-    UnexpectedResponse,
     quote_schema,
 )
 from finance_assets.market.sources.fallback import FallbackProvider
-from finance_assets.market.sources.http import RetryPolicy, Timeouts
 from finance_assets.market.sources.instruments import instrument_as_of, instrument_schema, load_instruments
 from finance_assets.market.sources.sample import (
     SAMPLE_CLOCK,
@@ -38,6 +26,19 @@ from finance_assets.market.sources.sample import (
     SampleProvider,
 )
 from finance_assets.market.sources.yahoo import YahooProvider
+from finance_assets.providers.errors import (
+    AllProvidersFailed,
+    AuthenticationFailed,
+    PremiumRequired,
+    ProviderError,
+    ProviderNotInstalled,
+    ProviderUnavailable,
+    QuotaExhausted,
+    RateLimited,
+    SymbolNotFound,
+    UnexpectedResponse,
+)
+from finance_assets.providers.http import RetryPolicy, Timeouts
 
 __all__ = [
     "SAMPLE_CLOCK",

@@ -32,27 +32,29 @@ from typing import TYPE_CHECKING, Any, Literal
 from finance_assets.market.sources.base import (
     RAW,
     REPORTED,
-    AuthenticationFailed,
-    Clock,
     Overview,
-    PremiumRequired,
-    ProviderError,
-    QuotaExhausted,
     QuotaLedger,
     QuoteBatch,
     QuoteRow,
-    RateLimited,
-    SymbolNotFound,
-    UnexpectedResponse,
     check_range,
     last_finished_date,
     parse_count,
     parse_decimal,
     quote_table,
     quoted,
+)
+from finance_assets.providers.errors import (
+    AuthenticationFailed,
+    Clock,
+    PremiumRequired,
+    ProviderError,
+    QuotaExhausted,
+    RateLimited,
+    SymbolNotFound,
+    UnexpectedResponse,
     utc_now,
 )
-from finance_assets.market.sources.http import (
+from finance_assets.providers.http import (
     HttpClient,
     HttpResponse,
     RetryPolicy,
@@ -112,7 +114,7 @@ class AlphaVantageProvider:
     base_url
         Scheme and host, for tests.
     timeouts, retry, sleep, uniform
-        See `finance_assets.market.sources.http`.
+        See `finance_assets.providers.http`.
     """
 
     name = "alpha_vantage"
@@ -178,7 +180,7 @@ class AlphaVantageProvider:
         Raises
         ------
         ProviderError
-            A subclass per cause; see `finance_assets.market.sources.base`.
+            A subclass per cause; see `finance_assets.providers.errors`.
         """
         check_range(start, end)
         # The session is judged by the time of asking, the batch stamped with the time of the answer.

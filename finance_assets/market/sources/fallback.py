@@ -11,15 +11,13 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, TypeVar
 
-from finance_assets.market.sources.base import (
+from finance_assets.market.sources.base import Overview, QuoteBatch, QuoteProvider
+from finance_assets.providers.errors import (
     AllProvidersFailed,
     AuthenticationFailed,
-    Overview,
     ProviderError,
     ProviderNotInstalled,
     QuotaExhausted,
-    QuoteBatch,
-    QuoteProvider,
 )
 
 if TYPE_CHECKING:

@@ -45,16 +45,12 @@ from finance_assets.market.sources.base import (
     RAW,
     RECOVERED,
     TOTAL_RETURN_ADJUSTED,
-    Clock,
     Overview,
-    ProviderNotInstalled,
     QuoteBatch,
-    SymbolNotFound,
-    UnexpectedResponse,
     check_range,
     quote_schema,
-    utc_now,
 )
+from finance_assets.providers.errors import Clock, ProviderNotInstalled, SymbolNotFound, UnexpectedResponse, utc_now
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -37,16 +37,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from finance_assets.market.sources.base import (
     RAW,
     REPORTED,
-    Clock,
     Overview,
-    ProviderError,
-    ProviderNotInstalled,
-    ProviderUnavailable,
     QuoteBatch,
     QuoteRow,
-    RateLimited,
-    SymbolNotFound,
-    UnexpectedResponse,
     check_range,
     last_finished_date,
     parse_count,
@@ -55,9 +48,18 @@ from finance_assets.market.sources.base import (
     quoted,
     round_price,
     simplest_decimal,
+)
+from finance_assets.providers.errors import (
+    Clock,
+    ProviderError,
+    ProviderNotInstalled,
+    ProviderUnavailable,
+    RateLimited,
+    SymbolNotFound,
+    UnexpectedResponse,
     utc_now,
 )
-from finance_assets.market.sources.http import (
+from finance_assets.providers.http import (
     HttpResponse,
     RetryPolicy,
     Sleep,
@@ -122,7 +124,7 @@ class YahooProvider:
     timeouts
         ``total`` bounds each request; yfinance may send several for one answer (cookie, crumb, chart).
     retry, sleep, uniform
-        See `finance_assets.market.sources.http`.
+        See `finance_assets.providers.http`.
     max_bytes
         Longest body that is read.
     """
@@ -184,7 +186,7 @@ class YahooProvider:
         Raises
         ------
         ProviderError
-            A subclass per cause; see `finance_assets.market.sources.base`.
+            A subclass per cause; see `finance_assets.providers.errors`.
         """
         check_range(start, end)
         # The session is judged by the time of asking, the batch stamped with the time of the answer.

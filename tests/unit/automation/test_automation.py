@@ -34,6 +34,7 @@ from finance_assets.publishing.alerts import Alert
 from finance_assets.registry import build_definitions
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
+from finance_assets.storage.ledger import Ledger
 
 # -- schedules ---------------------------------------------------------------------------------------------------------
 
@@ -252,8 +253,10 @@ def test_the_sensor_sends_one_alert(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(run_failures, "alert_sinks", sinks)
     settings = fake_settings(tmp_path)
-    with failed_run(raising(ValueError("broken")), tmp_path, settings=settings) as context:
+    ledger = Ledger("sqlite:///:memory:", settings.clock)
+    with failed_run(raising(ValueError("broken")), tmp_path, settings=settings, ledger=ledger) as context:
         run_failure_alerts(context)
+    ledger.close()
     assert [alert.detail for alert in sent] == ["core__quotes: ValueError: broken"]
     assert asked == [settings]
     assert run_failure_alerts.default_status is dg.DefaultSensorStatus.RUNNING

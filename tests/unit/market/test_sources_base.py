@@ -28,8 +28,8 @@ from finance_assets.market.sources.base import (
     parse_decimal,
     quote_table,
     simplest_decimal,
-    utc_now,
 )
+from finance_assets.providers.errors import utc_now
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from finance_assets.market.sources.base import (
+from finance_assets.providers.errors import (
     AuthenticationFailed,
     Clock,
     ProviderError,

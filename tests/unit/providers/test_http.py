@@ -25,7 +25,7 @@ from finance_assets.market.sources import (
     Timeouts,
     UnexpectedResponse,
 )
-from finance_assets.market.sources.http import HttpClient, HttpResponse, Secret, parse_json, parse_retry_after
+from finance_assets.providers.http import HttpClient, HttpResponse, Secret, parse_json, parse_retry_after
 
 KEY = "s3cret/key+7"
 NOW = datetime(2024, 1, 5, 22, 0, tzinfo=UTC)
