@@ -65,6 +65,7 @@ unit: $(STAMP)  ## Every test, in parallel, with its closing line
 bench: $(STAMP)  ## The tables of docs/performance.md
 	@$(BIN)/python benchmarks/kpis.py
 	@$(BIN)/python benchmarks/advisory.py --postgres
+	@$(BIN)/python benchmarks/sectors.py
 
 clean:  ## Remove what was made, but not the environment
 	rm -rf .finance_assets .pytest_cache .mypy_cache .ruff_cache dbt_project/target dbt_project/logs

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
+import pyarrow as pa
 import pytest
+from fixtures.returns import market_returns, stock_returns
 
 from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
 from finance_assets.contracts import market, sectors
+from finance_assets.contracts.dagster_metadata import contract_checks
 from finance_assets.contracts.dbt import dbt_test_names
 from finance_assets.contracts.model import Contract, ContractError
+from finance_assets.sectors import assets
 from finance_assets.sectors.assets import sector_models, sector_risk_models
+from finance_assets.settings import Settings
+from finance_assets.storage.io_managers import LakeIOManager
+from finance_assets.storage.lake import Lake
 from finance_assets.transform import dbt_assets
 
 STEPS = [(sector_models, sectors.COMPOSITES), (sector_risk_models, sectors.RISK_MARTS)]
@@ -72,6 +81,85 @@ def test_loading_the_definitions_imports_no_dbt() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == "[]"
+
+
+class Composites(dg.IOManager):
+    """The warehouse, holding two sectors and the market over some sessions."""
+
+    def __init__(self, sessions: int) -> None:
+        self.sessions = sessions
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        raise NotImplementedError
+
+    def load_input(self, context: dg.InputContext) -> pa.Table:
+        own = context.asset_key.path[-1] == sectors.INT_SECTOR_RETURNS.name
+        frames = []
+        for name, series in (
+            [("Energy", stock_returns()["XOM"]), ("Financials", stock_returns()["JPM"])]
+            if own
+            else [("^GSPC", market_returns().reindex(stock_returns().index))]
+        ):
+            returns = series.iloc[:600].iloc[: self.sessions].copy()
+            returns.iloc[0] = math.nan
+            frame = pd.DataFrame({"session_date": returns.index.date, "daily_return": returns.to_numpy()})
+            frame["level"] = (1 + returns.fillna(0)).cumprod().to_numpy()
+            frame["chain_start_date"] = frame["session_date"].iloc[0]
+            frames.append(frame.assign(sector=name) if own else frame.assign(index_symbol=name, is_benchmark=True))
+        assert context.definition_metadata is not None
+        columns = context.definition_metadata["columns"]
+        return pa.Table.from_pandas(pd.concat(frames), preserve_index=False).select(columns)
+
+
+def test_risk_is_computed_for_what_is_new_and_for_nothing_else(tmp_path: Path) -> None:
+    """As Dagster runs the assets: into the lake, again without work, and with one more session."""
+    lake = Lake(str(tmp_path / "lake"))
+    analytics = [
+        assets.sector_risk,
+        assets.sector_correlations,
+        assets.sector_volatility,
+        assets.sector_portfolios,
+        assets.sector_signals,
+    ]
+
+    def run(sessions: int) -> dict[str, int]:
+        result = dg.materialize(
+            [
+                *(dg.AssetSpec(c.asset_key) for c in (sectors.INT_SECTOR_RETURNS, sectors.INT_INDEX_RETURNS)),
+                *analytics,
+                *contract_checks(sectors.ANALYTICS),
+            ],
+            resources={
+                "lake": lake,
+                "settings": Settings(home=tmp_path, risk_free_rate=0.01),
+                "lake_io_manager": LakeIOManager(lake),
+                "warehouse_io_manager": Composites(sessions),
+            },
+        )
+        assert all(check.passed for check in result.get_asset_check_evaluations())
+        assert len(result.get_asset_check_evaluations()) == len(sectors.ANALYTICS)
+        return {
+            event.asset_key.path[-1]: int(event.materialization.metadata["rows_computed"].value)
+            for event in result.get_asset_materialization_events()
+            if event.asset_key is not None and "rows_computed" in event.materialization.metadata
+        }
+
+    def files() -> dict[str, bytes]:
+        return {contract.name: Path(lake.file(contract)).read_bytes() for contract in sectors.ANALYTICS}
+
+    everything = run(599)
+    assert everything["sector_risk"] > 2 * 599
+    assert set(lake.read(sectors.SECTOR_RISK).table.column("risk_free_rate").to_pylist()) == {0.01}
+    before = files()
+    assert run(599) == {"sector_risk": 0, "sector_volatility": 0, "sector_portfolios": 0}
+    assert files() == before
+    # Of each sector the window of the session and the month since the start; three series; four rules for two sectors.
+    assert run(600) == {"sector_risk": 4, "sector_volatility": 3, "sector_portfolios": 8}
+    grown = files()
+    for contract in sectors.ANALYTICS:
+        Path(lake.file(contract)).unlink()
+    run(600)
+    assert files() == grown
 
 
 def test_a_lake_table_is_no_dbt_model() -> None:
