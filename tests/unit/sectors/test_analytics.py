@@ -430,7 +430,7 @@ def test_exposures_see_no_number_before_its_release() -> None:
         after = moved.to_pandas()
         known = after[(after["session_date"] <= day) & (after["model"] != "LATER") & (after["factor"] != "LATER")]
         pd.testing.assert_frame_equal(
-            found[found["session_date"] <= day].drop(columns="input_fingerprint"),
+            found[found["session_date"] <= day].reset_index(drop=True).drop(columns="input_fingerprint"),
             known.reset_index(drop=True).drop(columns="input_fingerprint"),
         )
         unmoved = after[after["session_date"] > day].merge(found, on=[*contract.key, "coefficient"])

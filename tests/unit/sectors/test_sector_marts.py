@@ -186,10 +186,17 @@ def test_risk_is_computed_for_what_is_new_and_for_nothing_else(tmp_path: Path) -
     assert everything["sector_risk"] > 2 * 599
     assert set(lake.read(sectors.SECTOR_RISK).table.column("risk_free_rate").to_pylist()) == {0.01}
     before = files()
-    assert run(599) == {"sector_risk": 0, "sector_volatility": 0, "sector_portfolios": 0}
+    assert run(599) == dict.fromkeys(("sector_risk", "sector_volatility", "sector_portfolios", "sector_exposures"), 0)
     assert files() == before
-    # Of each sector the window of the session and the month since the start; three series; four rules for two sectors.
-    assert run(600) == {"sector_risk": 4, "sector_volatility": 3, "sector_portfolios": 8}
+    # Of each sector the window of the session and the month since the start; three series; four rules for two sectors;
+    # and for these two the factors alpha, market and oil, by itself and in the joint regression.
+    assert run(600) == {"sector_risk": 4, "sector_volatility": 3, "sector_portfolios": 8, "sector_exposures": 12}
+    exposures = lake.read(sectors.SECTOR_EXPOSURES).table
+    assert set(exposures.column("model").to_pylist()) == {"DCOILWTICO", "joint"}
+    # Oil is known from the first month's end, so the first change is February's; a series without numbers is no factor.
+    assert (
+        max(exposures.column("month_count").to_pylist()) == len(set(exposures.column("session_date").to_pylist())) - 1
+    )
     grown = files()
     for contract in sectors.ANALYTICS:
         Path(lake.file(contract)).unlink()
