@@ -152,6 +152,7 @@ def run(resources: dict[str, Any], instance: dg.DagsterInstance) -> dict[str, fl
         assets.sector_volatility,
         assets.sector_portfolios,
         assets.sector_signals,
+        assets.sector_exposures,
         assets.sector_risk_models,
     ]
     result = dg.materialize(

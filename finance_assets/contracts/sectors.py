@@ -36,6 +36,23 @@ SERIES_KINDS = ("sector", "index")
 RISK_WINDOWS = ("trailing_252", "since_start")
 #: Portfolio rules of finance_assets.sectors.diversification.
 PORTFOLIO_METHODS = ("min_variance", "max_diversification", "risk_parity", "hrp")
+#: What becomes of a macro series before it is a factor, as finance_assets.sectors.exposure has it.
+MACRO_TRANSFORMS = ("relative_change", "difference", "surprise")
+#: Macro series that are factors -> what becomes of each; adding one is a line. Series that a deployment does not
+#: follow are passed over: the packaged sample has core prices and bond yields where FRED has all prices, a Treasury
+#: yield and a spread.
+MACRO_FACTORS = {
+    "DCOILWTICO": "relative_change",
+    "DGS10": "difference",
+    "VIXCLS": "difference",
+    "CPIAUCSL": "surprise",
+    "BAA10Y": "difference",
+    "CPILFESL": "surprise",
+    "AAA": "difference",
+    "BAA": "difference",
+}
+#: The regression on all macro factors at once; the others are named after their one macro series.
+JOINT_MODEL = "joint"
 #: Signal -> states, as finance_assets.sectors.signals has them.
 SIGNAL_STATES = {
     "trend": ("bullish", "bearish", "neutral"),
@@ -802,6 +819,67 @@ SECTOR_PORTFOLIOS = Contract(
     rules=_explained(tuple(measure.name for measure in _PORTFOLIO)),
 )
 
+_EXPOSURE_COLUMNS = (
+    _SECTOR,
+    _SESSION,
+    Column(
+        "model",
+        "string",
+        "text",
+        "Which regression: on the market and one macro series, whose name it has; or joint, on the market and all.",
+    ),
+    Column("factor", "string", "text", "alpha, market, or a macro series as FRED names it."),
+    Column(
+        "transform",
+        "string",
+        "enumeration",
+        "What became of the series: relative change, difference in its own unit, or relative change less the one "
+        "before (surprise); null for alpha and market.",
+        True,
+        allowed=MACRO_TRANSFORMS,
+    ),
+    *Measure(
+        "coefficient",
+        "monthly return per unit of the factor",
+        "Least squares; alpha is the return of a month on which no factor moves. outside_domain: the other factors "
+        "explain this one, so that they cannot be told apart.",
+    ).columns,
+    Column(
+        "standard_error", "float64", "as the coefficient", "Newey-West; null also where the fit is perfect.", True, 0
+    ),
+    Column("t_statistic", "float64", "t-statistic", "Coefficient over its standard error; null as above.", True),
+    Column(
+        "variance_inflation",
+        "float64",
+        "ratio",
+        "Variance inflation factor among the factors it was judged with; null for alpha, and where it was not judged.",
+        True,
+        1,
+    ),
+    Column("r_squared", "float64", "fraction", "Share of variance that the regression explains.", True, None, 1),
+    Column("adjusted_r_squared", "float64", "fraction", "The same, less what chance explains.", True, None, 1),
+    Column("month_count", "int32", "months", "Months in the regression, at most 60.", minimum=0),
+    Column("window_start_date", "date", "exchange session", "Newest session of the first of them.", True),
+    Column("newey_west_lags", "int32", "months", "Lags of the errors, floor(4 (n / 100)^(2/9)).", minimum=0),
+)
+_EXPOSURE_RULES = (
+    *_explained(("coefficient",)),
+    RowRule("t_has_an_error", "(t_statistic is null) = (standard_error is null)", "a t-statistic has its error"),
+)
+
+SECTOR_EXPOSURES = Contract(
+    layer=Layer.CORE,
+    name="sector_exposures",
+    group=GROUP,
+    grain="One factor in one regression of one sector, as of the newest session of each calendar month.",
+    description="Monthly returns of the composites regressed on the market and on macro changes as they were known.",
+    source="int_sector_returns, int_index_returns and core/macro_indicators, by finance_assets.sectors.exposure.",
+    columns=(*_EXPOSURE_COLUMNS, _FINGERPRINT),
+    key=("sector", "session_date", "model", "factor"),
+    inputs=("intermediate/int_sector_returns", "intermediate/int_index_returns", "core/macro_indicators"),
+    rules=_EXPOSURE_RULES,
+)
+
 _SIGNAL_COLUMNS = (
     _SECTOR,
     _SESSION,
@@ -1008,6 +1086,38 @@ MART_TRADING_SIGNALS = Contract(
     ),
 )
 
+MART_MACRO_EXPOSURE = Contract(
+    layer=Layer.MART,
+    name="mart_macro_exposure",
+    group=GROUP,
+    store=Store.WAREHOUSE,
+    grain="One factor in one regression of one sector, as of the newest session of each calendar month.",
+    description="How sectors move with oil, yields, volatility and prices beside the market, and which move most.",
+    source="core/sector_exposures.",
+    columns=(
+        *_EXPOSURE_COLUMNS,
+        Column(
+            "is_significant",
+            "bool",
+            "true/false",
+            "Whether the t-statistic is 1.96 or more in size, which chance gives one time in twenty; null without one.",
+            True,
+        ),
+        Column(
+            "exposure_rank",
+            "int32",
+            "rank, 1 is the largest coefficient",
+            "Place of the sector by coefficient, among all in the same regression of the session; null without one.",
+            True,
+            1,
+        ),
+        Column("is_newest", "bool", "true/false", "Whether the row is of the newest session of the table."),
+    ),
+    key=("sector", "session_date", "model", "factor"),
+    inputs=("core/sector_exposures",),
+    rules=_EXPOSURE_RULES,
+)
+
 #: dbt models from staging to the performance mart; Python computes risk from the composites among them.
 COMPOSITES = (
     STG_STOCK_PRICES,
@@ -1022,7 +1132,7 @@ COMPOSITES = (
     MART_SECTOR_PERFORMANCE,
 )
 #: What Python computes from the composites, in the lake.
-ANALYTICS = (SECTOR_RISK, SECTOR_CORRELATIONS, SECTOR_VOLATILITY, SECTOR_PORTFOLIOS, SECTOR_SIGNALS)
+ANALYTICS = (SECTOR_RISK, SECTOR_CORRELATIONS, SECTOR_VOLATILITY, SECTOR_PORTFOLIOS, SECTOR_SIGNALS, SECTOR_EXPOSURES)
 #: dbt models over that.
 RISK_MARTS = (
     MART_RISK_METRICS,
@@ -1030,5 +1140,6 @@ RISK_MARTS = (
     MART_VOLATILITY_CLUSTERING,
     MART_DIVERSIFICATION,
     MART_TRADING_SIGNALS,
+    MART_MACRO_EXPOSURE,
 )
 CONTRACTS = (*COMPOSITES, *ANALYTICS, *RISK_MARTS)

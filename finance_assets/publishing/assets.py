@@ -57,7 +57,7 @@ sector_performance = _export(
     "The sector performance mart as one Parquet file: a row per sector and session, returns as fractions.",
 )
 
-risk_metrics, correlations, volatility_clustering, diversification, trading_signals = (
+risk_metrics, correlations, volatility_clustering, diversification, trading_signals, macro_exposure = (
     _export(mart, export, f"{mart.path} as one Parquet file. {mart.grain}")
     for mart, export in zip(RISK_MARTS, RISK_EXPORTS, strict=True)
 )

@@ -625,8 +625,10 @@ def _piecewise(
 # -- macro exposure ----------------------------------------------------------------------------------------------
 
 
-def exposure_table(panel: Panel, indicators: pa.Table, transforms: Mapping[str, str]) -> pa.Table:
-    """Regress monthly returns of every composite on the market and on macro changes.
+def exposure_table(
+    panel: Panel, indicators: pa.Table, transforms: Mapping[str, str], stored: pa.Table | None = None
+) -> pa.Table:
+    """Compute the rows of ``core/sector_exposures``: monthly returns regressed on the market and on macro changes.
 
     Parameters
     ----------
@@ -637,66 +639,97 @@ def exposure_table(panel: Panel, indicators: pa.Table, transforms: Mapping[str, 
     transforms
         What becomes of each series, by ``series_id``; see :data:`finance_assets.sectors.exposure.TRANSFORMS`. Series
         that are not named are not used.
+    stored
+        The table as it is; rows whose input has not changed are taken from it.
 
     Returns
     -------
     pyarrow.Table
-        One row per sector, month (its newest session so far) and factor: ``alpha``, ``market``, and each series. The
-        regression holds the last 60 months whose return, market return and changes are all there, of which 36 are
-        needed. A month's change is between what had been released by its newest session and by that of the one before.
+        One row per sector, month (its newest session so far), regression and factor: ``alpha``, ``market``, and one
+        series or, in the regression ``joint``, all of them. A regression holds the last 60 months whose return, market
+        return and changes are all there, of which 36 are needed. A month's change is between what had been released by
+        its newest session and by that of the one before. The joint regression leaves out a series that by then has
+        fewer than 36 changes in 60 months (``no_data``, ``insufficient_history``) or always the same one
+        (``zero_variance``), so that one that begins late does not hold up the others.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    kept = _Kept(contracts.SECTOR_EXPOSURES, stored)
     ends = _newest_of(panel.sessions.astype("datetime64[M]"))
     days = panel.sessions[ends]
-    factors = {"market": _monthly_returns(panel.market_levels, panel.market_chains, ends)}
+    market = _monthly_returns(panel.market_levels, panel.market_chains, ends)
+    changes: dict[str, FloatArray] = {}
     for name, transform in sorted(transforms.items()):
         own = indicators.filter(pc.field("series_id") == name)
         known = exposure.known_values(
             _days(own, "reference_date"), _days(own, "release_date"), _floats(own, "value"), days
         )
-        factors[name] = exposure.macro_changes(known, transform)
+        changes[name] = exposure.macro_changes(known, transform)
+    left_out = [_left_out(changes, end) for end in range(days.size)]
     rows: list[dict[str, Any]] = []
-    for place, name in enumerate(panel.names):
+    for place, sector in enumerate(panel.names):
         returns = _monthly_returns(panel.levels[:, place], panel.chains[:, place], ends)
-        complete = np.logical_and.reduce([~np.isnan(returns), *(~np.isnan(factor) for factor in factors.values())])
+        paired = ~np.isnan(returns) & ~np.isnan(market)
         for end in np.flatnonzero(ends >= panel.starts[place]).tolist():
-            used = np.flatnonzero(complete[: end + 1])[-EXPOSURE_MONTHS:]
-            fit = exposure.factor_exposure(returns[used], {factor: values[used] for factor, values in factors.items()})
-            rows.extend(
-                {
-                    "sector": name,
+            for model in (*changes, contracts.JOINT_MODEL):
+                names = tuple(changes) if model == contracts.JOINT_MODEL else (model,)
+                absent = left_out[end] if model == contracts.JOINT_MODEL else {}
+                chosen = [name for name in names if name not in absent]
+                complete = paired[: end + 1].copy()
+                for name in chosen:
+                    complete &= ~np.isnan(changes[name][: end + 1])
+                used = np.flatnonzero(complete)[-EXPOSURE_MONTHS:]
+                factors = {"market": market[used], **{name: changes[name][used] for name in chosen}}
+                print_ = _fingerprint(
+                    [returns[used], days[used].astype(np.float64), *factors.values()],
+                    [(name, transforms[name], str(absent.get(name, ""))) for name in names],
+                )
+                keys = [(sector, days[end].item(), model, name) for name in ("alpha", "market", *names)]
+                if not kept.missing(keys, [print_] * len(keys)).size:
+                    continue
+                fit = exposure.factor_exposure(returns[used], factors)
+                about = {
+                    "sector": sector,
                     "session_date": days[end].item(),
-                    "factor": coefficient.factor,
-                    "coefficient": coefficient.value,
-                    "coefficient_status": str(coefficient.status),
-                    "standard_error": coefficient.standard_error,
-                    "t_statistic": coefficient.t_statistic,
-                    "variance_inflation": coefficient.variance_inflation,
+                    "model": model,
                     "r_squared": fit.r_squared,
                     "adjusted_r_squared": fit.adjusted_r_squared,
                     "month_count": fit.n_observations,
+                    "window_start_date": days[used[0]].item() if used.size else None,
                     "newey_west_lags": fit.lags,
+                    "input_fingerprint": print_,
                 }
-                for coefficient in fit.coefficients
-            )
-    doubles = ("coefficient", "standard_error", "t_statistic", "variance_inflation", "r_squared", "adjusted_r_squared")
-    return pa.Table.from_pylist(
-        rows,
-        schema=pa.schema(
-            [
-                ("sector", pa.string()),
-                ("session_date", pa.date32()),
-                ("factor", pa.string()),
-                ("coefficient", pa.float64()),
-                ("coefficient_status", pa.string()),
-                *((name, pa.float64()) for name in doubles[1:]),
-                ("month_count", pa.int32()),
-                ("newey_west_lags", pa.int32()),
-            ]
-        ),
-    )
+                nothing = [exposure.Coefficient(name, None, None, None, None, absent[name]) for name in absent]
+                rows.extend(
+                    {
+                        **about,
+                        "factor": coefficient.factor,
+                        "transform": transforms.get(coefficient.factor),
+                        **_told({"coefficient": (coefficient.value, coefficient.status)}),
+                        "standard_error": coefficient.standard_error,
+                        "t_statistic": coefficient.t_statistic,
+                        "variance_inflation": coefficient.variance_inflation,
+                    }
+                    for coefficient in (*fit.coefficients, *nothing)
+                )
+    kept.drop_groups(("sector", "session_date", "model"), rows)
+    return pa.concat_tables([_of_rows(contracts.SECTOR_EXPOSURES, rows), kept.table()])
+
+
+def _left_out(changes: Mapping[str, FloatArray], end: int) -> dict[str, Status]:
+    """Return the series that a joint regression up to a month cannot hold, and why; later months play no part."""
+    why: dict[str, Status] = {}
+    for name, change in changes.items():
+        recent = change[max(end + 1 - EXPOSURE_MONTHS, 0) : end + 1]
+        seen = recent[~np.isnan(recent)]
+        if not seen.size:
+            why[name] = Status.NO_DATA
+        elif seen.size < exposure.LEAST_OBSERVATIONS:
+            why[name] = Status.INSUFFICIENT_HISTORY
+        elif seen.min() == seen.max():
+            why[name] = Status.ZERO_VARIANCE
+    return why
 
 
 def _monthly_returns(levels: FloatArray, chains: DayArray, ends: IndexArray) -> FloatArray:

@@ -11,6 +11,7 @@ import dagster as dg
 from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
 from finance_assets.contracts import sectors
 from finance_assets.contracts.dagster_metadata import asset_attributes
+from finance_assets.contracts.macro import MACRO_INDICATORS
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.warehouse import POOL as WAREHOUSE_POOL
@@ -124,3 +125,27 @@ def sector_signals(composites: Any, indices: Any) -> dg.MaterializeResult[Any]:
     from finance_assets.sectors.analytics import read_panel, signal_table
 
     return dg.MaterializeResult(value=signal_table(read_panel(composites, indices)))
+
+
+@dg.asset(**_attributes(sectors.SECTOR_EXPOSURES), ins=_composites(), deps=[dg.AssetKey(MACRO_INDICATORS.asset_key)])
+def sector_exposures(lake: dg.ResourceParam[Lake], composites: Any, indices: Any) -> dg.MaterializeResult[Any]:
+    """One row per sector, month, regression and factor: how returns move with the market and with macro changes.
+
+    Coefficients are monthly returns per unit of the factor. A month sees only numbers published by its newest session.
+    """
+    import pyarrow.compute as pc
+
+    from finance_assets.sectors.analytics import exposure_table, read_panel
+
+    known = lake.read(
+        MACRO_INDICATORS, columns=["series_id", "reference_date", "release_date", "published_value"]
+    ).table
+    known = known.filter(pc.field("published_value").is_valid())
+    # A regression is no money: doubles.
+    indicators = known.drop_columns("published_value").append_column(
+        "value", pc.cast(known.column("published_value"), "float64")
+    )
+    followed = set(indicators.column("series_id").unique().to_pylist())
+    transforms = {name: transform for name, transform in sectors.MACRO_FACTORS.items() if name in followed}
+    stored = _stored(lake, sectors.SECTOR_EXPOSURES)
+    return _result(exposure_table(read_panel(composites, indices), indicators, transforms, stored), stored)

@@ -19,6 +19,7 @@ import dagster as dg
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from finance_assets.contracts import CONTRACTS, sectors, transactions
@@ -166,6 +167,14 @@ def small_warehouse(folder: Path, **rows: Any) -> SmallWarehouse:
     return warehouse
 
 
+def oil() -> pa.Table:
+    """A price of each session, known on the day after."""
+    days = pd.DatetimeIndex(SESSIONS)
+    price = 60 + 5 * np.sin(np.arange(days.size) / 9)
+    frame = pd.DataFrame({"series_id": "DCOILWTICO", "reference_date": days, "value": price})
+    return pa.Table.from_pandas(frame.assign(release_date=days + pd.Timedelta(days=1)), preserve_index=False)
+
+
 @dataclass
 class Built:
     """A warehouse that Dagster has built, with what Dagster and dbt said about it."""
@@ -220,6 +229,7 @@ def fill_risk(warehouse: SmallWarehouse) -> None:
             sectors.SECTOR_VOLATILITY.name: analytics.volatility_table(panel),
             sectors.SECTOR_PORTFOLIOS.name: analytics.portfolio_table(panel),
             sectors.SECTOR_SIGNALS.name: analytics.signal_table(panel),
+            sectors.SECTOR_EXPOSURES.name: analytics.exposure_table(panel, oil(), {"DCOILWTICO": "relative_change"}),
         }
         assert set(tables) == {contract.name for contract in sectors.ANALYTICS}
         for contract in sectors.ANALYTICS:
@@ -597,6 +607,7 @@ def test_risk_marts_hold_what_python_computed(built: Built) -> None:
         (sectors.MART_VOLATILITY_CLUSTERING, sectors.SECTOR_VOLATILITY),
         (sectors.MART_DIVERSIFICATION, sectors.SECTOR_PORTFOLIOS),
         (sectors.MART_TRADING_SIGNALS, sectors.SECTOR_SIGNALS),
+        (sectors.MART_MACRO_EXPOSURE, sectors.SECTOR_EXPOSURES),
     ):
         names = [name for name in core.column_names if name != "input_fingerprint"]
         pd.testing.assert_frame_equal(built.warehouse.rows(mart)[names], built.warehouse.rows(core)[names])
@@ -645,6 +656,7 @@ RULE_BREAKERS: dict[str, dict[str, str]] = {
         for window in ("30", "252", "full")
     },
     "model_named": {"volatility_model": "null"},
+    "t_has_an_error": {"t_statistic": "1", "standard_error": "null"},
     "ranked": {"volatility_rank": "null"},
     "state_has_numbers": {"value": "null"},
     "state_has_both_numbers": {"reference_value": "null"},

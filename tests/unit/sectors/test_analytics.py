@@ -18,7 +18,8 @@ from finance_assets.contracts import sectors as contracts
 from finance_assets.contracts.arrow import conform
 from finance_assets.contracts.model import Contract
 from finance_assets.contracts.validation import violations
-from finance_assets.sectors import analytics, correlations, diversification, risk, signals, volatility
+from finance_assets.macro.series import SAMPLE_SERIES, SERIES
+from finance_assets.sectors import analytics, correlations, diversification, exposure, risk, signals, volatility
 from finance_assets.sectors.returns import levels_from_returns
 
 FIRST, LAST = "2005-01-03", "2008-06-30"
@@ -94,6 +95,28 @@ def whole() -> Given:
     return given()
 
 
+#: Prices published weeks later, a price of oil of the day, and a series that begins too late for a regression.
+TRANSFORMS = {"CPI": "surprise", "OIL": "relative_change", "LATE": "difference"}
+
+
+@cache
+def macro() -> pa.Table:
+    """Macro series with the day each number became known."""
+    days = pd.DatetimeIndex(stock_returns().loc[FIRST:LAST].index)
+    rng = np.random.default_rng(6)
+    about = pd.date_range("2004-11-01", "2008-06-01", freq="MS")
+    # Published on the tenth of the month after; one number is revised a year later.
+    released = about + pd.DateOffset(months=1, days=9)
+    values = 100 * np.cumprod(1 + rng.normal(0.002, 0.01, about.size))
+    cpi = pd.DataFrame({"series_id": "CPI", "reference_date": about, "release_date": released, "value": values})
+    revised = cpi.iloc[[20]].assign(release_date=released[20] + pd.DateOffset(years=1), value=1.0)
+    oil = pd.DataFrame({"series_id": "OIL", "reference_date": days, "release_date": days})
+    oil["value"] = 50 * np.cumprod(1 + rng.normal(0, 0.02, len(days)))
+    late = oil[oil["reference_date"] >= "2007-01-01"].assign(series_id="LATE")
+    unused = oil.assign(series_id="UNUSED")
+    return pa.Table.from_pandas(pd.concat([cpi, revised, oil, late, unused], ignore_index=True), preserve_index=False)
+
+
 def computed(contract: Contract, panel: analytics.Panel, stored: pa.Table | None = None) -> pa.Table:
     table = {
         "sector_risk": lambda: analytics.risk_table(panel, 0.02, stored),
@@ -101,6 +124,7 @@ def computed(contract: Contract, panel: analytics.Panel, stored: pa.Table | None
         "sector_volatility": lambda: analytics.volatility_table(panel, stored),
         "sector_portfolios": lambda: analytics.portfolio_table(panel, stored),
         "sector_signals": lambda: analytics.signal_table(panel),
+        "sector_exposures": lambda: analytics.exposure_table(panel, macro(), TRANSFORMS, stored),
     }[contract.name]()
     return conform(contract, table)
 
@@ -335,25 +359,23 @@ def test_portfolios_of_the_sectors_that_are_there() -> None:
 
 
 def test_exposures_see_no_number_before_its_release() -> None:
-    panel = whole().panel
+    panel, table = whole().panel, macro()
     days = pd.DatetimeIndex(panel.sessions)
-    rng = np.random.default_rng(6)
-    about = pd.date_range("2004-11-01", "2008-06-01", freq="MS")
-    # Published on the tenth of the month after; one number is revised a year later.
-    released = about + pd.DateOffset(months=1, days=9)
-    values = 100 * np.cumprod(1 + rng.normal(0.002, 0.01, about.size))
-    cpi = pd.DataFrame({"series_id": "CPI", "reference_date": about, "release_date": released, "value": values})
-    revised = cpi.iloc[[20]].assign(release_date=released[20] + pd.DateOffset(years=1), value=1.0)
-    oil = pd.DataFrame({"series_id": "OIL", "reference_date": days, "release_date": days})
-    oil["value"] = 50 * np.cumprod(1 + rng.normal(0, 0.02, len(days)))
-    unused = oil.assign(series_id="UNUSED")
-    table = pa.Table.from_pandas(pd.concat([cpi, revised, oil, unused], ignore_index=True), preserve_index=False)
-    transforms = {"CPI": "surprise", "OIL": "relative_change"}
-    found = analytics.exposure_table(panel, table, transforms).to_pandas()
-    assert list(found["factor"].unique()) == ["alpha", "market", "CPI", "OIL"]
-    energy = found[found["sector"] == "Energy"]
+    numbers = table.to_pandas()
+    # The revised number is about a date that is old by then, so the newest number known is never that one.
+    cpi = numbers[(numbers["series_id"] == "CPI") & (numbers["value"] != 1.0)]
+    oil = numbers[numbers["series_id"] == "OIL"]
+    found = table_of("sector_exposures").to_pandas()
+    assert set(found["model"]) == {"CPI", "OIL", "LATE", "joint"}
+    assert "UNUSED" not in set(found["factor"])
+    energy = found[(found["sector"] == "Energy") & (found["model"] == "joint")]
     assert set(energy["coefficient_status"]) == {"no_data", "insufficient_history", "ok"}
     last = energy[energy["session_date"] == energy["session_date"].max()].set_index("factor")
+    # What begins late holds up only itself.
+    assert last.loc["LATE", "coefficient_status"] == "insufficient_history"
+    alone = found[(found["model"] == "LATE") & (found["session_date"] == found["session_date"].max())]
+    assert set(alone["coefficient_status"]) == {"insufficient_history"}
+    last = last.loc[["alpha", "market", "CPI", "OIL"]]
 
     # The same, month by month, with statsmodels.
     import statsmodels.api as sm
@@ -380,14 +402,68 @@ def test_exposures_see_no_number_before_its_release() -> None:
     np.testing.assert_allclose(last["coefficient"], wanted.params, rtol=1e-7)
     np.testing.assert_allclose(last["t_statistic"], wanted.tvalues, rtol=1e-7)
 
-    # A number published after a month's end, however large, moves no row up to it.
+    # On the market and one macro change, which is another regression.
+    one = found[(found["sector"] == "Energy") & (found["model"] == "OIL")].set_index("factor")
+    one = one[one["session_date"] == one["session_date"].max()]
+    there = ~np.isnan(own) & ~np.isnan(factors[:, [0, 2]]).any(axis=1)
+    wanted = sm.OLS(own[there], sm.add_constant(factors[there][:, [0, 2]])).fit(
+        cov_type="HAC", cov_kwds={"maxlags": lags, "use_correction": False}
+    )
+    np.testing.assert_allclose(one.loc[["alpha", "market", "OIL"], "t_statistic"], wanted.tvalues, rtol=1e-7)
+    assert one["transform"].dropna().to_dict() == {"OIL": "relative_change"}
+    np.testing.assert_allclose(one["adjusted_r_squared"], wanted.rsquared_adj, rtol=1e-7)
+
+    # A number published after a month's end, however large, moves no row up to it, and rows that it does not move are
+    # kept; so is the past where a series begins after it.
     future = table.to_pandas()
     day = date(2008, 3, 31)
     late = future["release_date"] > pd.Timestamp(day)
     future.loc[late, "value"] *= 7.0
-    moved = analytics.exposure_table(panel, pa.Table.from_pandas(future, preserve_index=False), transforms).to_pandas()
-    pd.testing.assert_frame_equal(found[found["session_date"] <= day], moved[moved["session_date"] <= day])
-    assert not found.equals(moved)
+    beginning = future[(future["series_id"] == "OIL") & late].assign(series_id="LATER")
+    contract = contracts.SECTOR_EXPOSURES
+    for numbers, transforms in (
+        (future, TRANSFORMS),
+        (pd.concat([future, beginning]), {**TRANSFORMS, "LATER": "difference"}),
+    ):
+        changed = pa.Table.from_pandas(numbers, preserve_index=False)
+        moved = conform(contract, analytics.exposure_table(panel, changed, transforms))
+        after = moved.to_pandas()
+        known = after[(after["session_date"] <= day) & (after["model"] != "LATER") & (after["factor"] != "LATER")]
+        pd.testing.assert_frame_equal(
+            found[found["session_date"] <= day].reset_index(drop=True).drop(columns="input_fingerprint"),
+            known.reset_index(drop=True).drop(columns="input_fingerprint"),
+        )
+        later = after[(after["session_date"] > day) & (after["factor"] == "OIL")].dropna(subset="coefficient")
+        assert len(later)
+        assert later.merge(found, on=[*contract.key, "coefficient"]).empty
+        again = analytics.exposure_table(panel, changed, transforms, table_of(contract.name))
+        assert conform(contract, again).equals(moved)
+
+
+def test_a_factor_that_does_not_move_is_left_out_of_the_joint_regression() -> None:
+    still = macro().to_pandas()
+    still.loc[still["series_id"] == "CPI", "value"] = 100.0
+    rows = analytics.exposure_table(whole().panel, pa.Table.from_pandas(still, preserve_index=False), TRANSFORMS)
+    frame = rows.to_pandas()
+    last = frame[(frame["session_date"] == frame["session_date"].max()) & (frame["sector"] == "Energy")]
+    statuses = last.set_index(["model", "factor"])["coefficient_status"]
+    assert statuses["joint", "CPI"] == "zero_variance"
+    assert statuses["joint", "OIL"] == statuses["joint", "market"] == "ok"
+    assert statuses["CPI", "market"] == "zero_variance"
+
+
+def test_every_macro_factor_is_a_series_that_is_followed() -> None:
+    followed = {entry.series_id: entry for entry in (*SERIES, *SAMPLE_SERIES)}
+    assert set(contracts.MACRO_FACTORS) <= set(followed)
+    assert contracts.MACRO_TRANSFORMS == exposure.TRANSFORMS
+    assert set(contracts.MACRO_FACTORS.values()) <= set(exposure.TRANSFORMS)
+    # Indices of prices are surprises; a number per year or a spread changes by its difference.
+    for name, transform in contracts.MACRO_FACTORS.items():
+        unit = followed[name].unit
+        wanted = (
+            "surprise" if unit.startswith("index") else "relative_change" if unit.startswith("USD") else "difference"
+        )
+        assert transform == wanted, name
 
 
 def test_signals_do_not_cross_a_break() -> None:

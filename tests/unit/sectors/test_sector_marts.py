@@ -6,18 +6,23 @@ import math
 import os
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from fixtures.returns import market_returns, stock_returns
+from fixtures.rows import table_of
 
 from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
 from finance_assets.contracts import market, sectors
 from finance_assets.contracts.dagster_metadata import contract_checks
 from finance_assets.contracts.dbt import dbt_test_names
+from finance_assets.contracts.macro import MACRO_INDICATORS
 from finance_assets.contracts.model import Contract, ContractError
 from finance_assets.sectors import assets
 from finance_assets.sectors.assets import sector_models, sector_risk_models
@@ -111,6 +116,30 @@ class Composites(dg.IOManager):
         return pa.Table.from_pandas(pd.concat(frames), preserve_index=False).select(columns)
 
 
+def oil_as_it_was_known() -> pa.Table:
+    """Oil on every session, known two days late, and beside it a series of which nothing is known."""
+    days = list(stock_returns().index[:600].date)
+    rng = np.random.default_rng(8)
+    prices = [Decimal(f"{price:.2f}") for price in 60 + np.cumsum(rng.normal(0, 1, len(days)))]
+    about: dict[str, Any] = {"series_name": "Oil", "unit": "USD per barrel", "frequency": "daily", "is_new": False}
+    unknown = dict.fromkeys(("published_value", "reference_date", "release_date", "release_basis", "age_days"))
+    rows = [
+        {**about, "series_id": "VIXCLS", "session_date": day, "published_value_status": "no_data", **unknown}
+        for day in days
+    ]
+    for place, day in enumerate(days[2:]):
+        known = {
+            "published_value": prices[place],
+            "published_value_status": "ok",
+            "reference_date": days[place],
+            "release_date": day,
+            "release_basis": "assumed_lag",
+            "age_days": (day - days[place]).days,
+        }
+        rows.append({**about, "series_id": "DCOILWTICO", "session_date": day, **known})
+    return table_of(MACRO_INDICATORS, *rows)
+
+
 def test_risk_is_computed_for_what_is_new_and_for_nothing_else(tmp_path: Path) -> None:
     """As Dagster runs the assets: into the lake, again without work, and with one more session."""
     lake = Lake(str(tmp_path / "lake"))
@@ -120,12 +149,18 @@ def test_risk_is_computed_for_what_is_new_and_for_nothing_else(tmp_path: Path) -
         assets.sector_volatility,
         assets.sector_portfolios,
         assets.sector_signals,
+        assets.sector_exposures,
     ]
+
+    lake.write(MACRO_INDICATORS, oil_as_it_was_known())
 
     def run(sessions: int) -> dict[str, int]:
         result = dg.materialize(
             [
-                *(dg.AssetSpec(c.asset_key) for c in (sectors.INT_SECTOR_RETURNS, sectors.INT_INDEX_RETURNS)),
+                *(
+                    dg.AssetSpec(c.asset_key)
+                    for c in (sectors.INT_SECTOR_RETURNS, sectors.INT_INDEX_RETURNS, MACRO_INDICATORS)
+                ),
                 *analytics,
                 *contract_checks(sectors.ANALYTICS),
             ],
@@ -151,10 +186,17 @@ def test_risk_is_computed_for_what_is_new_and_for_nothing_else(tmp_path: Path) -
     assert everything["sector_risk"] > 2 * 599
     assert set(lake.read(sectors.SECTOR_RISK).table.column("risk_free_rate").to_pylist()) == {0.01}
     before = files()
-    assert run(599) == {"sector_risk": 0, "sector_volatility": 0, "sector_portfolios": 0}
+    assert run(599) == dict.fromkeys(("sector_risk", "sector_volatility", "sector_portfolios", "sector_exposures"), 0)
     assert files() == before
-    # Of each sector the window of the session and the month since the start; three series; four rules for two sectors.
-    assert run(600) == {"sector_risk": 4, "sector_volatility": 3, "sector_portfolios": 8}
+    # Of each sector the window of the session and the month since the start; three series; four rules for two sectors;
+    # and for these two the factors alpha, market and oil, by itself and in the joint regression.
+    assert run(600) == {"sector_risk": 4, "sector_volatility": 3, "sector_portfolios": 8, "sector_exposures": 12}
+    exposures = lake.read(sectors.SECTOR_EXPOSURES).table
+    assert set(exposures.column("model").to_pylist()) == {"DCOILWTICO", "joint"}
+    # Oil is known from the first month's end, so the first change is February's; a series without numbers is no factor.
+    assert (
+        max(exposures.column("month_count").to_pylist()) == len(set(exposures.column("session_date").to_pylist())) - 1
+    )
     grown = files()
     for contract in sectors.ANALYTICS:
         Path(lake.file(contract)).unlink()
