@@ -7,6 +7,7 @@ the README are taken anew.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +131,11 @@ def wait_until_made(dev: DagsterDev, paths: Sequence[str]) -> None:
             del left[0]
         return not left
 
-    dev.program.wait_until(all_are_good, seconds=AUTOMATION_SECONDS, what=f"made by itself: {', '.join(paths)}")
+    def looked() -> bool:
+        time.sleep(1)
+        return all_are_good()
+
+    dev.program.wait_until(looked, seconds=AUTOMATION_SECONDS, what=f"made by itself: {', '.join(paths)}")
 
 
 def let_the_rest_follow(dev: DagsterDev) -> None:
