@@ -16,7 +16,7 @@ from finance_assets.contracts.market import QUOTES
 from finance_assets.contracts.publishing import RISK_EXPORTS
 from finance_assets.partitions import SessionCalendar, available_from, partition_days
 from finance_assets.publishing.alerts import Alert, alert_sinks, send_alert
-from finance_assets.publishing.quality import check_keys
+from finance_assets.publishing.quality import check_keys, newest_evaluation
 from finance_assets.settings import Settings, midnight_utc
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.ledger import Ledger
@@ -37,11 +37,10 @@ def check_alerts(instance: dg.DagsterInstance, keys: Iterable[dg.AssetCheckKey] 
     """Return an alert for every check whose newest result is an error; a later result is another alert."""
     found = []
     for key in check_keys() if keys is None else keys:
-        record = instance.get_latest_asset_check_evaluation_record(key)
-        event = None if record is None else record.event
-        said = None if event is None or event.dagster_event is None else event.dagster_event.asset_check_evaluation_data
-        if event is None or said is None or said.passed or said.severity is not dg.AssetCheckSeverity.ERROR:
+        newest = newest_evaluation(instance, key)
+        if newest is None or newest[1].passed or newest[1].severity is not dg.AssetCheckSeverity.ERROR:
             continue
+        event, said = newest
         table = key.asset_key.to_user_string()
         found.append(
             Alert(

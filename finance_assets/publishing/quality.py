@@ -14,6 +14,9 @@ from finance_assets.contracts.dagster_metadata import CHECK_NAME
 from finance_assets.contracts.dbt import dbt_test_names
 from finance_assets.publishing.report import QualityLine
 
+#: Runs in a row that may have planned a check without coming to it.
+PLANNED_AT_MOST = 20
+
 
 def check_keys() -> list[dg.AssetCheckKey]:
     """Return the key of every check: those of the contracts, dbt's tests, and those that rooms define."""
@@ -31,17 +34,30 @@ def check_keys() -> list[dg.AssetCheckKey]:
     return list(dict.fromkeys(keys))
 
 
+def newest_evaluation(
+    instance: dg.DagsterInstance, key: dg.AssetCheckKey
+) -> tuple[dg.EventLogEntry, dg.AssetCheckEvaluation] | None:
+    """Return what a check found last, and the event that says so; None where it has never run to its end.
+
+    A run plans its checks before they run, and one that dies leaves them so: what was found before still stands.
+    """
+    for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=PLANNED_AT_MOST):
+        event = record.event
+        if event is None or event.dagster_event is None:
+            continue
+        if event.dagster_event.event_type_value == dg.DagsterEventType.ASSET_CHECK_EVALUATION.value:
+            return event, event.dagster_event.asset_check_evaluation_data
+    return None
+
+
 def quality_lines(
     instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey] | None = None
 ) -> tuple[list[QualityLine], int]:
     """Return what every check found last, by table and name, and how many have never run."""
     lines, unchecked = [], 0
     for key in sorted(check_keys() if keys is None else keys):
-        event = instance.get_latest_asset_check_evaluation_record(key)
-        found = None if event is None else event.event
-        evaluation = (
-            None if found is None or found.dagster_event is None else found.dagster_event.asset_check_evaluation_data
-        )
+        found = newest_evaluation(instance, key)
+        evaluation = None if found is None else found[1]
         if evaluation is None:
             unchecked += 1
             continue
