@@ -26,6 +26,7 @@ from finance_assets.contracts import CONTRACTS, sectors, transactions
 from finance_assets.contracts.arrow import conform
 from finance_assets.contracts.dbt import PROJECT_DIR, dbt_test_names, rules_by_test
 from finance_assets.contracts.model import Contract, Store
+from finance_assets.macro.assets import macro_models
 from finance_assets.sectors import analytics, risk
 from finance_assets.sectors.assets import sector_models, sector_risk_models
 from finance_assets.transactions.assets import transaction_models
@@ -297,7 +298,7 @@ def test_definitions_agree_with_dbt(built: Built) -> None:
     }
     specs = {
         tuple(spec.key.path): spec
-        for models in (sector_models, sector_risk_models, transaction_models)
+        for models in (macro_models, sector_models, sector_risk_models, transaction_models)
         for spec in models.specs
     }
     models = {keys[name]: node for name, node in manifest["nodes"].items() if node["resource_type"] == "model"}
