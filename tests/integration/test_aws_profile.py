@@ -24,12 +24,12 @@ from finance_assets.contracts.model import Store
 from finance_assets.registry import lake_of, warehouse_of
 from finance_assets.settings import Settings
 
-pytestmark = [pytest.mark.cloud, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("cloud")]
+pytestmark = [pytest.mark.cloud, pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.xdist_group("cloud")]
 
 #: Twenty sessions, with dividends of AAPL, IBM and MSFT among them.
 START = "2013-02-01"
 SESSIONS = 20
-SECONDS = 500
+SECONDS = 1000
 RUN = """
 import json, sys
 from dataclasses import asdict
