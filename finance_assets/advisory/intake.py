@@ -6,7 +6,6 @@ file is ``reading``'s work, running is ``assets``'.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -201,15 +200,14 @@ class Intake:
     def _take_one(self, data: bytes, key: str, received: datetime, seen: dict[str, str]) -> tuple[Taken, str]:
         from finance_assets.advisory.reading.reader import read_vendor_file
 
-        digest = hashlib.sha256(data).hexdigest()
-        if digest in seen:
-            return Taken(key, "skip_duplicate", f"the same bytes as {seen[digest]}"), digest
         name = key.rsplit("/", 1)[-1]
         with ThreadPoolExecutor(1) as pool:
             # The bytes are on their way to the disk while they are read.
             kept = pool.submit(self.lake.land, data, LANDED_FOLDER)
-            reading = read_vendor_file(data, name, contracts=self.contracts, received_at=received)
-            kept.result()
+            reading = read_vendor_file(data, name, contracts=self.contracts, received_at=received, seen=seen)
+            digest = kept.result()
+        if reading.action == "skip_duplicate":
+            return Taken(key, reading.action, f"the same bytes as {seen[digest]}"), digest
         tables = raw_tables(reading, key=key, size=len(data), received=received)
         # raw/vendor_files last: a file that has its line there has all its rows.
         for contract, table in tables:

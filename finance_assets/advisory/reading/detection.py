@@ -59,7 +59,6 @@ class Interpreted:
     mapping: Mapping
     date_header: str = ""
     title: str = ""
-    stated_return: bool = False
     identity: float | None = None
 
 
@@ -279,11 +278,13 @@ def _join_year_and_month(table: RawTable) -> None:
     table.native.pop(month, None)
 
 
-def _floats(array: Any) -> Floats:
+def floats_of(array: Any) -> Floats:
+    """Return decimals as floats, NaN where there is none."""
     return pc.fill_null(pc.cast(array, pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
 
 
-def _zeroed(array: Floats) -> Floats:
+def zeroed(array: Floats) -> Floats:
+    """Return floats with 0 in place of NaN."""
     return np.where(np.isnan(array), 0.0, array)
 
 
@@ -296,9 +297,8 @@ class _Identities:
         bmv = floats.get("beginning_market_value")
         self.bmv: Floats = prior if bmv is None else np.where(np.isnan(bmv), prior, bmv)
         self.emv = floats.get("ending_market_value", np.full(rows, np.nan))
-        self.zeroed = {name: _zeroed(array) for name, array in floats.items()}
+        self.zeroed = {name: zeroed(array) for name, array in floats.items()}
         self.fees = self._or_nothing("fees")
-        self.has_flows = bool({"contributions", "distributions", "net_flow"} & set(floats))
 
     def _or_nothing(self, name: str) -> Floats:
         found = self.zeroed.get(name)
@@ -381,7 +381,7 @@ def _prove_signs(identities: _Identities, returns: list[tuple[Floats, int]]) -> 
     f = identities.f
 
     def options(name: str) -> tuple[int, ...]:
-        return (1, -1) if name in f and bool(np.any(_zeroed(f[name]) != 0)) else (1,)
+        return (1, -1) if name in f and bool(np.any(zeroed(f[name]) != 0)) else (1,)
 
     combos = list(
         itertools.product(options("contributions"), options("distributions"), options("net_flow"), options("fees"))
@@ -593,13 +593,13 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
 
     # Identities
     amounts = [name for name in MONEY if name in single]
-    floats = dict(zip(amounts, typing_.side_by_side(lambda name: _floats(single[name].values), amounts), strict=True))
+    floats = dict(zip(amounts, typing_.side_by_side(lambda name: floats_of(single[name].values), amounts), strict=True))
     days = pc.fill_null(pc.cast(ends.values, pa.int32()), 0).to_numpy(zero_copy_only=False)
     emv = floats.get("ending_market_value", np.full(rows, np.nan))
     sequence, same = _by_account(account, days)
     prior = _prior_values(sequence, same, emv)
     identities = _Identities(floats, rows, prior)
-    stated = {name: _floats(single[name].values) for name in RETURNS if name in single}
+    stated = {name: floats_of(single[name].values) for name in RETURNS if name in single}
     marked = {
         name: mask.to_numpy(zero_copy_only=False)
         if (mask := single[name].percent) is not None
@@ -699,7 +699,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         labelled = bool(re.search(r"\b(net|netto|nette|neto|netta|nof)\b", header)) and table.positional is None
         net_terms = contract.gross_net if contract else None
         if net_terms == "gross" or (
-            not labelled and net_terms is None and _is_gross(identities, flow, _floats(returns["return_net"]))
+            not labelled and net_terms is None and _is_gross(identities, flow, floats_of(returns["return_net"]))
         ):
             returns["return_gross"] = returns.pop("return_net")
             warnings.add("return_is_gross")
@@ -757,7 +757,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         # A dash where there is no capital says that the return is undefined, not that it is nil.
         source = single.get(name) or single.get("return_net")
         if source is not None and source.dashes is not None:
-            capital = _zeroed(identities.bmv + np.maximum(flow, 0)) > 0
+            capital = zeroed(identities.bmv + np.maximum(flow, 0)) > 0
             undefined = pc.and_(source.dashes, pa.array(~capital))
             if "ending_market_value" in floats:
                 returns[name] = pc.if_else(undefined, None, made)
@@ -776,7 +776,6 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
             if not word and table.columns[i][row].as_py():
                 refuse(row, "unknown_granularity", "granularity", i)
     date_column = mapping.columns.get("period_end", [None])[0]
-    del floats, stated, marked, tests
     return Interpreted(
         account=account,
         period_start=starts,
@@ -792,7 +791,6 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         mapping=mapping,
         date_header=naming.normalised(table.headers[date_column]) if date_column is not None else "",
         title=title,
-        stated_return=bool(returns),
         identity=identity_share,
     )
 

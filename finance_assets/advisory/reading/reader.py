@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.containers import FileRejected, Member, open_members
 from finance_assets.advisory.reading.decoding import to_utf8
-from finance_assets.advisory.reading.detection import Interpreted, implied_range, interpret
+from finance_assets.advisory.reading.detection import Interpreted, floats_of, implied_range, interpret, zeroed
 from finance_assets.advisory.reading.layouts import (
     RawTable,
     delimited_tables,
@@ -361,7 +361,6 @@ def _take(
     member: Member,
     part: _Part,
 ) -> None:
-    days: list[tuple[Any, Any]] = []
     counted: set[int] = set()
     for table, typed in zip(tables, read, strict=True):
         label = "/".join(x for x in (member.name, table.member) if x)
@@ -375,7 +374,6 @@ def _take(
         for row, (reason, detail, line) in sorted(typed.bad.items()):
             part.quarantined.append(_quarantine(line, label, ids[row].as_py(), reason, detail))
         part.tables.append(_canonical(table, typed, contract, label, part))
-        days.append((typed.account, typed.period_end))
     if part.vendor == "unknown":
         own = _detected(tables[0], read[0])
         identity = read[0].identity if read[0].identity is not None else 0.5
@@ -710,8 +708,7 @@ def _finished(part: _Part, name: str, digest: str) -> FileReading:
 
 def _in_order(rows: pa.Table, part: _Part) -> pa.Table:
     """Sort rows by account, grain and period; of exact duplicates one stays, of contradictions none."""
-    account, _ = _ranks(rows["account_id"])
-    grain, _ = _ranks(rows["granularity"])
+    account, grain = _ranks(rows["account_id"]), _ranks(rows["granularity"])
     days = pc.cast(rows["period_end"], pa.int32()).to_numpy().astype(np.int64)
     # One number to sort by: days fit into 24 bits and grains into 2.
     keys = (account << 26) | (grain << 24) | (days - int(days.min()))
@@ -729,13 +726,13 @@ def _taken(rows: pa.Table, order: Any) -> pa.Table:
     return pa.table(columns, schema=rows.schema)
 
 
-def _ranks(column: Any) -> tuple[Any, list[str]]:
-    """Return the place of each row's text among the sorted texts of a column, and those texts."""
+def _ranks(column: Any) -> Any:
+    """Return the place of each row's text among the sorted texts of a column."""
     encoded = one_array(column)
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
-    return ranks[encoded.indices.to_numpy(zero_copy_only=False)], encoded.dictionary.to_pylist()
+    return ranks[encoded.indices.to_numpy(zero_copy_only=False)]
 
 
 def _without_duplicates(rows: pa.Table, keys: Any, same: Any, part: _Part) -> pa.Table:
@@ -771,18 +768,14 @@ def _without_duplicates(rows: pa.Table, keys: Any, same: Any, part: _Part) -> pa
     return rows.filter(pa.array(mask))
 
 
-def _float(rows: pa.Table, name: str) -> Any:
-    return pc.fill_null(pc.cast(rows[name], pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
-
-
 def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
     """Flag what disagrees: breaks of the roll-forward, footing, implied return, gaps, large flows, negative values."""
     size = rows.num_rows
     names = [*MONEY, *RETURNS]
-    floats = dict(zip(names, side_by_side(lambda name: _float(rows, name), names), strict=True))
+    floats = dict(zip(names, side_by_side(lambda name: floats_of(rows[name]), names), strict=True))
     bmv, emv, net = (floats[n] for n in ("beginning_market_value", "ending_market_value", "net_flow"))
-    flow = _or_zero(net)
-    fees = _or_zero(floats["fees"])
+    flow = zeroed(net)
+    fees = zeroed(floats["fees"])
     raised: list[tuple[str, Any, Any]] = []
 
     def raise_flag(mask: Any, code: str, amount: Callable[[int], str] | None = None) -> None:
@@ -836,7 +829,7 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
         raise_flag((bmv > 0) & (emv != 0) & (np.abs(flow) >= LARGE_FLOW * bmv), "large_cash_flow")
         income, gain, other = (floats[n] for n in ("income", "appreciation", "other_adjustments"))
         has = ~np.isnan(bmv) & ~np.isnan(emv) & ~np.isnan(gain)
-        left = emv - (bmv + flow + _or_zero(income) + _or_zero(gain) + _or_zero(other) - fees)
+        left = emv - (bmv + flow + zeroed(income) + zeroed(gain) + zeroed(other) - fees)
         off = has & (np.abs(left) > 0.021)
         if off.any():
             if off.sum() <= 0.5 * has.sum() or (has.sum() <= 3 and not np.isnan(income).all()):
@@ -902,7 +895,3 @@ def _raised_texts(texts: Any, raised: Sequence[tuple[str, Any, Any]]) -> Any:
         for row in np.flatnonzero(counted).tolist()
     }
     return _flag_texts(encoded, with_amounts)
-
-
-def _or_zero(array: Any) -> Any:
-    return np.where(np.isnan(array), 0.0, array)
