@@ -27,7 +27,7 @@ import psutil
 
 from finance_assets.storage.lake import Lake
 from finance_assets.transactions import local_queue
-from finance_assets.transactions.consuming import Consumer, Options, lake_store
+from finance_assets.transactions.consuming import Consumer, Options, freeze_loaded, lake_store
 from finance_assets.transactions.local_queue import LocalQueue
 from finance_assets.transactions.monitoring import Monitor, percentile
 from finance_assets.transactions.producing import messages, send
@@ -150,6 +150,7 @@ def consumer(made: LocalQueue, folder: Path, rate: float, seconds: float, with_t
         monitor=monitor,
         idle_stop=5,
     )
+    freeze_loaded()
     own, server = sum(os.times()[:2]), cpu_seconds(made.pid)
     begun = time.monotonic()
     with produced(made.queue_url, rate, count) as feeding:

@@ -165,7 +165,7 @@ def consume(
         typer.Option(
             "--batch-seconds", min=0.0, max=60.0, help="A micro-batch is written when its first message is so old."
         ),
-    ] = 0.03,
+    ] = 0.02,
     held: Annotated[int, typer.Option("--held", min=10, help="Most messages received and not yet deleted.")] = 1000,
     metrics_port: Annotated[
         int | None, typer.Option("--metrics-port", min=0, max=65535, help="Serve /metrics for Prometheus here.")
@@ -188,7 +188,7 @@ def consume(
 
     from finance_assets.registry import lake_of
     from finance_assets.transactions.aws import origin_of
-    from finance_assets.transactions.consuming import Consumer, DagsterReporter, Options, lake_store
+    from finance_assets.transactions.consuming import Consumer, DagsterReporter, Options, freeze_loaded, lake_store
     from finance_assets.transactions.monitoring import serving
     from finance_assets.transactions.table import TransactionTable
 
@@ -224,6 +224,7 @@ def consume(
             # Without a DAGSTER_HOME there is no Dagster to tell.
             if os.environ.get("DAGSTER_HOME"):
                 stack.enter_context(DagsterReporter(consumer.monitor))
+        freeze_loaded()
         stack.enter_context(_ended_by_signals(consumer.stop))
         console(stderr=True).print(escape(f"consuming {source.url}"), soft_wrap=True)
         consumer.run()

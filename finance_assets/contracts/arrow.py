@@ -7,6 +7,7 @@ changes how a value is held, never the value: what would lose a digit, an hour o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,6 +45,7 @@ def arrow_schema(contract: Contract) -> pa.Schema:
     )
 
 
+@lru_cache(maxsize=256)
 def storage_schema(contract: Contract) -> pa.Schema:
     """Return the schema as files hold it: types alone, so that a change of wording changes no byte."""
     return pa.schema([pa.field(column.name, ARROW_TYPES[column.type]) for column in contract.columns])

@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import os
 import re
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -336,9 +337,12 @@ class Lake:
             else:
                 self._replace(listed[place], data(place))
 
-        # In threads even for one: an interrupt reaches the main thread only, and so never falls between the opening
-        # and the writing of an upload, which would leave an empty object.
-        _run_all(put, range(len(listed)), WRITERS)
+        if len(listed) == 1 and threading.current_thread() is not threading.main_thread():
+            put(0)
+        else:
+            # In threads even for one: an interrupt reaches the main thread only, and so never falls between the
+            # opening and the writing of an upload, which would leave an empty object.
+            _run_all(put, range(len(listed)), WRITERS)
         if not self.is_s3:
             for folder in folders:
                 _sync_folder(folder)

@@ -26,15 +26,16 @@ that breaks a *rule* is no such message: it is stored with its reason, and delet
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import queue as queues
 import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from finance_assets.transactions.aws import AwsError
@@ -102,7 +103,7 @@ class Table(Protocol):
         """Put transactions, and say what became of each."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stored:
     """A micro-batch that is durable.
 
@@ -110,15 +111,23 @@ class Stored:
     ----------
     key
         Its name in the lake.
-    items
-        Its accepted transactions.
+    accepted
+        How many of its messages are accepted.
     reasons
         Of its rejected messages, by message id.
+    read
+        Gives its accepted transactions.
     """
 
     key: str
-    items: Sequence[Item]
+    accepted: int
     reasons: dict[str, str]
+    read: Callable[[], Sequence[Item]]
+
+    @cached_property
+    def items(self) -> Sequence[Item]:
+        """Its accepted transactions; made when the table's turn comes, for which what writes does not wait."""
+        return self.read()
 
 
 Store = Callable[[Sequence[Message], datetime], Stored]
@@ -151,7 +160,7 @@ class Options:
     deleters: int = 2
     wait_seconds: int = 5
     batch_messages: int = 500
-    batch_seconds: float = 0.03
+    batch_seconds: float = 0.02
     held_messages: int = 1_000
     line_seconds: float = 10.0
     end_seconds: float = 15.0
@@ -388,7 +397,7 @@ class Consumer:
         self.monitor.durable(now - delivery.received for delivery in deliveries)
         rejected = stored.reasons
         self.monitor.count("batches_total")
-        self.monitor.count("stored_total", len(stored.items), label("outcome", "accepted"))
+        self.monitor.count("stored_total", stored.accepted, label("outcome", "accepted"))
         self.monitor.count("stored_total", len(rejected), label("outcome", "rejected"))
         for reason in rejected.values():
             self.monitor.count("rejected_total", 1, label("reason", reason))
@@ -399,7 +408,7 @@ class Consumer:
         while (batch := self._to_put.get()) is not None:
             batches = [batch]
             # What came meanwhile goes along: the busier the table, the fuller the requests.
-            while sum(len(each.stored.items) for each in batches) < PUTS_AT_ONCE and not self._to_put.empty():
+            while sum(each.stored.accepted for each in batches) < PUTS_AT_ONCE and not self._to_put.empty():
                 more = self._to_put.get()
                 if more is None:
                     self._to_put.put(None)
@@ -542,6 +551,16 @@ def _is_passing(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno not in _HOPELESS
 
 
+def freeze_loaded() -> None:
+    """Take everything that is loaded now out of the garbage collector's sight, for the rest of the process.
+
+    A full collection over the objects of boto3, pyarrow and Dagster stops every thread for a tenth of a second, which
+    would be the worst latency that a message meets. What is loaded is not garbage.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def lake_store(lake: Lake) -> Store:
     """Return what writes micro-batches to a lake."""
     from finance_assets.storage.lake import LakeError
@@ -566,40 +585,20 @@ def lake_store(lake: Lake) -> Store:
 
 def stored_of(key: str, table: pa.Table) -> Stored:
     """Return what a written micro-batch holds for the table, and its rejections."""
-    rows = table.select(
-        [
-            "message_id",
-            "reason",
-            "transaction_id",
-            "user_id",
-            "amount",
-            "currency",
-            "timestamp_utc",
-            "merchant",
-            "transaction_category",
-            "extra",
-            "fingerprint",
-            "processed_at_utc",
-        ]
-    ).to_pylist()
-    items = [
-        Item(
-            transaction_id=row["transaction_id"],
-            user_id=row["user_id"],
-            amount=_digits(row["amount"]),
-            currency=row["currency"],
-            timestamp_utc=row["timestamp_utc"],
-            merchant=row["merchant"],
-            transaction_category=row["transaction_category"],
-            extra=row["extra"],
-            fingerprint=row["fingerprint"],
-            processed_at_utc=row["processed_at_utc"],
-            message_id=row["message_id"],
-        )
-        for row in rows
-        if row["reason"] is None
-    ]
-    return Stored(key, items, {row["message_id"]: row["reason"] for row in rows if row["reason"] is not None})
+    import pyarrow.compute as pc
+
+    rejected = table.select(["message_id", "reason"]).filter(pc.is_valid(table.column("reason")))
+    reasons = dict(zip(rejected["message_id"].to_pylist(), rejected["reason"].to_pylist(), strict=True))
+    return Stored(key, table.num_rows - len(reasons), reasons, lambda: _items(table))
+
+
+def _items(table: pa.Table) -> list[Item]:
+    """Return the accepted transactions of a micro-batch."""
+    import pyarrow.compute as pc
+
+    names = [each.name for each in fields(Item)]
+    rows = table.filter(pc.is_null(table.column("reason"))).select(names).to_pylist()
+    return [Item(**row | {"amount": _digits(row["amount"])}) for row in rows]
 
 
 def _digits(amount: object) -> str:
@@ -630,6 +629,8 @@ class DagsterReporter:
         self._complained = False
 
     def __enter__(self) -> DagsterReporter:
+        import dagster  # noqa: F401 -- two seconds in which a message would wait, were it imported beside its writing
+
         self._thread.start()
         return self
 

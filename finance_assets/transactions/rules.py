@@ -84,7 +84,8 @@ _USUAL = re.compile(
     r'\{"transaction_id": ?"([!#-\[\]-~]+)", ?"user_id": ?"([!#-\[\]-~]+)", ?'
     rf'"amount": ?((?:0|[1-9][0-9]{{0,{MAX_INTEGER_DIGITS - 1}}})(?:\.[0-9]{{1,{MAX_DECIMALS}}})?), ?'
     r'"currency": ?"([A-Z]{3})", ?'
-    r'"timestamp": ?"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)", ?"merchant": ?"([^"\\]+)"\}'
+    r'"timestamp": ?"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z)", ?'
+    r'"merchant": ?"([^"\\]+)"\}'
 )
 # A text that never ends counts as text to the end, so that the search goes over the body once.
 _JSON_TEXT = re.compile(r'"(?:[^"\\]++|\\.)*+\\?+(?:"|\Z)', re.DOTALL)
@@ -246,10 +247,10 @@ def classify_batch(messages: Iterable[tuple[str, bytes]], now: datetime) -> pa.T
 
     horizon = _horizon(now)
     waiting = iter(messages)
-    chunks = [_classified_chunk((), horizon)]
+    chunks = []
     while chunk := list(islice(waiting, _MESSAGES_AT_ONCE)):
         chunks.append(_classified_chunk(chunk, horizon))
-    return pa.concat_tables(chunks[1:] or chunks)
+    return pa.concat_tables(chunks or [_classified_chunk((), horizon)])
 
 
 def _classified_chunk(messages: Sequence[tuple[str, bytes]], horizon: datetime) -> pa.Table:
@@ -329,7 +330,7 @@ def _usual_meaning(body: bytes, horizon: datetime) -> _Meaning | None:
     amount = amount_text.rstrip("0").rstrip(".") if "." in amount_text else amount_text
     if amount == "0":
         return None
-    fingerprint = _fingerprint(transaction_id, user_id, amount, currency, timestamp, merchant)
+    fingerprint = _fingerprint(transaction_id, user_id, amount, currency, _spelled(timestamp, instant), merchant)
     return transaction_id, user_id, amount_text, amount, currency, instant, merchant, None, fingerprint
 
 
@@ -556,8 +557,13 @@ def _instant(fields: dict[str, Any], horizon: datetime) -> tuple[datetime, str]:
         raise _RejectedError("timestamp_invalid") from None
     if instant > horizon:
         raise _RejectedError("future_timestamp")
+    return instant, _spelled(text, instant)
+
+
+def _spelled(text: str, instant: datetime) -> str:
+    """Return the one spelling of an instant that was written as ``text``."""
     is_canonical = len(text) == _CANONICAL_INSTANT and text[10] == "T" and text[-1] == "Z"
-    return instant, text if is_canonical else f"{instant.isoformat()}Z"
+    return text if is_canonical else f"{instant.isoformat()}Z"
 
 
 def _json(value: Any, *, canonical: bool = False) -> str:

@@ -206,7 +206,7 @@ def test_one_record_that_breaks_processing_fails_alone() -> None:
     def store(batch: Any, at: datetime) -> Stored:
         if "m3" in {message.message_id for message in batch}:
             raise ZeroDivisionError("a fault of ours")
-        return Stored("key", [], {message.message_id: "amount_missing" for message in batch})
+        return Stored("key", 0, {message.message_id: "amount_missing" for message in batch}, list)
 
     class Nothing:
         def put(self, items: Any) -> list[Any]:

@@ -92,7 +92,8 @@ class Book:
         self.stored += ids
         self.batches.append(len(ids))
         rejected = {m.message_id: "malformed_json" for m in messages if m.body == b"bad"}
-        return Stored("key", [item(m.message_id) for m in messages if m.message_id not in rejected], rejected)
+        items = [item(m.message_id) for m in messages if m.message_id not in rejected]
+        return Stored("key", len(items), rejected, lambda: items)
 
     def put(self, items: Sequence[Item]) -> list[Placed]:
         ids = [each.message_id for each in items]

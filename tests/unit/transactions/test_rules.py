@@ -592,6 +592,7 @@ def test_the_short_way_is_taken() -> None:
         body(),
         body(merchant="O'Reilly & Sons"),
         body({"amount": "100.00"}),
+        body(timestamp="2025-01-15T10:30:00.120Z"),
         json.dumps(FIELDS, separators=(",", ":")).encode(),
     ):
         short, careful = both_ways(message)
