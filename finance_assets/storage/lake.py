@@ -55,7 +55,8 @@ WRITERS = 8
 #: Requests to S3 under way at a time. A local disk is kept busy by fewer.
 S3_READERS = 16
 LOCAL_READERS = 4
-READ_ATTEMPTS = 5
+#: A file that two writers replace all the time is met whole in the end, also on a busy machine.
+READ_ATTEMPTS = 12
 #: How every whole Parquet file ends.
 PARQUET_MAGIC = b"PAR1"
 
