@@ -70,39 +70,44 @@ def ranges_to_run(
     return contiguous_ranges([*missing, *lacking], closed)
 
 
-@dg.schedule(
-    name="market_sessions_daily",
-    job=market_sessions_job,
-    cron_schedule="30 18 * * 1-5",
-    execution_timezone=EXCHANGE_ZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="After the close: every session that is missing or incomplete, not only the newest.",
+def _market_sessions_schedule(name: str, cron: str, description: str) -> dg.ScheduleDefinition:
+    """Return a schedule that plans one run per range of sessions that are missing or incomplete."""
+
+    @dg.schedule(
+        name=name,
+        job=market_sessions_job,
+        cron_schedule=cron,
+        execution_timezone=EXCHANGE_ZONE,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=description,
+    )
+    def plan(
+        context: dg.ScheduleEvaluationContext,
+        lake: dg.ResourceParam[Lake],
+        market_data: dg.ResourceParam[MarketData],
+        settings: dg.ResourceParam[Settings],
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        ranges = ranges_to_run(settings, lake, market_data)
+        if not ranges:
+            return dg.SkipReason(f"the newest {settings.heal_sessions} closed sessions are all complete")
+        stamp = context.scheduled_execution_time.isoformat()
+        return [
+            dg.RunRequest(
+                run_key=f"market:{first}:{last}:{stamp}",
+                tags={RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()},
+            )
+            for first, last in ranges
+        ]
+
+    definition: dg.ScheduleDefinition = plan
+    return definition
+
+
+market_sessions_daily = _market_sessions_schedule(
+    "market_sessions_daily",
+    "30 18 * * 1-5",
+    "After the close: every session that is missing or incomplete, not only the newest.",
 )
-def market_sessions_daily(
-    context: dg.ScheduleEvaluationContext,
-    lake: dg.ResourceParam[Lake],
-    market_data: dg.ResourceParam[MarketData],
-    settings: dg.ResourceParam[Settings],
-) -> list[dg.RunRequest] | dg.SkipReason:
-    """Plan one run per range of consecutive sessions."""
-    return _plan(context, lake, market_data, settings)
-
-
-def _plan(
-    context: dg.ScheduleEvaluationContext, lake: Lake, market_data: MarketData, settings: Settings
-) -> list[dg.RunRequest] | dg.SkipReason:
-    """Return one run per range of sessions that are missing or incomplete."""
-    ranges = ranges_to_run(settings, lake, market_data)
-    if not ranges:
-        return dg.SkipReason(f"the newest {settings.heal_sessions} closed sessions are all complete")
-    stamp = context.scheduled_execution_time.isoformat()
-    return [
-        dg.RunRequest(
-            run_key=f"market:{first}:{last}:{stamp}",
-            tags={RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()},
-        )
-        for first, last in ranges
-    ]
 
 
 # -- the morning ----------------------------------------------------------------------------------------------------
@@ -303,22 +308,9 @@ def _schedule(step: Step) -> dg.ScheduleDefinition:
     return definition
 
 
-@dg.schedule(
-    name="morning_quotes",
-    job=market_sessions_job,
-    cron_schedule="0 6 * * 1-5",
-    execution_timezone=EXCHANGE_ZONE,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="06:00: sessions that the evening left missing or incomplete.",
+morning_quotes = _market_sessions_schedule(
+    "morning_quotes", "0 6 * * 1-5", "06:00: sessions that the evening left missing or incomplete."
 )
-def morning_quotes(
-    context: dg.ScheduleEvaluationContext,
-    lake: dg.ResourceParam[Lake],
-    market_data: dg.ResourceParam[MarketData],
-    settings: dg.ResourceParam[Settings],
-) -> list[dg.RunRequest] | dg.SkipReason:
-    """Plan the same as in the evening, on what is still missing."""
-    return _plan(context, lake, market_data, settings)
 
 
 MORNING_JOBS = tuple(step.job for step in STEPS)

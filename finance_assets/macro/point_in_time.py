@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from finance_assets.arrays import known_rows
 from finance_assets.contracts.arrow import empty_table, storage_schema
 from finance_assets.contracts.macro import MACRO_INDICATORS, MACRO_SERIES
 from finance_assets.contracts.status import Status
 from finance_assets.macro.sources import read_value
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import pyarrow as pa
 
     from finance_assets.macro.series import MacroSeries
@@ -94,37 +93,6 @@ def macro_series(landed: Iterable[LandedSeries], stored: pa.Table | None, today:
             }
     ordered = [rows[place] for place in sorted(rows)]
     return pa.Table.from_pylist(ordered, schema=storage_schema(MACRO_SERIES)) if ordered else empty_table(MACRO_SERIES)
-
-
-def known_rows(
-    reference: npt.NDArray[np.datetime64], release: npt.NDArray[np.datetime64], as_of: npt.NDArray[np.datetime64]
-) -> npt.NDArray[np.intp]:
-    """Return which published number of one series was the known one at the end of each date.
-
-    Parameters
-    ----------
-    reference, release
-        One entry per published number: what it is about, and when it was published. A revision is a later release of
-        the same reference date.
-    as_of
-        Ascending dates.
-
-    Returns
-    -------
-    numpy.ndarray
-        Per date the place of the number of the newest reference date published by then, in its newest release by
-        then; -1 before the first. A number is never seen before its release.
-    """
-    import numpy as np
-
-    if reference.size == 0:
-        return np.full(as_of.size, -1, dtype=np.intp)
-    order = np.lexsort((reference, release))
-    about, published = reference[order], release[order]
-    # In the order of release, an entry counts where nothing newer was published before it.
-    place = np.maximum.accumulate(np.where(about >= np.maximum.accumulate(about), np.arange(about.size), -1))
-    at = np.searchsorted(published, as_of, side="right") - 1
-    return np.where(at >= 0, order[place[np.maximum(at, 0)]], -1)
 
 
 def macro_indicators(published: pa.Table, sessions: Iterable[date]) -> pa.Table:

@@ -13,12 +13,12 @@ released after the platform's clock is never returned, so the sample of 2013 has
 from __future__ import annotations
 
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finance_assets.macro.series import SAMPLE_SERIES
 from finance_assets.macro.sources import ASSUMED_LAG, MISSING, Observation, SeriesBatch, first_releases
 from finance_assets.providers.errors import Clock, ProviderNotInstalled, SymbolNotFound, UnexpectedResponse, utc_now
+from finance_assets.providers.packages import package_file
 
 if TYPE_CHECKING:
     from finance_assets.macro.series import MacroSeries
@@ -69,7 +69,7 @@ class SampleMacroProvider:
         if series.series_id not in FILES:
             raise SymbolNotFound(self.name, series.series_id, f"the sample has {', '.join(FILES)}")
         file, column = FILES[series.series_id]
-        path = _package_file("arch", file)
+        path = package_file("arch", file)
         if path is None:
             raise ProviderNotInstalled(
                 self.name, series.series_id, f"arch/{file} is not installed; run `make setup` again"
@@ -98,15 +98,3 @@ class SampleMacroProvider:
             page_suffix=".csv.gz",
             observations=first_releases(rows),
         )
-
-
-def _package_file(package: str, file: str) -> Path | None:
-    """Find a file of an installed package without importing the package."""
-    from importlib.util import find_spec
-
-    spec = find_spec(package)
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        path = Path(folder, file)
-        if path.is_file():
-            return path
-    return None

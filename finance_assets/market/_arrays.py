@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from finance_assets.arrays import as_floats
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -27,20 +29,6 @@ def is_price(values: FloatArray) -> BoolArray:
 def is_volume(values: FloatArray) -> BoolArray:
     """Tell which values are observed volumes: finite and not negative; zero is an observation."""
     return (values >= 0) & (values < np.inf)
-
-
-def as_floats(name: str, values: npt.ArrayLike) -> FloatArray:
-    """Convert to a contiguous one-dimensional float64 array; None, NA and masked elements become NaN."""
-    if isinstance(values, np.ma.MaskedArray):
-        # np.asarray would drop the mask and let the masked numbers through.
-        values = np.ma.filled(values.astype(np.float64), np.nan)
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be a one-dimensional sequence of numbers: {error}") from error
-    if array.ndim != 1:
-        raise ValueError(f"{name} must be one-dimensional, got shape {array.shape}")
-    return np.ascontiguousarray(array)
 
 
 def as_rows(name: str, values: npt.ArrayLike, offsets: IntArray) -> FloatArray:

@@ -27,13 +27,13 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from finance_assets.arrays import as_floats
 from finance_assets.market._arrays import (
     BoolArray,
     FloatArray,
     IntArray,
     RowArray,
     SessionArray,
-    as_floats,
     as_offsets,
     as_rows,
     as_sessions,

@@ -28,6 +28,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from finance_assets.arrays import as_floats
 from finance_assets.contracts.status import Status
 from finance_assets.market._arrays import (
     BoolArray,
@@ -35,7 +36,6 @@ from finance_assets.market._arrays import (
     IntArray,
     RowArray,
     SessionArray,
-    as_floats,
     as_offsets,
     as_rows,
     as_sessions,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from finance_assets.arrays import as_floats
 from finance_assets.contracts.status import Status
 
 FloatArray = npt.NDArray[np.float64]
@@ -63,14 +64,7 @@ def as_series(name: str, values: npt.ArrayLike) -> FloatArray:
     ValueError
         Not one-dimensional numbers.
     """
-    if isinstance(values, np.ma.MaskedArray):
-        values = np.ma.filled(values.astype(np.float64), np.nan)
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be a one-dimensional sequence of numbers: {error}") from error
-    if array.ndim != 1:
-        raise ValueError(f"{name} must be one-dimensional, got shape {array.shape}")
+    array = as_floats(name, values)
     return np.where(np.isfinite(array), array, np.nan)
 
 

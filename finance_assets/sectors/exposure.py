@@ -15,6 +15,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from finance_assets.arrays import known_rows
 from finance_assets.contracts.status import Status
 from finance_assets.sectors._arrays import NO_VARIATION, FloatArray, mean_and_deviation
 
@@ -279,16 +280,9 @@ def known_values(
     number = np.asarray(values, dtype=np.float64)
     days: DayArray = np.asarray(as_of, dtype="datetime64[D]")
     usable = np.isfinite(number) & ~np.isnat(reference) & ~np.isnat(release)
-    reference, release, number = reference[usable], release[usable], number[usable]
-    order = np.lexsort((reference, release))
-    reference, release, number = reference[order], release[order], number[order]
-    if number.size == 0:
-        return np.full(days.size, np.nan)
-    # In the order of release, an entry counts where no newer reference date was published before it.
-    newest = np.maximum.accumulate(reference)
-    place = np.maximum.accumulate(np.where(reference >= newest, np.arange(number.size), -1))
-    at = np.searchsorted(release, days, side="right") - 1
-    return np.asarray(np.where(at >= 0, number[place[np.maximum(at, 0)]], np.nan))
+    known = known_rows(reference[usable], release[usable], days)
+    # The last place, at which -1 looks, is nothing.
+    return np.append(number[usable], np.nan)[known]
 
 
 def macro_changes(known: npt.ArrayLike, transform: Transform | str) -> FloatArray:

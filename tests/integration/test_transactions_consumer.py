@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from fixtures.aws import Request, S3Proxy, Verdict, client
+from fixtures.transactions import running_consumer
 
 from finance_assets.contracts.transactions import RAW_TRANSACTIONS
 from finance_assets.storage.lake import Lake
@@ -56,22 +57,8 @@ def consumer_of(
         OPTIONS,
         lambda: NOW,
     )
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            consumer.run()
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with running_consumer(consumer, seconds=60) as errors:
         yield consumer, errors
-    finally:
-        consumer.stop()
-        thread.join(60)
-        assert not thread.is_alive()
 
 
 def until(ready: Any, what: str, seconds: float = 40) -> None:

@@ -51,10 +51,9 @@ from finance_assets.market.sources.base import (
     quote_schema,
 )
 from finance_assets.providers.errors import Clock, ProviderNotInstalled, SymbolNotFound, UnexpectedResponse, utc_now
+from finance_assets.providers.packages import package_file
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
@@ -250,7 +249,7 @@ class SampleProvider:
     def _source(self, symbol: str, place: tuple[str, str]) -> _Source:
         if place not in self._sources:
             package, file = place
-            path = _package_file(package, file)
+            path = package_file(package, file)
             if path is None:
                 raise ProviderNotInstalled(
                     self.name,
@@ -370,19 +369,6 @@ def _fewest_places(values: FloatArray) -> FloatArray:
         shorter = np.round(values, places)
         result = np.where(np.abs(shorter - values) <= _DIVIDEND_TOLERANCE, shorter, result)
     return result
-
-
-def _package_file(package: str, file: str) -> Path | None:
-    """Find a file of an installed package without importing the package."""
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    spec = find_spec(package)
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        path = Path(folder, file)
-        if path.is_file():
-            return path
-    return None
 
 
 def _version(package: str) -> str:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finance_assets.arrays import known_rows
 from finance_assets.contracts.arrow import conform
 from finance_assets.contracts.macro import MACRO_INDICATORS, MACRO_SERIES
 from finance_assets.contracts.validation import violations
 from finance_assets.macro.point_in_time import (
     LandedSeries,
-    known_rows,
     macro_indicators,
     macro_series,
     overdue_series,

@@ -380,7 +380,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_another_edition_of_the_package_is_refused(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "stocks.csv.gz"
     file.write_bytes(gzip.compress(text.encode()))
-    monkeypatch.setattr(sample_module, "_package_file", lambda package, name: file)
+    monkeypatch.setattr(sample_module, "package_file", lambda package, name: file)
     with pytest.raises(UnexpectedResponse, match="pinned version"):
         SampleProvider(clock=lambda: SAMPLE_CLOCK).fetch_quotes("AAPL", SAMPLE_START, SAMPLE_END)
 

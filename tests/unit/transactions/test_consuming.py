@@ -6,11 +6,11 @@ import errno
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import pytest
+from fixtures.transactions import running_consumer
 
 from finance_assets.transactions import consuming
 from finance_assets.transactions.aws import AwsError
@@ -108,26 +108,6 @@ def item(message_id: str) -> Item:
     return Item(f"t-{message_id}", "u", "1", "USD", NOW, "m", "standard", None, "f", NOW, message_id)
 
 
-@contextmanager
-def running(consumer: Consumer) -> Iterator[list[Exception]]:
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            consumer.run()
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield errors
-    finally:
-        consumer.stop()
-        thread.join(20)
-        assert not thread.is_alive()
-
-
 def until(ready: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
@@ -142,7 +122,7 @@ def made(count: int, bad: int = 0) -> tuple[Memory, Book]:
 
 def consume(source: Memory, book: Book, options: Options = QUICK, until_deleted: int | None = None) -> Consumer:
     consumer = Consumer(source, book.store, book, options, lambda: NOW)
-    with running(consumer) as errors:
+    with running_consumer(consumer) as errors:
         until(lambda: bool(errors) or len(source.deleted) == (until_deleted or -1))
     if errors:
         raise errors[0]
@@ -164,7 +144,7 @@ def test_ending_finishes_what_is_held() -> None:
     source, book = made(5000)
     slow = threading.Event()
     book.fail = lambda operation, ids: slow.wait(0.01) and None
-    with running(Consumer(source, book.store, book, QUICK, lambda: NOW)) as errors:
+    with running_consumer(Consumer(source, book.store, book, QUICK, lambda: NOW)) as errors:
         until(lambda: len(source.deleted) > 40)
     assert not errors
     assert not source.hidden, "nothing is left hidden"
@@ -221,7 +201,7 @@ def test_ending_during_an_outage_hands_back_in_time() -> None:
 
     book.fail = full
     consumer = Consumer(source, book.store, book, Options(**{**_fields(QUICK), "end_seconds": 0.1}), lambda: NOW)
-    with running(consumer) as errors:
+    with running_consumer(consumer) as errors:
         until(lambda: consumer.monitor.total("waits_total") > 2)
     assert not errors, "an outage is no failure of the consumer"
     assert not source.hidden
@@ -243,7 +223,7 @@ def test_no_more_is_held_than_allowed_while_nothing_moves() -> None:
 
     book.fail = wait
     options = Options(**{**_fields(QUICK), "held_messages": 60})
-    with running(Consumer(source, book.store, book, options, lambda: NOW)):
+    with running_consumer(Consumer(source, book.store, book, options, lambda: NOW)):
         until(lambda: len(source.hidden) >= 50)
         time.sleep(0.1)
         assert source.most_hidden <= 60
@@ -258,7 +238,7 @@ def test_large_bodies_count_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> N
     book = Book(source)
     blocked = threading.Event()
     book.fail = lambda operation, ids: (blocked.wait(5), None)[1]
-    with running(Consumer(source, book.store, book, QUICK, lambda: NOW)):
+    with running_consumer(Consumer(source, book.store, book, QUICK, lambda: NOW)):
         time.sleep(0.15)
         assert source.most_hidden <= 5 + 2 * 10, "a receive that was under way may add its ten"
         blocked.set()
@@ -303,7 +283,7 @@ def test_what_is_held_for_long_stays_hidden() -> None:
     source.visibility_seconds = lambda: 1  # type: ignore[method-assign]
     blocked = threading.Event()
     book.fail = lambda operation, ids: (blocked.wait(5), None)[1]
-    with running(Consumer(source, book.store, book, QUICK, lambda: NOW)):
+    with running_consumer(Consumer(source, book.store, book, QUICK, lambda: NOW)):
         until(lambda: len(source.held) >= 20)
         blocked.set()
         until(lambda: len(source.deleted) == 10)
