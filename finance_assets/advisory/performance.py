@@ -36,6 +36,7 @@ __all__ = [
     "current_versions_query",
     "enumerations",
     "history_schema",
+    "links_query",
     "performance_batches",
     "performance_query",
     "performance_schema",
@@ -317,18 +318,23 @@ def performance_batches(
         yield table.cast(performance_schema())
 
 
-def performance_query(source: str, policies: Policies, types: Mapping[str, str] = _NO_TYPES) -> str:
+def performance_query(
+    source: str, policies: Policies, types: Mapping[str, str] = _NO_TYPES, *, links: str | None = None
+) -> str:
     """Give the SQL of the performance table, for COPY or CREATE TABLE inside the caller's database.
 
     Parameters
     ----------
     source
-        Relation with `HISTORY_COLUMNS`, as SQL text. It is scanned twice, so a table, a view of a file or an Arrow
-        table is better than a costly subquery. Keys must be unique and not null: repeated ones multiply.
+        Relation with `HISTORY_COLUMNS`, as SQL text. Without `links` it is scanned twice, so a table, a view of a
+        file or an Arrow table is better than a costly subquery. Keys must be unique and not null: repeated ones
+        multiply.
     policies
         As for `account_performance`.
     types
         SQL types of text columns in the result by name, such as enumerations, which take less room than text.
+    links
+        Relation with the result of `links_query` over whole accounts, where `source` has only some of their rows.
 
     Returns
     -------
@@ -340,14 +346,67 @@ def performance_query(source: str, policies: Policies, types: Mapping[str, str] 
     ValueError
         If a policy is not valid.
     """
+    columns = ",\n            ".join(
+        _output(name, kind, types.get(name)) for name, (kind, _) in PERFORMANCE_COLUMNS.items()
+    )
+    chained = _chained() if links is None else f"chained AS NOT MATERIALIZED (SELECT * FROM {links})"
+    return f"""
+        {_valued(source, policies)},
+        {chained},
+        linked AS (SELECT * FROM wide JOIN chained USING (vendor, account_id, granularity, period_end)),
+        results AS (
+            SELECT *,
+            date_trunc('month', period_end)::DATE AS period_month,
+            CASE WHEN flows_known AND NOT currencies_mixed THEN flow_so_far END AS cumulative_net_flow,
+            CASE WHEN gap_days = 0 AND NOT currency_changed THEN beginning_market_value - previous_emv
+                 END AS continuity_difference,
+            greatest(return_sod, return_mid, return_eod) - least(return_sod, return_mid, return_eod) AS timing_spread,
+            CASE WHEN fees IS NULL THEN '{Status.MISSING_INPUT}' ELSE return_status END AS return_gross_status,
+            CASE WHEN factor IS NOT NULL THEN wealth_chain - 1 END AS cumulative_return_chain,
+            wealth_all - 1 AS cumulative_return_all,
+            CASE WHEN wealth_all IS NULL THEN '{Status.NO_DATA}'
+                 WHEN chain_id > 1 OR factor IS NULL THEN '{Status.GAP}' ELSE '{Status.OK}' END AS cumulative_status,
+            CASE WHEN factor IS NOT NULL AND period_end - chain_start + 1 >= 365
+                 THEN pow(wealth_chain, 365.25::DOUBLE / (period_end - chain_start + 1)) - 1
+                 END AS annualised_return_chain,
+            timing_rule = 'full_withdrawal' AS is_terminated,
+            CASE granularity WHEN 'monthly' THEN period_start > date_trunc('month', period_end)
+                 WHEN 'quarterly' THEN period_start > date_trunc('quarter', period_end) ELSE false END AS is_partial,
+            coalesce(beginning_market_value < 0, false) OR coalesce(ending_market_value < 0, false) AS is_negative_value
+            FROM linked
+        )
+        SELECT
+            {columns}
+        FROM results
+    """
+
+
+def links_query(source: str, policies: Policies) -> str:
+    """Give the SQL of what a row has from the rows before it: gaps, chains and cumulative values, by key.
+
+    Parameters
+    ----------
+    source, policies
+        As for `performance_query`; with every row of an account.
+
+    Returns
+    -------
+    str
+        A SELECT with `KEY_COLUMNS` and what `performance_query` takes as `links`; no order of rows.
+    """
+    return f"""
+        {_valued(source, policies)},
+        {_chained()}
+        SELECT * FROM chained
+    """
+
+
+def _valued(source: str, policies: Policies) -> str:
+    """Write the common table expressions of each row by itself, the last of which is ``wide``."""
     timing = _by_vendor(policies, lambda policy: f"'{policy.timing}'")
     version = _by_vendor(policies, lambda policy: _text(policy.version))
     threshold = _by_vendor(policies, lambda policy: f"{policy.large_flow_threshold:f}::DECIMAL(9, 8)")
     money = f"DECIMAL{_MONEY.removeprefix('decimal128')}"
-    columns = ",\n            ".join(
-        _output(name, kind, types.get(name)) for name, (kind, _) in PERFORMANCE_COLUMNS.items()
-    )
-    account = "PARTITION BY vendor, account_id, granularity"
     return f"""
         WITH stated AS NOT MATERIALIZED (
             SELECT * REPLACE (
@@ -416,7 +475,14 @@ def performance_query(source: str, policies: Policies, types: Mapping[str, str] 
             return_eod, return_net, return_gross, benchmark_return, return_gross_computed, is_large_flow, factor,
             file_sha256, member, line, received_ts_utc
             FROM valued
-        ),
+        )
+    """
+
+
+def _chained() -> str:
+    """Write the common table expressions that link the rows of ``wide``, the last of which is ``chained``."""
+    account = "PARTITION BY vendor, account_id, granularity"
+    return f"""
         narrow AS (
             SELECT vendor, account_id, granularity, period_start, period_end, starts_as_stated, factor,
             currency, ending_market_value, net_flow
@@ -459,32 +525,7 @@ def performance_query(source: str, policies: Policies, types: Mapping[str, str] 
             first_value(period_start) OVER chain AS chain_start
             FROM chains
             WINDOW chain AS ({account}, chain_id ORDER BY period_end ROWS UNBOUNDED PRECEDING)
-        ),
-        linked AS (SELECT * FROM wide JOIN chained USING (vendor, account_id, granularity, period_end)),
-        results AS (
-            SELECT *,
-            date_trunc('month', period_end)::DATE AS period_month,
-            CASE WHEN flows_known AND NOT currencies_mixed THEN flow_so_far END AS cumulative_net_flow,
-            CASE WHEN gap_days = 0 AND NOT currency_changed THEN beginning_market_value - previous_emv
-                 END AS continuity_difference,
-            greatest(return_sod, return_mid, return_eod) - least(return_sod, return_mid, return_eod) AS timing_spread,
-            CASE WHEN fees IS NULL THEN '{Status.MISSING_INPUT}' ELSE return_status END AS return_gross_status,
-            CASE WHEN factor IS NOT NULL THEN wealth_chain - 1 END AS cumulative_return_chain,
-            wealth_all - 1 AS cumulative_return_all,
-            CASE WHEN wealth_all IS NULL THEN '{Status.NO_DATA}'
-                 WHEN chain_id > 1 OR factor IS NULL THEN '{Status.GAP}' ELSE '{Status.OK}' END AS cumulative_status,
-            CASE WHEN factor IS NOT NULL AND period_end - chain_start + 1 >= 365
-                 THEN pow(wealth_chain, 365.25::DOUBLE / (period_end - chain_start + 1)) - 1
-                 END AS annualised_return_chain,
-            timing_rule = 'full_withdrawal' AS is_terminated,
-            CASE granularity WHEN 'monthly' THEN period_start > date_trunc('month', period_end)
-                 WHEN 'quarterly' THEN period_start > date_trunc('quarter', period_end) ELSE false END AS is_partial,
-            coalesce(beginning_market_value < 0, false) OR coalesce(ending_market_value < 0, false) AS is_negative_value
-            FROM linked
         )
-        SELECT
-            {columns}
-        FROM results
     """
 
 

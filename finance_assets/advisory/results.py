@@ -25,6 +25,7 @@ from finance_assets.advisory.performance import (
     current_versions,
     current_versions_query,
     enumerations,
+    links_query,
     performance_query,
 )
 from finance_assets.contracts.advisory import (
@@ -112,7 +113,6 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
     timing = policies(contracts)
     with _database() as connection, ThreadPoolExecutor(WRITERS) as pool:
         types = _current_history(connection, lake)
-        query = performance_query("current_history", timing, enumerations(timing) | types)
         rows = 0
         changed: list[str] = []
         under_way: deque[tuple[str, Future[bool]]] = deque()
@@ -123,7 +123,7 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
                 if written.result():
                     changed.append(month)
 
-        for month, table in _by_month(connection, query):
+        for month, table in _by_month(connection, timing, enumerations(timing) | types):
             rows += table.num_rows
             key = month.isoformat()
             under_way.append((key, pool.submit(lake.write_partition_if_changed, ACCOUNT_PERFORMANCE, table, key)))
@@ -159,23 +159,31 @@ def _current_history(connection: duckdb.DuckDBPyConnection, lake: Lake) -> dict[
     return types
 
 
-def _by_month(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[date, pa.Table]]:
+def _by_month(
+    connection: duckdb.DuckDBPyConnection, timing: Mapping[str, Policy], types: Mapping[str, str]
+) -> Iterator[tuple[date, pa.Table]]:
     """Yield the rows of each month, sorted by key; months of at most so many rows are in memory at a time."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    source = "current_history"
     counted = connection.execute(
-        "select date_trunc('month', period_end)::date as month, count(*) from current_history group by month order by 1"
+        f"select date_trunc('month', period_end)::date as month, count(*) from {source} group by month order by 1"
     ).fetchall()
     order = ", ".join(ACCOUNT_PERFORMANCE.key)
     ranges = list(_ranges(counted))
     if len(ranges) > 1:
-        connection.execute(f"create table performance as {query}")
-        query = "select * from performance"
+        # What links the months is narrow, and kept; the wide rows of some months are computed when their turn comes.
+        connection.execute(f"create table links as {links_query(source, timing)}")
     for first, last in ranges:
-        within = "" if len(ranges) == 1 else f"where period_month between date '{first}' and date '{last}'"
+        if len(ranges) == 1:
+            query = performance_query(source, timing, types)
+        else:
+            within = f"where period_end between date '{first}' and last_day(date '{last}')"
+            part, links = (f"(select * from {name} {within})" for name in (source, "links"))
+            query = performance_query(part, timing, types, links=links)
         # A streamed result would be computed by one thread.
-        table = connection.execute(f"{query} {within} order by {order}").to_arrow_table()
+        table = connection.execute(f"{query} order by {order}").to_arrow_table()
         start = 0
         for month, count in counted:
             if first <= month <= last:
