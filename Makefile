@@ -59,8 +59,9 @@ types: $(STAMP)  ## Types, strict
 imports: $(STAMP)  ## Who may import whom
 	@$(BIN)/lint-imports --no-cache
 
+# The tests of a file share what it takes long to make, so a file runs in one process; the long files come first.
 unit: $(STAMP)  ## Every test, in parallel, with its closing line
-	@$(BIN)/python -m pytest -n auto --dist loadgroup
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 bench: $(STAMP)  ## The tables of docs/performance.md
 	@$(BIN)/python benchmarks/kpis.py

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from finance_assets.contracts.model import Contract, ContractError
 from finance_assets.contracts.validation import schema_difference
@@ -60,6 +60,7 @@ READ_ATTEMPTS = 12
 #: How every whole Parquet file ends.
 PARQUET_MAGIC = b"PAR1"
 
+T = TypeVar("T")
 _SAFE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SAFE_SUFFIX = re.compile(r"(\.[A-Za-z0-9]+)*")
@@ -577,28 +578,35 @@ class Lake:
 
     def _read_whole(self, contract: Contract, path: str, names: Sequence[str]) -> tuple[pa.Table, str]:
         """Return a file's rows by one request, and how its schema differs from today's."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
-            with pq.ParquetFile(pa.BufferReader(self._one_version(path))) as file:
+        def rows(data: pa.BufferReader) -> tuple[pa.Schema, pa.Table]:
+            with pq.ParquetFile(data) as file:
                 own = file.schema_arrow
-                table = file.read(columns=[name for name in names if name in own.names], use_threads=False)
-        except pa.ArrowInvalid as error:
-            raise _unreadable(path, error) from error
+                return own, file.read(columns=[name for name in names if name in own.names], use_threads=False)
+
+        own, table = self._of_one_version(path, rows)
         difference = schema_difference(contract, own)
         return (_as_today(contract, path, table, names) if difference else table), difference
 
-    def _one_version(self, path: str) -> bytes:
-        """Return the bytes of one version of a Parquet file.
+    def _of_one_version(self, path: str, read: Callable[[pa.BufferReader], T]) -> T:
+        """Return what ``read`` finds in the bytes of one version of a Parquet file.
 
-        S3 is asked for the length before the bytes: where a longer version comes between, its end is cut off.
+        S3 is asked for the length before the bytes: where another version comes between, they are cut off. What then
+        cannot be read is asked for again.
         """
-        for _ in range(READ_ATTEMPTS):
+        import pyarrow as pa
+
+        why: object = "it does not end like one"
+        for _ in range(READ_ATTEMPTS if self.is_s3 else 1):
             data = self.get(path)
-            if data.endswith(PARQUET_MAGIC):
-                return data
-        raise _unreadable(path, "it does not end like one")
+            if not data.endswith(PARQUET_MAGIC):
+                continue
+            try:
+                return read(pa.BufferReader(data))
+            except (pa.ArrowInvalid, OSError) as error:
+                why = error
+        raise _unreadable(path, why)
 
     def _scan(
         self, contract: Contract, path: str, names: Sequence[str], where: pc.Expression | None
@@ -726,7 +734,7 @@ class Lake:
         def footer(info: pafs.FileInfo) -> Any:
             try:
                 if self.is_s3 and info.size <= WHOLE_FILE_BYTES:
-                    return pq.read_metadata(pa.BufferReader(self._one_version(info.path)))
+                    return self._of_one_version(info.path, pq.read_metadata)
                 return pq.read_metadata(info.path, filesystem=self.filesystem)
             except FileNotFoundError:
                 # Removed since it was listed.

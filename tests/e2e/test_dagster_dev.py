@@ -26,7 +26,7 @@ from finance_assets.contracts.publishing import DAILY_REPORT, TICKER_DOCUMENTS
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # Read here: each test begins with these variables removed.
 UPDATE = os.environ.get("FINANCE_ASSETS_UPDATE_SCREENSHOTS") == "1"

@@ -40,7 +40,7 @@ from finance_assets.transactions.producing import Produced, messages
 from finance_assets.transactions.queue import Queue
 from finance_assets.transactions.settlement import settle
 
-pytestmark = [pytest.mark.cloud, pytest.mark.slow, pytest.mark.xdist_group("cloud")]
+pytestmark = [pytest.mark.cloud, pytest.mark.slow]
 
 FULL = int(os.environ.get("KILL_TEST_MESSAGES", "0"))
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)

@@ -475,7 +475,6 @@ def test_the_sensor_waits_for_a_run_and_gives_up_after_three(branch: Branch) -> 
 # -- where it goes -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xdist_group("postgres")
 def test_the_results_are_published_to_postgresql(tmp_path: Path, postgres_url: str) -> None:
     branch = Branch(tmp_path, publish_url=postgres_url)
     branch.drop("january.csv", JANUARY)

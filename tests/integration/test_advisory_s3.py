@@ -14,7 +14,7 @@ from finance_assets.settings import Settings
 from finance_assets.storage.lake import LakeError, S3Options
 from finance_assets.storage.landing import Landing
 
-pytestmark = [pytest.mark.cloud, pytest.mark.xdist_group("cloud")]
+pytestmark = [pytest.mark.cloud]
 
 FILE = b"""account_id,period_end,currency,beginning_market_value,contributions,distributions,ending_market_value,return
 A1,2012-12-31,USD,1000.00,0.00,0.00,1010.00,0.01

@@ -24,7 +24,7 @@ from finance_assets.contracts.model import Store
 from finance_assets.registry import lake_of, warehouse_of
 from finance_assets.settings import Settings
 
-pytestmark = [pytest.mark.cloud, pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.xdist_group("cloud")]
+pytestmark = [pytest.mark.cloud, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 #: Twenty sessions, with dividends of AAPL, IBM and MSFT among them.
 START = "2013-02-01"

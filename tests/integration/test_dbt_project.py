@@ -34,7 +34,6 @@ from finance_assets.transform.dbt_assets import build_dbt_assets, dbt_executable
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("dbt"),
     # The first test waits for two builds by dbt, which a busy machine stretches.
     pytest.mark.timeout(900),
     # Of dbt and what it loads.

@@ -34,7 +34,6 @@ from finance_assets.transactions.batches import write_batch
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("dbt"),
     # Of dbt and what it loads.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

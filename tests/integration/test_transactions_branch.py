@@ -89,7 +89,6 @@ def skipped(branch: Branch) -> str:
 
 
 @pytest.mark.cloud
-@pytest.mark.xdist_group("cloud")
 def test_what_waits_in_the_queue_is_drained_settled_and_gone(branch: Branch, sqs: LocalQueue) -> None:
     branch.settings = branch.settings.model_copy(
         update={"transactions_queue_url": sqs.queue_url, "transactions_micro_batch_messages": 64}
@@ -127,7 +126,6 @@ def test_what_waits_in_the_queue_is_drained_settled_and_gone(branch: Branch, sqs
 
 
 @pytest.mark.cloud
-@pytest.mark.xdist_group("cloud")
 def test_a_run_takes_no_more_than_its_bound(branch: Branch, sqs: LocalQueue) -> None:
     branch.settings = branch.settings.model_copy(
         update={
@@ -160,7 +158,6 @@ def test_without_a_queue_the_sensor_skips_and_the_run_says_what_to_set(branch: B
 
 
 @pytest.mark.cloud
-@pytest.mark.xdist_group("cloud")
 def test_the_demo_queues_its_payments_once(branch: Branch, sqs: LocalQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_queue, "running", lambda _: nullcontext(sqs))
     monkeypatch.setattr(running, "SAMPLE_TRANSACTIONS", 40)

@@ -22,7 +22,7 @@ from finance_assets.transactions.local_queue import LocalQueue
 from finance_assets.transactions.monitoring import Monitor, label
 from finance_assets.transactions.queue import Depth, Queue
 
-pytestmark = [pytest.mark.cloud, pytest.mark.xdist_group("cloud")]
+pytestmark = [pytest.mark.cloud]
 
 
 @pytest.fixture

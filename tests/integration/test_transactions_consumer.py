@@ -28,7 +28,7 @@ from finance_assets.transactions.producing import Produced, messages
 from finance_assets.transactions.queue import Queue
 from finance_assets.transactions.table import Item, TableError, TransactionTable
 
-pytestmark = [pytest.mark.cloud, pytest.mark.xdist_group("cloud")]
+pytestmark = [pytest.mark.cloud]
 
 OPTIONS = Options(receivers=2, wait_seconds=1, batch_seconds=0.01, line_seconds=60, end_seconds=20)
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)

@@ -23,7 +23,7 @@ from fixtures.aws import client, lake_at
 from finance_assets.contracts.transactions import RAW_TRANSACTIONS
 from finance_assets.transactions.queue import Queue
 
-pytestmark = [pytest.mark.cloud, pytest.mark.xdist_group("cloud")]
+pytestmark = [pytest.mark.cloud]
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "lambda"

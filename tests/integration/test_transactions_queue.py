@@ -12,7 +12,7 @@ from finance_assets.transactions import local_queue
 from finance_assets.transactions.local_queue import LocalQueue
 from finance_assets.transactions.queue import Depth, Queue, QueueError, redrive
 
-pytestmark = [pytest.mark.cloud, pytest.mark.xdist_group("cloud")]
+pytestmark = [pytest.mark.cloud]
 
 
 def test_messages_go_through_byte_for_byte(sqs: LocalQueue) -> None:

@@ -24,7 +24,7 @@ from finance_assets.contracts.market import CORPORATE_ACTIONS, QUOTES, TRADING_S
 from finance_assets.contracts.model import Contract
 from finance_assets.storage.lake import Lake, LakeError, S3Options
 
-pytestmark = [pytest.mark.cloud, pytest.mark.xdist_group("cloud")]
+pytestmark = [pytest.mark.cloud]
 
 NOON = datetime(2013, 1, 2, 12, tzinfo=UTC)
 #: Above Arrow's part size of 10 MB: the upload has several parts.

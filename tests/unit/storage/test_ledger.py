@@ -17,8 +17,6 @@ from fixtures.postgres import postgres_url as postgres_url
 from finance_assets.storage import ledger as ledger_module
 from finance_assets.storage.ledger import FileIdentity, FileStatus, Ledger
 
-pytestmark = pytest.mark.xdist_group("postgres")
-
 NOON = datetime(2013, 1, 2, 12, tzinfo=UTC)
 TODAY = date(2013, 1, 2)
 SECRET = "s3cr3t/of:nobody"

@@ -18,7 +18,6 @@ from finance_assets.contracts.advisory import PERFORMANCE_HISTORY as CONTRACT
 from finance_assets.contracts.model import Column
 from finance_assets.storage.postgres import Published, PublishError, publish
 
-pytestmark = pytest.mark.xdist_group("postgres")
 SECRET = "s3cr3t"
 
 
