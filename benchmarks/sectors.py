@@ -11,6 +11,8 @@ of it runs again.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import resource
 import tempfile
@@ -155,12 +157,14 @@ def run(resources: dict[str, Any], instance: dg.DagsterInstance) -> dict[str, fl
         assets.sector_exposures,
         assets.sector_risk_models,
     ]
-    result = dg.materialize(
-        definitions,
-        resources=resources,
-        instance=instance,
-        run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
-    )
+    # dagster-dbt repeats all that dbt prints.
+    with contextlib.redirect_stdout(io.StringIO()):
+        result = dg.materialize(
+            definitions,
+            resources=resources,
+            instance=instance,
+            run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
+        )
     assert result.success
     return {
         event.step_key: event.step_success_data.duration_ms / 1000

@@ -53,7 +53,7 @@ PORTFOLIO_SESSIONS: Final = 252
 #: Months of a regression on macro changes.
 EXPOSURE_MONTHS: Final = 60
 #: Enters every fingerprint: raise it when a formula changes, and every row is computed anew.
-VERSION: Final = 1
+VERSION: Final = 2
 #: Windows computed at a time, which bounds memory: 2,000 windows of 252 returns are 4 MB, and a measure holds several.
 WINDOWS_AT_ONCE: Final = 2000
 

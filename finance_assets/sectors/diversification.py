@@ -3,8 +3,9 @@
 Belongs here: weights, the diversification ratio, the effective number of bets. Does not belong here: views on expected
 returns (none of the four rules needs them), tables, storage, Dagster.
 
-The optimisers are skfolio's, imported where used. All rules work on the sample covariance (``ddof=1``) of the
-sessions on which every asset has a return.
+All rules work on the sample covariance (``ddof=1``) of the sessions on which every asset has a return. Three of them
+follow from a covariance of full rank without a general optimiser, to rounding; the rest is skfolio's, imported where
+used.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ METHODS: Final[tuple[str, ...]] = get_args(Method)
 
 #: An eigenvalue of the covariance so far below zero, relative to the largest, is no rounding.
 _NOT_NEGATIVE: Final = -1e-10
+#: Nor does it count as zero so far above it: the covariance has full rank, and weights computed from it have digits.
+_FULL_RANK: Final = 1e-10
+#: Newton's method doubles the digits at each step; it takes about ten.
+_NEWTON_STEPS: Final = 100
+_NEWTON_DONE: Final = 1e-9
 
 
 class UndefinedWeights(ValueError):  # noqa: N818 - it says what is undefined, not that something failed
@@ -116,11 +122,61 @@ def optimal_weights(returns: FloatArray, method: Method | str) -> FloatArray:
         result[varying] = 1.0
         return result
     chosen = table[:, varying]
-    eigenvalues = np.linalg.eigvalsh(np.cov(chosen, rowvar=False))
+    covariance = np.cov(chosen, rowvar=False)
+    eigenvalues = np.linalg.eigvalsh(covariance)
     if eigenvalues[0] < _NOT_NEGATIVE * eigenvalues[-1]:
         raise UndefinedWeights(Status.OUTSIDE_DOMAIN, "the covariance is not positive semi-definite")
-    result[varying] = _optimise(chosen, method)
+    direct = _direct(covariance, method) if eigenvalues[0] > _FULL_RANK * eigenvalues[-1] else None
+    result[varying] = _optimise(chosen, method) if direct is None else direct
     return result
+
+
+def _direct(covariance: FloatArray, method: str) -> FloatArray | None:
+    """Return the weights that follow from a covariance of full rank; None where it takes an optimiser."""
+    if method == "hrp":
+        return None
+    deviations = np.sqrt(np.diag(covariance))
+    if method == "min_variance":
+        held = _least_variance(covariance / covariance.diagonal().mean())
+    else:
+        # Both rules know no units: of assets of one volatility, then back.
+        correlations = covariance / np.outer(deviations, deviations)
+        held = _least_variance(correlations) if method == "max_diversification" else _equal_contributions(correlations)
+        held = None if held is None else held / deviations
+    return None if held is None else np.asarray(held / held.sum())
+
+
+def _least_variance(matrix: FloatArray) -> FloatArray | None:
+    """Return, up to its size, the non-negative vector of least variance among those of one sum.
+
+    With ``matrix = L L'`` it is the least-squares solution of ``L' y = inv(L) 1`` over ``y >= 0``, which an active-set
+    method reaches in finitely many steps.
+    """
+    from scipy.optimize import nnls
+
+    root = np.linalg.cholesky(matrix)
+    try:
+        return np.asarray(nnls(root.T, np.linalg.solve(root, np.ones(len(matrix))))[0])
+    except RuntimeError:  # too many steps
+        return None
+
+
+def _equal_contributions(matrix: FloatArray) -> FloatArray | None:
+    """Return, up to its size, the positive vector whose elements contribute equally to its variance.
+
+    It minimises ``y' M y / 2 - mean(log y)`` (Spinu 2013), which is convex and self-concordant: Newton's method, with
+    steps that its decrement shortens, comes to the minimum from anywhere and stays positive.
+    """
+    share = 1.0 / len(matrix)
+    held = np.full(len(matrix), 1.0 / math.sqrt(matrix.sum()))
+    for _ in range(_NEWTON_STEPS):
+        gradient = matrix @ held - share / held
+        step = np.linalg.solve(matrix + np.diag(share / held**2), gradient)
+        decrement = math.sqrt(max(float(gradient @ step), 0.0) / share)
+        held = held - step if decrement < 0.25 else held - step / (1.0 + decrement)
+        if decrement < _NEWTON_DONE:
+            return held
+    return None
 
 
 def _optimise(returns: FloatArray, method: str) -> FloatArray:

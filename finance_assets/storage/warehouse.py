@@ -60,6 +60,8 @@ def configure_connection(connection: duckdb.DuckDBPyConnection, *, s3: S3Options
     connection.execute("set autoinstall_known_extensions = false")
     # A timestamp turned into a date must not depend on the zone of the machine.
     connection.execute("set timezone = 'UTC'")
+    # A view of one file per session opens all of them when it is bound and again when it is read.
+    connection.execute("set parquet_metadata_cache = true")
     if s3 is None:
         return
     connection.execute(f"load {_quoted(str(_httpfs()))}")

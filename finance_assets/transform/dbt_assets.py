@@ -15,11 +15,12 @@ What a run means:
 # No `from __future__ import annotations` here: Dagster wants the class itself in the annotation of `context`.
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache
+from contextlib import chdir, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,9 +29,11 @@ import dagster as dg
 from finance_assets.contracts.dagster_metadata import column_schema, contract_metadata
 from finance_assets.contracts.dbt import PROJECT_DIR, dbt_test_descriptions
 from finance_assets.contracts.model import Contract, ContractError
+from finance_assets.transform.lineage import column_lineage
 
 if TYPE_CHECKING:
-    from dagster_dbt import DbtCliInvocation, DbtCliResource
+    from dagster_dbt import DbtCliInvocation
+    from dbt.adapters.base.impl import BaseAdapter
 
 #: One slot in the deployment's configuration: dbt holds the warehouse's file for as long as it runs.
 POOL = "warehouse"
@@ -143,6 +146,7 @@ def build_dbt_assets(
         warehouse.refresh_lake_views()
         with environment({**_QUIET, **warehouse.dbt_environment()}):
             invocation = _run_dbt(
+                context,
                 [*names, *sorted(check.name for check in checks)],
                 project_dir=project_dir,
                 scratch=warehouse.scratch_dir / "dbt",
@@ -150,7 +154,7 @@ def build_dbt_assets(
             )
             try:
                 results = _results(invocation)
-                yield from _materializations(invocation, by_key)
+                yield from _materializations(context, invocation, by_key, results)
                 yield from _check_results(context, invocation, checks, results)
             finally:
                 _let_go(invocation)
@@ -159,7 +163,9 @@ def build_dbt_assets(
     return dbt_models
 
 
-def _run_dbt(names: Sequence[str], *, project_dir: Path, scratch: Path, target_name: str) -> "DbtCliInvocation":
+def _run_dbt(
+    context: dg.AssetExecutionContext, names: Sequence[str], *, project_dir: Path, scratch: Path, target_name: str
+) -> "DbtCliInvocation":
     """Build the named models and tests, and return dbt's command when it has ended."""
     runs = scratch / "runs"
     runs.mkdir(parents=True, exist_ok=True)
@@ -172,21 +178,30 @@ def _run_dbt(names: Sequence[str], *, project_dir: Path, scratch: Path, target_n
 
     # Tests are named one by one: "empty" keeps dbt from adding those of checks that nobody selected. Unit tests hold
     # the SQL against made-up rows; they belong to the test suite, not to a run.
-    invocation = _dbt(project_dir).cli(
-        [
-            "build",
-            "--select",
-            " ".join(names),
-            "--indirect-selection",
-            "empty",
-            "--exclude-resource-type",
-            "unit_test",
-        ],
-        target_path=target,
-        raise_on_error=False,
+    command = [
+        str(dbt_executable()),
+        "build",
+        *("--indirect-selection", "empty"),
+        *("--exclude-resource-type", "unit_test"),
+        *("--select", *names),
+    ]
+    context.log.info(f"Running dbt command: `{' '.join(command)}`.")
+    process = subprocess.Popen(
+        command,
+        cwd=project_dir,
+        env=os.environ | _dbt_settings(project_dir, target),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
-    # Wait first and read the events then: dagster-dbt's stream of events keeps a core busy while dbt works.
-    invocation.is_successful()
+    try:
+        invocation = _invocation(context, process, project_dir, target)
+        # Wait first and read the events then: dagster-dbt's stream of events keeps a core busy while dbt works.
+        invocation.is_successful()
+    except BaseException:
+        # dagster-dbt passes an interruption on to dbt, but only while it reads what dbt prints.
+        process.terminate()
+        process.wait()
+        raise
     if (target / _PARTIAL_PARSE).exists():
         part = scratch / f"{_PARTIAL_PARSE}.{target.name}"
         shutil.copyfile(target / _PARTIAL_PARSE, part)
@@ -194,29 +209,94 @@ def _run_dbt(names: Sequence[str], *, project_dir: Path, scratch: Path, target_n
     return invocation
 
 
-@cache
-def _dbt(project_dir: Path) -> "DbtCliResource":
-    """Return dagster-dbt's handle on dbt. It asks the command for its version once, which takes seconds."""
-    from dagster_dbt import DbtCliResource
+def _dbt_settings(project_dir: Path, target: Path) -> dict[str, str]:
+    """Return the environment in which dbt keeps out of the source tree and prints events that dagster-dbt reads."""
+    return {
+        "DBT_PROJECT_DIR": str(project_dir),
+        "DBT_PROFILES_DIR": str(project_dir),
+        "DBT_TARGET_PATH": str(target),
+        "DBT_LOG_PATH": str(target),
+        "DBT_LOG_FORMAT": "json",
+        "DAGSTER_DBT_CLI": "true",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONLEGACYWINDOWSSTDIO": "1",
+    }
 
-    return DbtCliResource(
-        project_dir=str(project_dir), profiles_dir=str(project_dir), dbt_executable=str(dbt_executable())
+
+def _invocation(
+    context: dg.AssetExecutionContext, process: "subprocess.Popen[bytes]", project_dir: Path, target: Path
+) -> "DbtCliInvocation":
+    """Return dagster-dbt's view of a running dbt command.
+
+    ``DbtCliResource.cli`` would ask dbt for its version and load an adapter before it starts the command, and importing
+    dagster-dbt comes before that: eight seconds. Here all that goes on while dbt starts and parses.
+    """
+    from dagster_dbt import DagsterDbtTranslator, DbtCliInvocation
+    from packaging.version import Version
+
+    return DbtCliInvocation(
+        process=process,
+        manifest={},
+        dagster_dbt_translator=DagsterDbtTranslator(),
+        project_dir=project_dir,
+        target_path=target,
+        raise_on_error=False,
+        cli_version=Version(version("dbt-core")),
+        adapter=_adapter(context, project_dir),
     )
 
 
+def _adapter(context: dg.AssetExecutionContext, project_dir: Path) -> "BaseAdapter | None":
+    """Return a handle on the warehouse that reads; it opens no file before it is asked something.
+
+    Where there is none, rows are not counted and the log says why: dbt itself tells better what is wrong.
+    """
+    from dagster_dbt import DbtCliResource
+
+    dbt = DbtCliResource(
+        project_dir=str(project_dir), profiles_dir=str(project_dir), dbt_executable=str(dbt_executable())
+    )
+    try:
+        # A path in the profile may count from the project.
+        with chdir(project_dir):
+            return dbt._initialize_dbt_core_adapter([])
+    except Exception as error:
+        context.log.warning(f"The models' rows will not be counted: {error}")
+        return None
+
+
 def _materializations(
-    invocation: "DbtCliInvocation", contracts: Mapping[dg.AssetKey, Contract]
+    context: dg.AssetExecutionContext,
+    invocation: "DbtCliInvocation",
+    contracts: Mapping[dg.AssetKey, Contract],
+    results: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Yield one result per model that was built, with its row count and where each column comes from."""
+    from dagster_dbt.core.dbt_event_iterator import DbtEventIterator
+    from sqlglot.errors import SqlglotError
+
     # The manifest of this very command: what it built can then not differ from what is reported.
-    invocation.manifest = invocation.get_artifact("manifest.json")
-    for event in invocation.stream().fetch_row_counts().fetch_column_metadata():
+    manifest = invocation.get_artifact("manifest.json")
+    invocation.manifest = manifest
+    events = (
+        made
+        for event in invocation.stream_raw_events()
+        if event.raw_event["data"].get("node_info", {}).get("resource_type") == "model"
+        for made in event.to_default_asset_events(manifest, target_path=invocation.target_path)
+    )
+    for event in DbtEventIterator(events, invocation).fetch_row_counts():
         if isinstance(event, dg.AssetMaterialization):
+            contract = contracts[event.asset_key]
             # The contract's columns are those in the warehouse (dbt enforces it) and carry units besides.
-            schema = column_schema(contracts[event.asset_key])
-            yield dg.MaterializeResult(
-                asset_key=event.asset_key, metadata={**event.metadata, "dagster/column_schema": schema}
-            )
+            metadata: dict[str, Any] = {**event.metadata, "dagster/column_schema": column_schema(contract)}
+            unique_id = str(event.metadata["unique_id"].value)
+            try:
+                lineage = column_lineage(manifest, unique_id, str(results[contract.name]["compiled_code"]))
+            except SqlglotError as error:
+                context.log.warning(f"Where the columns of {contract.path} come from could not be read: {error}")
+            else:
+                metadata["dagster/column_lineage"] = lineage
+            yield dg.MaterializeResult(asset_key=event.asset_key, metadata=metadata)
 
 
 def _results(invocation: "DbtCliInvocation") -> dict[str, dict[str, Any]]:
@@ -319,7 +399,7 @@ def _raise_on_errors(invocation: "DbtCliInvocation", results: Mapping[str, Mappi
 
 
 def _let_go(invocation: "DbtCliInvocation") -> None:
-    """Close what dagster-dbt opened in this process to read column metadata.
+    """Close what dagster-dbt opened in this process to count rows.
 
     dbt-duckdb keeps its file open until the process ends, and DuckDB lets nobody write meanwhile.
     """
@@ -353,8 +433,8 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
     as well as in the one it starts. Steps that need it run one at a time, in the pool ``warehouse``.
     """
     before = {name: os.environ.get(name) for name in values}
-    # dagster-dbt reads column metadata in threads that each change the working directory and change it back, so it
-    # may end in the wrong one; what follows in this process must not notice.
+    # dagster-dbt counts rows in threads that each change the working directory and change it back, so it may end in
+    # the wrong one; what follows in this process must not notice.
     folder = os.getcwd()
     os.environ.update(values)
     try:

@@ -278,6 +278,45 @@ def test_materialisations_carry_rows_units_and_column_lineage(built: Built) -> N
     assert [(dep.asset_key.to_user_string(), dep.column_name) for dep in staged] == [("core/quotes", "close")]
 
 
+def test_column_lineage_is_that_of_dagster_dbt(built: Built) -> None:
+    """Ours reads the SQL of a model once; dagster-dbt's, once per column."""
+    from dagster_dbt import DagsterDbtTranslator
+    from dagster_dbt.core.dbt_cli_event import EventHistoryMetadata, _build_column_lineage_metadata
+
+    told = {
+        event.asset_key: event.materialization.metadata["dagster/column_lineage"].value.deps_by_column
+        for result in built.results
+        for event in result.get_asset_materialization_events()
+    }
+    compared = 0
+    for target in built.targets:
+        manifest = json.loads((target / "manifest.json").read_text())
+        for result in json.loads((target / "run_results.json").read_text())["results"]:
+            model = manifest["nodes"][result["unique_id"]]
+            if model["resource_type"] != "model":
+                continue
+            parents = [
+                manifest["sources" if name.startswith("source.") else "nodes"][name]
+                for name in model["depends_on"]["nodes"]
+            ]
+            theirs = _build_column_lineage_metadata(
+                EventHistoryMetadata(
+                    model["columns"], {parent["relation_name"]: parent["columns"] for parent in parents}
+                ),
+                model,
+                manifest,
+                DagsterDbtTranslator(),
+                target,
+                None,
+            )["dagster/column_lineage"].deps_by_column
+            ours = told[dg.AssetKey(model["config"]["meta"]["dagster"]["asset_key"])]
+            assert {column: set(found) for column, found in ours.items()} == {
+                column: set(found) for column, found in theirs.items()
+            }
+            compared += 1
+    assert compared == len(sectors.COMPOSITES) + len(sectors.RISK_MARTS)
+
+
 def test_the_file_is_free_when_the_run_is_over(built: Built) -> None:
     with duckdb.connect(str(built.warehouse.path)) as connection:
         connection.execute("create or replace table free as select 1")

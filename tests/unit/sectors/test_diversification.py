@@ -135,10 +135,53 @@ def test_an_optimiser_that_fails(table: pd.DataFrame, monkeypatch: pytest.Monkey
         raise OptimizationError("infeasible")
 
     monkeypatch.setattr(skfolio.optimization.MeanRisk, "fit", fail)
+    # A share that is listed twice leaves the weights open; an optimiser has to choose.
+    twice = table.assign(again=table["KO"])
     with pytest.raises(diversification.UndefinedWeights, match="min_variance: infeasible") as raised:
-        diversification.optimal_weights(table.to_numpy(), "min_variance")
+        diversification.optimal_weights(twice.to_numpy(), "min_variance")
     assert raised.value.status is Status.NOT_CONVERGED
+    assert diversification.weights(twice, "min_variance") is None
+    # Nor does it give up where the short way does not arrive.
+    monkeypatch.setattr(diversification, "_direct", lambda *_: None)
     assert diversification.weights(table, "min_variance") is None
+
+
+def test_a_share_that_is_listed_twice(table: pd.DataFrame) -> None:
+    for method in METHODS:
+        found = weights(table.assign(again=table["KO"]), method)
+        assert found.sum() == pytest.approx(1.0)
+        assert (found >= 0).all()
+    found = weights(table.assign(again=table["KO"]), "min_variance")
+    together = found.drop("again").add(pd.Series({"KO": found["again"]}), fill_value=0.0)[TICKERS]
+    np.testing.assert_allclose(together, weights(table, "min_variance"), atol=1e-4)
+
+
+def made_up_returns(seed: int) -> np.ndarray:
+    """Two to fourteen assets of different volatility, correlated as little or as much, either way."""
+    rng = np.random.default_rng(seed)
+    assets = int(rng.integers(2, 15))
+    common = rng.normal(0, 0.01, (252, 3)) @ rng.normal(0.3, 0.7, (3, assets))
+    return np.asarray((common + rng.normal(0, 0.004, (252, assets))) * rng.uniform(0.3, 4, assets))
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("method", ["min_variance", "max_diversification", "risk_parity"])
+def test_weights_agree_with_skfolio_and_are_optimal(method: str, seed: int) -> None:
+    returns = made_up_returns(seed)
+    sigma = np.cov(returns, rowvar=False)
+    found = diversification.optimal_weights(returns, method)
+    # Where variance hardly depends on the weights, a general optimiser stops further away.
+    np.testing.assert_allclose(found, diversification._optimise(returns, method), atol=2e-3)
+
+    # Variance moves with each weight that is held alike (per volatility for diversification), no less with the others.
+    slope = sigma @ found
+    if method == "risk_parity":
+        np.testing.assert_allclose(found * slope, (found @ slope) / found.size, rtol=1e-9)
+        return
+    slope = slope / (np.sqrt(np.diag(sigma)) if method == "max_diversification" else 1.0)
+    held = found > 0
+    np.testing.assert_allclose(slope[held], slope[held].mean(), rtol=1e-9)
+    assert (slope[~held] >= slope[held].mean() * (1 - 1e-9)).all()
 
 
 def test_measures_of_diversification() -> None:
