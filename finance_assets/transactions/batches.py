@@ -113,7 +113,11 @@ def batch_table(messages: Sequence[ReceivedMessage], key: str, now: datetime) ->
 
     from finance_assets.contracts.arrow import conform
 
-    once = list({message.message_id: message for message in reversed(messages)}.values())
+    # In the contract's order, so that nothing is sorted again column by column.
+    once = sorted(
+        {message.message_id: message for message in reversed(messages)}.values(),
+        key=lambda message: (message.sent_at, message.message_id),
+    )
     classified = classify_batch(((message.message_id, message.body) for message in once), now)
     texts, encoded = zip(*(_body_columns(message.body) for message in once), strict=True)
     decimals = [None if text is None else len(text.partition(".")[2]) for text in classified["amount_text"].to_pylist()]
