@@ -8,6 +8,7 @@ import hashlib
 import dagster as dg
 
 from finance_assets.advisory.intake import MAX_ATTEMPTS, Intake
+from finance_assets.storage.runs import run_under_way
 
 PLAN_TAG = "finance_assets/vendor_files_plan"
 INTERVAL_SECONDS = 10
@@ -36,20 +37,9 @@ def vendor_files_sensor(
     if not pending:
         return dg.SkipReason(f"nothing new in {intake.landing.uri}")
     plan = hashlib.sha256(repr([file.identity for file in pending]).encode()).hexdigest()[:16]
-    running = context.instance.get_runs(
-        dg.RunsFilter(
-            job_name=advisory_job.name,
-            statuses=[
-                dg.DagsterRunStatus.QUEUED,
-                dg.DagsterRunStatus.NOT_STARTED,
-                dg.DagsterRunStatus.STARTING,
-                dg.DagsterRunStatus.STARTED,
-            ],
-        ),
-        limit=1,
-    )
-    if running:
-        return dg.SkipReason(f"{len(pending)} files wait for run {running[0].run_id[:8]}")
+    running = run_under_way(context.instance, advisory_job.name)
+    if running is not None:
+        return dg.SkipReason(f"{len(pending)} files wait for run {running.run_id[:8]}")
     # A run key that was used once is skipped for ever, so each attempt has its own.
     attempts = len(context.instance.get_runs(dg.RunsFilter(tags={PLAN_TAG: plan}), limit=MAX_ATTEMPTS))
     if attempts >= MAX_ATTEMPTS:

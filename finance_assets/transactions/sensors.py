@@ -11,6 +11,7 @@ import dagster as dg
 
 from finance_assets.contracts import transactions
 from finance_assets.contracts.model import Store
+from finance_assets.storage.runs import run_under_way
 from finance_assets.transactions.draining import QUEUE_IS_NOT_SET, TransactionIntake
 
 #: How many messages waited when a run was started.
@@ -27,14 +28,6 @@ transactions_job = dg.define_asset_job(
     ),
     description="Queued messages to transactions and quarantine. The marts follow by their automation conditions.",
 )
-
-_UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 @dg.sensor(
@@ -53,9 +46,9 @@ def queued_transactions_sensor(
     depth = transaction_intake.depth()
     if not depth.visible:
         return dg.SkipReason(f"no message waits; {depth.in_flight} are being processed, {depth.delayed} are delayed")
-    under_way = context.instance.get_runs(dg.RunsFilter(job_name=transactions_job.name, statuses=_UNDER_WAY), limit=1)
-    if under_way:
-        return dg.SkipReason(f"{depth.visible} messages wait for run {under_way[0].run_id[:8]}")
+    running = run_under_way(context.instance, transactions_job.name)
+    if running is not None:
+        return dg.SkipReason(f"{depth.visible} messages wait for run {running.run_id[:8]}")
     failures, ended = _failures_in_a_row(context.instance)
     wait = min(INTERVAL_SECONDS * 2**failures, LONGEST_PAUSE_SECONDS) - (time.time() - ended) if failures else 0
     if wait > 0:

@@ -455,6 +455,8 @@ def test_the_sensor_waits_for_a_run_and_gives_up_after_three(branch: Branch) -> 
     skipped = tick(branch)
     assert isinstance(skipped, dg.SkipReason)
     assert f"wait for run {running.run_id[:8]}" in str(skipped.skip_message)
+    branch.instance.report_run_canceling(running)
+    assert isinstance(tick(branch), dg.SkipReason), "a run that is being stopped may still write"
     branch.instance.report_run_failed(running)
     keys = [request.run_key]
     for _ in range(2):
