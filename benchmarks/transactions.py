@@ -142,15 +142,16 @@ def consumer(made: LocalQueue, folder: Path, rate: float, seconds: float, with_t
     monitor = EveryLatency()
     options = Options(receivers=3, wait_seconds=1, line_seconds=3600)
     table = TransactionTable(made.table, local_queue.REGION, made.endpoint) if with_table else None
+    queue = Queue(made.queue_url, local_queue.REGION, connections=8)
     working = Consumer(
-        Queue(made.queue_url, local_queue.REGION, connections=8),
+        queue,
         lake_store(Lake(str(folder / "lake"))),
         table,
         options,
         monitor=monitor,
         idle_stop=5,
     )
-    freeze_loaded()
+    freeze_loaded(queue, *([table] if table else []))
     own, server = sum(os.times()[:2]), cpu_seconds(made.pid)
     begun = time.monotonic()
     with produced(made.queue_url, rate, count) as feeding:

@@ -203,12 +203,11 @@ def consume(
     )
     with _told(), ExitStack() as stack:
         source = main_queue(settings, connections=receivers + options.deleters + 2)
+        placed = TransactionTable(settings.transactions_table, settings.aws_region, origin_of(source.url))
         consumer = Consumer(
             source,
             lake_store(lake_of(settings)),
-            TransactionTable(settings.transactions_table, settings.aws_region, origin_of(source.url))
-            if table
-            else None,
+            placed if table else None,
             options,
             settings.arrival_clock,
             idle_stop=stop_when_idle,
@@ -224,7 +223,7 @@ def consume(
             # Without a DAGSTER_HOME there is no Dagster to tell.
             if os.environ.get("DAGSTER_HOME"):
                 stack.enter_context(DagsterReporter(consumer.monitor))
-        freeze_loaded()
+        freeze_loaded(source, *([placed] if table else []))
         stack.enter_context(_ended_by_signals(consumer.stop))
         console(stderr=True).print(escape(f"consuming {source.url}"), soft_wrap=True)
         consumer.run()

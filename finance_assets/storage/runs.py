@@ -6,7 +6,7 @@ What belongs here: questions that sensors of several domains ask of it.
 import dagster as dg
 
 #: A run in one of these may still write.
-UNDER_WAY = [
+_UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -17,5 +17,5 @@ UNDER_WAY = [
 
 def run_under_way(instance: dg.DagsterInstance, job_name: str) -> dg.DagsterRun | None:
     """Return a run of a job that has not ended; None where there is none."""
-    found = instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=UNDER_WAY), limit=1)
+    found = instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=_UNDER_WAY), limit=1)
     return found[0] if found else None

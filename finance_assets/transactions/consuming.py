@@ -36,7 +36,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from finance_assets.transactions.aws import AwsError
 from finance_assets.transactions.monitoring import Monitor, label
@@ -551,12 +551,24 @@ def _is_passing(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno not in _HOPELESS
 
 
-def freeze_loaded() -> None:
+class HasClient(Protocol):
+    """What talks to a service by a boto3 client that it makes at first use."""
+
+    @property
+    def client(self) -> Any:
+        """The client."""
+
+
+def freeze_loaded(*services: HasClient) -> None:
     """Take everything that is loaded now out of the garbage collector's sight, for the rest of the process.
+
+    The clients of ``services`` are made first: they, and boto3 itself, are the most of it.
 
     A full collection over the objects of boto3, pyarrow and Dagster stops every thread for a tenth of a second, which
     would be the worst latency that a message meets. What is loaded is not garbage.
     """
+    for service in services:
+        _ = service.client
     gc.collect()
     gc.freeze()
 
