@@ -10,7 +10,7 @@ DECIMAL. Every row is a function of its account's rows alone, so accounts may be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,24 +21,22 @@ from finance_assets.contracts.status import Status
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
 __all__ = [
-    "DAILY_GAP_DAYS",
     "DEFAULT_POLICY",
     "HISTORY_COLUMNS",
     "KEY_COLUMNS",
+    "LINKING_COLUMNS",
     "PERFORMANCE_COLUMNS",
+    "Performance",
     "Policy",
     "account_performance",
     "certified",
     "current_versions",
-    "current_versions_query",
-    "enumerations",
     "history_schema",
-    "links_query",
-    "performance_batches",
-    "performance_query",
     "performance_schema",
 ]
 
@@ -136,8 +134,11 @@ PERFORMANCE_COLUMNS: Final[dict[str, tuple[str, str]]] = {
 }
 """Columns of the performance table in order: Arrow type and meaning."""
 
-DAILY_GAP_DAYS: Final = 5
-"""Daily rows this many calendar days apart are taken as neighbours: weekends and holidays are not told apart."""
+LINKING_COLUMNS: Final = (
+    *KEY_COLUMNS, "currency", "period_start", "beginning_market_value", "contributions", "distributions", "net_flow",
+    "ending_market_value", "fees", "file_sha256", "line", "received_ts_utc",
+)  # fmt: skip
+"""Columns of the history that say which version counts, and how the rows of an account are linked."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,6 @@ DEFAULT_POLICY: Final = Policy()
 """For vendors without a policy: middle of the period, since only a period total of flows is known."""
 
 Policies = Mapping[str, "Policy | tuple[str, str | int, Decimal]"]
-_NO_TYPES: Final[Mapping[str, str]] = {}
 
 
 def history_schema() -> pa.Schema:
@@ -181,47 +181,6 @@ def certified(value: float | Decimal | None) -> Decimal | None:
     return (value if isinstance(value, Decimal) else Decimal(repr(float(value)))).quantize(Decimal("0.000001"))
 
 
-def current_versions_query(source: str, as_of: datetime | None = None) -> str:
-    """Give the SQL of the newest version of every key known at a time.
-
-    Parameters
-    ----------
-    source
-        A relation with `HISTORY_COLUMNS`: name of a table or view, or a table function, as SQL text.
-    as_of
-        Known time, with a time zone; by default everything that has been received.
-
-    Returns
-    -------
-    str
-        A SELECT with the columns of `source`. The newest ``received_ts_utc`` wins; ties go to the highest
-        ``file_sha256``, then to the highest line.
-
-    Raises
-    ------
-    ValueError
-        If `as_of` has no time zone.
-    """
-    known = "true"
-    if as_of is not None:
-        if as_of.tzinfo is None:
-            raise ValueError("as_of must have a time zone")
-        known = f"received_ts_utc <= TIMESTAMPTZ '{as_of.astimezone(UTC).isoformat(sep=' ')}'"
-    keys = ", ".join(KEY_COLUMNS)
-    # Few keys have several versions: finding them by aggregation and sorting only those is several times faster
-    # than a window over all rows.
-    return f"""
-        WITH known AS (SELECT * FROM {source} WHERE {known}),
-        repeated AS (SELECT {keys} FROM known GROUP BY ALL HAVING count(*) > 1)
-        SELECT known.* FROM known ANTI JOIN repeated USING ({keys})
-        UNION ALL
-        SELECT known.* FROM known SEMI JOIN repeated USING ({keys})
-        QUALIFY row_number() OVER (
-            PARTITION BY {keys} ORDER BY received_ts_utc DESC, file_sha256 DESC, line DESC
-        ) = 1
-    """
-
-
 def current_versions(history: pa.Table, as_of: datetime | None = None) -> pa.Table:
     """Select the newest version of every row that was known at a time.
 
@@ -235,32 +194,35 @@ def current_versions(history: pa.Table, as_of: datetime | None = None) -> pa.Tab
     Returns
     -------
     pyarrow.Table
-        One row per key, same columns, no particular order.
+        One row per key, same columns, ordered by key. The newest ``received_ts_utc`` wins; ties go to the highest
+        ``file_sha256``, then to the highest line.
 
     Raises
     ------
     ValueError
-        If `as_of` has no time zone.
+        If `as_of` has no time zone, or a part of a key is null.
     """
-    with _connect() as connection:
-        connection.register("history_rows", history)
-        return connection.execute(current_versions_query("history_rows", as_of)).to_arrow_table()
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from finance_assets.advisory.linking import in_order
+
+    if as_of is not None:
+        if as_of.tzinfo is None:
+            raise ValueError("as_of must have a time zone")
+        history = history.filter(pc.field("received_ts_utc") <= pa.scalar(as_of.astimezone(UTC)))
+    return history.take(pa.array(in_order(history).places))
 
 
-def account_performance(
-    source: pa.Table | duckdb.DuckDBPyConnection, policies: Policies, *, relation: str = "current_history"
-) -> pa.Table:
+def account_performance(history: pa.Table, policies: Policies) -> pa.Table:
     """Compute the performance table from the current versions of the history.
 
     Parameters
     ----------
-    source
-        Arrow table with `HISTORY_COLUMNS`, one row per key (`current_versions`), or a DuckDB connection in which
-        `relation` is such a table or view.
+    history
+        Rows with `HISTORY_COLUMNS`, one per key (`current_versions`).
     policies
         `Policy`, or ``(timing, version, large_flow_threshold)``, by vendor; `DEFAULT_POLICY` for the others.
-    relation
-        Name of the relation, where `source` is a connection.
 
     Returns
     -------
@@ -271,7 +233,7 @@ def account_performance(
     Raises
     ------
     ValueError
-        If a policy is not valid, or a key is not unique.
+        If a policy is not valid, a key is not unique, or a part of it is null.
 
     Notes
     -----
@@ -279,85 +241,152 @@ def account_performance(
     an overlap, after a row without a return, and where the currency changes; a period without any capital links
     with factor 1. A total loss keeps the chain at -100 %.
     """
-    import pyarrow as pa
+    import numpy as np
 
-    if isinstance(source, pa.Table):
-        with _connect() as connection:
-            connection.register(relation, source)
-            return account_performance(connection, policies, relation=relation)
-    query = performance_query(relation, policies)
-    table = source.execute(f"{query} ORDER BY {', '.join(KEY_COLUMNS)}").to_arrow_table()
-    counted = source.execute(f"SELECT count(*) FROM {relation}").fetchone()
-    if counted is not None and counted[0] != table.num_rows:
-        raise ValueError("a key occurs more than once, or has a null; select the current versions first")
-    return table.cast(performance_schema())
+    with Performance(history, policies) as performance:
+        if len(performance) != history.num_rows:
+            raise ValueError("a key occurs more than once; select the current versions first")
+        return performance.part(np.arange(len(performance))).cast(performance_schema())
 
 
-def performance_batches(
-    connection: duckdb.DuckDBPyConnection, relation: str, policies: Policies, *, buckets: int = 8
-) -> Iterator[pa.Table]:
-    """Compute the performance table in parts of whole accounts, so that memory stays bounded.
+class Performance:
+    """The performance table of a history, of which parts are computed as they are asked for.
+
+    What links the rows is computed at once, and takes about 60 bytes of a row; the wide rows are not kept. A context
+    manager; parts may be computed in several threads.
 
     Parameters
     ----------
-    connection, relation, policies
-        As for `account_performance`.
-    buckets
-        Number of parts; accounts are divided by a hash of their identifier.
-
-    Yields
-    ------
-    pyarrow.Table
-        Parts of the table, each ordered by key; some may be empty.
-    """
-    for bucket in range(buckets):
-        part = f"(SELECT * FROM {relation} WHERE hash(account_id) % {buckets} = {bucket})"
-        table = connection.execute(
-            f"{performance_query(part, policies)} ORDER BY {', '.join(KEY_COLUMNS)}"
-        ).to_arrow_table()
-        yield table.cast(performance_schema())
-
-
-def performance_query(
-    source: str, policies: Policies, types: Mapping[str, str] = _NO_TYPES, *, links: str | None = None
-) -> str:
-    """Give the SQL of the performance table, for COPY or CREATE TABLE inside the caller's database.
-
-    Parameters
-    ----------
-    source
-        Relation with `HISTORY_COLUMNS`, as SQL text. Without `links` it is scanned twice, so a table, a view of a
-        file or an Arrow table is better than a costly subquery. Keys must be unique and not null: repeated ones
-        multiply.
+    history
+        Rows with `LINKING_COLUMNS`, and with all `HISTORY_COLUMNS` unless `part` is given them; of a key the newest
+        version counts, as in `current_versions`. Text may be dictionaries, which take a fraction of the memory.
     policies
         As for `account_performance`.
-    types
-        SQL types of text columns in the result by name, such as enumerations, which take less room than text.
-    links
-        Relation with the result of `links_query` over whole accounts, where `source` has only some of their rows.
-
-    Returns
-    -------
-    str
-        A SELECT with `PERFORMANCE_COLUMNS`, in that order and with those types; no order of rows.
 
     Raises
     ------
     ValueError
-        If a policy is not valid.
+        If a policy is not valid, or a part of a key is null.
     """
-    columns = ",\n            ".join(
-        _output(name, kind, types.get(name)) for name, (kind, _) in PERFORMANCE_COLUMNS.items()
-    )
-    chained = _chained() if links is None else f"chained AS NOT MATERIALIZED (SELECT * FROM {links})"
-    return f"""
-        {_valued(source, policies)},
-        {chained},
-        linked AS (SELECT * FROM wide JOIN chained USING (vendor, account_id, granularity, period_end)),
-        results AS (
+
+    def __init__(self, history: pa.Table, policies: Policies) -> None:
+        from finance_assets.advisory.linking import in_order
+
+        self._history = history
+        self._rows = in_order(history)
+        self._single_rows = _valued(policies)
+        self._types = _enumerations(policies)
+        self._database = _connect()
+        try:
+            self._links = self._linked()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def __enter__(self) -> Performance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def __len__(self) -> int:
+        return len(self._rows.places)
+
+    @property
+    def months(self) -> npt.NDArray[np.int64]:
+        """Month in which each row's period ends, counted from 1970, in the order of the keys."""
+        import numpy as np
+
+        return self._rows.days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+
+    @property
+    def places(self) -> npt.NDArray[np.int64]:
+        """Place of each row in the history, in the order of the keys."""
+        return self._rows.places
+
+    def part(self, chosen: npt.NDArray[np.int64], rows: pa.Table | None = None) -> pa.Table:
+        """Compute some rows of the table.
+
+        Parameters
+        ----------
+        chosen
+            Places of rows in the order of the keys, in any order.
+        rows
+            Their `HISTORY_COLUMNS`, in the order of `chosen`, where the history that was given has not all of them.
+
+        Returns
+        -------
+        pyarrow.Table
+            `PERFORMANCE_COLUMNS`, in the order of `chosen`; text as dictionaries.
+        """
+        import pyarrow as pa
+
+        places = self._rows.places
+        given = self._history.take(pa.array(places[chosen])) if rows is None else rows
+        links = self._links.take(pa.array(chosen))
+        previous = links["previous"].combine_chunks()
+        is_first = previous.is_null().to_numpy(zero_copy_only=False)
+        before = pa.array(places[previous.fill_null(0).to_numpy()] if len(places) else places, mask=is_first)
+        source = given.append_column("previous_emv", self._history["ending_market_value"].take(before))
+        for name in links.column_names:
+            source = source.append_column(name, links[name])
+        direct = {*(set(HISTORY_COLUMNS) - {"period_start", "net_flow"}), *links.column_names}
+        columns = ", ".join(
+            _output(name, kind, self._types.get(name))
+            for name, (kind, _) in PERFORMANCE_COLUMNS.items()
+            if name not in direct
+        )
+        computed = self._query(f"{_PERFORMANCE} SELECT {columns} FROM results", source)
+        return pa.table({name: source[name] if name in direct else computed[name] for name in PERFORMANCE_COLUMNS})
+
+    def _linked(self) -> pa.Table:
+        """Link the rows: what a single row gives is computed in the order of the history, and then put in order."""
+        import numpy as np
+        import pyarrow as pa
+
+        from finance_assets.advisory.columns import encoded, one_array
+        from finance_assets.advisory.linking import linked
+
+        history, places = self._history.select(LINKING_COLUMNS), self._rows.places
+        single = self._query("SELECT period_start, starts_as_stated, factor, net_flow FROM valued", history)
+        is_moved = len(places) != history.num_rows or bool((places[1:] < places[:-1]).any())
+
+        def ordered(column: pa.ChunkedArray) -> pa.Array:
+            array = one_array(column)
+            return array.take(pa.array(places)) if is_moved else array
+
+        def numbers(column: pa.ChunkedArray) -> Any:
+            return ordered(column).to_numpy(zero_copy_only=False)
+
+        currency, grain = encoded(history["currency"]), encoded(history["granularity"])
+        daily = grain.dictionary.index("daily").as_py()
+        return linked(
+            self._rows,
+            period_start=numbers(single["period_start"].cast(pa.int32())),
+            starts_as_stated=numbers(single["starts_as_stated"]),
+            is_daily=numbers(grain.indices) == daily,
+            currency=numbers(currency.indices.fill_null(-1)),
+            factor=numbers(single["factor"].fill_null(np.nan)),
+            net_flow=ordered(single["net_flow"]),
+        )
+
+    def _query(self, select: str, source: pa.Table) -> pa.Table:
+        """Ask about the single rows of a table; the answer is in their order."""
+        with self._database.cursor() as connection:
+            connection.register("source", source)
+            # A relation is collected as Arrow by all threads; the answer to `execute` passes through one.
+            answer: pa.Table = connection.sql(f"{self._single_rows} {select}").to_arrow_table()
+        return answer
+
+
+#: From a row and its links to what is said of it.
+_PERFORMANCE: Final = f"""
+        , results AS (
             SELECT *,
             date_trunc('month', period_end)::DATE AS period_month,
-            CASE WHEN flows_known AND NOT currencies_mixed THEN flow_so_far END AS cumulative_net_flow,
+            CAST(capital_sod + appreciation + coalesce(income, 0) - coalesce(fees, 0) + coalesce(other_adjustments, 0)
+                - emv AS DECIMAL(28, 8)) AS rollforward_difference,
+            CASE WHEN NOT currencies_mixed THEN flow_so_far END AS cumulative_net_flow,
             CASE WHEN gap_days = 0 AND NOT currency_changed THEN beginning_market_value - previous_emv
                  END AS continuity_difference,
             greatest(return_sod, return_mid, return_eod) - least(return_sod, return_mid, return_eod) AS timing_spread,
@@ -373,36 +402,13 @@ def performance_query(
             CASE granularity WHEN 'monthly' THEN period_start > date_trunc('month', period_end)
                  WHEN 'quarterly' THEN period_start > date_trunc('quarter', period_end) ELSE false END AS is_partial,
             coalesce(beginning_market_value < 0, false) OR coalesce(ending_market_value < 0, false) AS is_negative_value
-            FROM linked
+            FROM valued
         )
-        SELECT
-            {columns}
-        FROM results
-    """
+"""
 
 
-def links_query(source: str, policies: Policies) -> str:
-    """Give the SQL of what a row has from the rows before it: gaps, chains and cumulative values, by key.
-
-    Parameters
-    ----------
-    source, policies
-        As for `performance_query`; with every row of an account.
-
-    Returns
-    -------
-    str
-        A SELECT with `KEY_COLUMNS` and what `performance_query` takes as `links`; no order of rows.
-    """
-    return f"""
-        {_valued(source, policies)},
-        {_chained()}
-        SELECT * FROM chained
-    """
-
-
-def _valued(source: str, policies: Policies) -> str:
-    """Write the common table expressions of each row by itself, the last of which is ``wide``."""
+def _valued(policies: Policies) -> str:
+    """Write the common table expressions of each row of ``source`` by itself, the last of which is ``valued``."""
     timing = _by_vendor(policies, lambda policy: f"'{policy.timing}'")
     version = _by_vendor(policies, lambda policy: _text(policy.version))
     threshold = _by_vendor(policies, lambda policy: f"{policy.large_flow_threshold:f}::DECIMAL(9, 8)")
@@ -419,7 +425,7 @@ def _valued(source: str, policies: Policies) -> str:
             period_start IS NOT NULL AS starts_as_stated,
             {timing} AS declared, {version} AS policy_version, {threshold} AS threshold,
             beginning_market_value AS bmv, ending_market_value AS emv
-            FROM {source}
+            FROM source
         ),
         timed AS NOT MATERIALIZED (
             SELECT *,
@@ -462,69 +468,6 @@ def _valued(source: str, policies: Policies) -> str:
                  WHEN timing_rule = 'no_capital' THEN 1 END AS factor,
             gain_double / sod AS return_sod, gain_double / mid AS return_mid, gain_double / eod AS return_eod
             FROM timed
-        ),
-        -- The windows sort only what they need, and the wide rows stream past their result: reading the source
-        -- twice costs less than keeping it.
-        wide AS NOT MATERIALIZED (
-            SELECT vendor, contract_version, account_id, granularity, currency, period_start, period_end,
-            starts_as_stated, beginning_market_value, contributions, distributions, ending_market_value, fees,
-            net_flow, gain::{money} AS gain,
-            CAST(capital_sod + appreciation + coalesce(income, 0) - coalesce(fees, 0) + coalesce(other_adjustments, 0)
-                - emv AS {money}) AS rollforward_difference,
-            timing, timing_rule, policy_version, return_net_computed, return_status, return_sod, return_mid,
-            return_eod, return_net, return_gross, benchmark_return, return_gross_computed, is_large_flow, factor,
-            file_sha256, member, line, received_ts_utc
-            FROM valued
-        )
-    """
-
-
-def _chained() -> str:
-    """Write the common table expressions that link the rows of ``wide``, the last of which is ``chained``."""
-    account = "PARTITION BY vendor, account_id, granularity"
-    return f"""
-        narrow AS (
-            SELECT vendor, account_id, granularity, period_start, period_end, starts_as_stated, factor,
-            currency, ending_market_value, net_flow
-            FROM wide
-        ),
-        neighbours AS (
-            SELECT vendor, account_id, granularity, period_start, period_end, starts_as_stated, factor,
-            lag(period_end) OVER account AS previous_end,
-            lag(ending_market_value) OVER account AS previous_emv,
-            coalesce(lag(factor IS NULL) OVER account, false) AS after_undefined,
-            coalesce(lag(currency) OVER account <> currency, false) AS currency_changed,
-            sum(net_flow) OVER account AS flow_so_far,
-            count(net_flow) OVER account = row_number() OVER account AS flows_known,
-            product(factor) OVER account AS wealth_all
-            FROM narrow
-            WINDOW account AS ({account} ORDER BY period_end ROWS UNBOUNDED PRECEDING)
-        ),
-        gaps AS (
-            SELECT *,
-            (period_start - previous_end - 1)::INTEGER AS days_apart,
-            -- a start that repeats the end of the period before is the date of the opening valuation
-            CASE WHEN days_apart = -1 AND granularity <> 'daily' THEN 0
-                 WHEN granularity = 'daily' AND NOT starts_as_stated AND days_apart BETWEEN 0 AND {DAILY_GAP_DAYS - 1}
-                 THEN 0 ELSE days_apart END AS gap_days,
-            coalesce(gap_days <> 0, false) OR after_undefined OR currency_changed AS starts_chain
-            FROM neighbours
-        ),
-        chains AS (
-            SELECT vendor, account_id, granularity, period_start, period_end, factor, gap_days, previous_emv,
-            currency_changed, flow_so_far, flows_known, wealth_all,
-            1 + count_if(starts_chain) OVER account AS chain_id,
-            count_if(currency_changed) OVER account > 0 AS currencies_mixed
-            FROM gaps
-            WINDOW account AS ({account} ORDER BY period_end ROWS UNBOUNDED PRECEDING)
-        ),
-        chained AS (
-            SELECT vendor, account_id, granularity, period_end, gap_days, previous_emv, currency_changed,
-            flow_so_far, flows_known, wealth_all, chain_id, currencies_mixed,
-            product(factor) OVER chain AS wealth_chain,
-            first_value(period_start) OVER chain AS chain_start
-            FROM chains
-            WINDOW chain AS ({account}, chain_id ORDER BY period_end ROWS UNBOUNDED PRECEDING)
         )
     """
 
@@ -538,19 +481,8 @@ def _output(name: str, kind: str, given: str | None) -> str:
     return f"CAST({name} AS {sql}) AS {name}"
 
 
-def enumerations(policies: Policies) -> dict[str, str]:
-    """Give the SQL type of the text columns whose values are known beforehand, for `performance_query`.
-
-    Parameters
-    ----------
-    policies
-        As for `account_performance`.
-
-    Returns
-    -------
-    dict of str
-        Enumeration by column.
-    """
+def _enumerations(policies: Policies) -> dict[str, str]:
+    """Give the SQL type of the text columns whose values are known beforehand: enumerations, by column."""
     versions = {policy.version if isinstance(policy, Policy) else str(policy[1]) for policy in policies.values()}
     values = {
         "timing": TIMINGS,

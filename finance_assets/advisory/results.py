@@ -6,12 +6,11 @@ What belongs here: reading and writing the advisory tables piece by piece. The m
 from __future__ import annotations
 
 import tempfile
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +19,11 @@ from finance_assets.advisory.history import history_key, new_versions
 from finance_assets.advisory.performance import (
     HISTORY_COLUMNS,
     KEY_COLUMNS,
+    LINKING_COLUMNS,
+    Performance,
     Policy,
     account_performance,
     current_versions,
-    current_versions_query,
-    enumerations,
-    links_query,
-    performance_query,
 )
 from finance_assets.contracts.advisory import (
     ACCOUNT_PERFORMANCE,
@@ -39,6 +36,8 @@ from finance_assets.storage.lake import ROW_GROUP_ROWS
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
@@ -50,9 +49,12 @@ if TYPE_CHECKING:
 
 #: Memory of the computation; beyond it, DuckDB goes by way of the disk.
 MEMORY_LIMIT = "1800MB"
-#: Rows of performance that are in memory at a time, of about 350 bytes; a single month is never cut.
-ROWS_IN_MEMORY = 2_500_000
-#: Months that are written at a time.
+#: Rows of the history that are in memory at a time, of about 250 bytes, and 60 for what links them; a single month is
+#: never cut.
+ROWS_IN_MEMORY = 6_000_000
+#: Rows whose performance is computed at a time, of about 600 bytes.
+ROWS_AT_ONCE = 131_072
+#: Such parts under way at a time.
 WRITERS = 2
 #: What tells files of the history apart whose rows have nothing in common.
 _SPAN = ("vendor", "period_end")
@@ -108,102 +110,107 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
     """Compute ``core/account_performance`` of all that is known, and rewrite the months that are other than before.
 
     A period that comes late, or is corrected, changes its month and those after it, since returns are linked. Months
-    that are as they were are not touched.
+    that are as they were are not touched. Of a table that is too large for memory only what links its rows is kept;
+    the wide rows are read for some months at a time.
     """
-    timing = policies(contracts)
-    with _database() as connection, ThreadPoolExecutor(WRITERS) as pool:
-        types = _current_history(connection, lake)
-        rows = 0
-        changed: list[str] = []
-        under_way: deque[tuple[str, Future[bool]]] = deque()
+    import numpy as np
 
-        def finish(at_most: int) -> None:
-            while len(under_way) > at_most:
-                month, written = under_way.popleft()
-                if written.result():
-                    changed.append(month)
-
-        for month, table in _by_month(connection, timing, enumerations(timing) | types):
-            rows += table.num_rows
-            key = month.isoformat()
-            under_way.append((key, pool.submit(lake.write_partition_if_changed, ACCOUNT_PERFORMANCE, table, key)))
-            finish(WRITERS)
-        finish(0)
-    return Written(rows, tuple(changed))
-
-
-def _current_history(connection: duckdb.DuckDBPyConnection, lake: Lake) -> dict[str, str]:
-    """Make the view ``current_history``, whose repetitive text is enumerations; return their types by column.
-
-    A row then takes a fraction of the memory, and is sorted by small integers in the order of the text.
-    """
-    lake.attach(connection, PERFORMANCE_HISTORY, "history")
-    types = {}
-    for name in _REPETITIVE:
-        types[name] = f"known_{name}"
-        connection.execute(
-            f"create type {types[name]} as enum "
-            f"(select distinct {name} from history where {name} is not null order by {name})"
-        )
-    columns = ", ".join(
-        f"cast({name} as {types[name]}) as {name}" if name in types else name for name in HISTORY_COLUMNS
+    is_large = sum(lake.row_counts(PERFORMANCE_HISTORY).values()) > ROWS_IN_MEMORY
+    known = lake.read(
+        PERFORMANCE_HISTORY,
+        columns=list(LINKING_COLUMNS if is_large else HISTORY_COLUMNS),
+        dictionaries=_REPETITIVE,
     )
-    connection.execute(f"create temp view versions as select {columns}, version from history")
-    corrected = connection.execute("select 1 from history where version > 1 limit 1").fetchone()
-    if corrected is None:
-        connection.execute(f"create temp view current_history as select {', '.join(HISTORY_COLUMNS)} from versions")
-    else:
-        # It is scanned twice; sorting out the versions twice would cost more than keeping the outcome.
-        newest = current_versions_query("versions")
-        connection.execute(f"create table current_history as select * exclude (version) from ({newest})")
-    return types
+    history = known.table.unify_dictionaries().combine_chunks()
+    changed: list[str] = []
+    with Performance(history, policies(contracts)) as performance, ThreadPoolExecutor(WRITERS) as pool:
+        # Within a month the rows stay in the order of their keys.
+        order = np.argsort(performance.months, kind="stable")
+        months, counts = np.unique(performance.months, return_counts=True)
+        ends = np.cumsum(counts)
+        starts = ends - counts
+        days = months.astype("datetime64[M]").astype("datetime64[D]")
+        for few in _ranges(counts, ROWS_IN_MEMORY):
+            rows = None
+            if is_large:
+                rows = _MonthsRead.of(lake, known.keys, history, *days[[few.start, few.stop - 1]].tolist())
+
+            def write(piece: range, rows: _MonthsRead | None = rows) -> list[str]:
+                start, end = starts[piece.start], ends[piece.stop - 1]
+                chosen = order[start:end]
+                given = None if rows is None else rows.take(performance.places[chosen])
+                table = performance.part(chosen, given)
+                return [
+                    key
+                    for month, key in zip(piece, days[piece.start : piece.stop].astype(str).tolist(), strict=True)
+                    if lake.write_partition_if_changed(
+                        ACCOUNT_PERFORMANCE, table.slice(starts[month] - start, counts[month]), key
+                    )
+                ]
+
+            pieces = [
+                range(few.start + piece.start, few.start + piece.stop)
+                for piece in _ranges(counts[few.start : few.stop], ROWS_AT_ONCE)
+            ]
+            for written in pool.map(write, pieces):
+                changed += written
+    return Written(len(order), tuple(changed))
 
 
-def _by_month(
-    connection: duckdb.DuckDBPyConnection, timing: Mapping[str, Policy], types: Mapping[str, str]
-) -> Iterator[tuple[date, pa.Table]]:
-    """Yield the rows of each month, sorted by key; months of at most so many rows are in memory at a time."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+@dataclass(frozen=True, slots=True)
+class _MonthsRead:
+    """The rows of the history whose periods end in some months.
 
-    source = "current_history"
-    counted = connection.execute(
-        f"select date_trunc('month', period_end)::date as month, count(*) from {source} group by month order by 1"
-    ).fetchall()
-    order = ", ".join(ACCOUNT_PERFORMANCE.key)
-    ranges = list(_ranges(counted))
-    if len(ranges) > 1:
-        # What links the months is narrow, and kept; the wide rows of some months are computed when their turn comes.
-        connection.execute(f"create table links as {links_query(source, timing)}")
-    for first, last in ranges:
-        if len(ranges) == 1:
-            query = performance_query(source, timing, types)
-        else:
-            within = f"where period_end between date '{first}' and last_day(date '{last}')"
-            part, links = (f"(select * from {name} {within})" for name in (source, "links"))
-            query = performance_query(part, timing, types, links=links)
-        # A streamed result would be computed by one thread.
-        table = connection.execute(f"{query} order by {order}").to_arrow_table()
-        start = 0
-        for month, count in counted:
-            if first <= month <= last:
-                rows = table.slice(start, count)
-                if not pc.all(pc.equal(rows["period_month"], pa.scalar(month, pa.date32()))).as_py():
-                    raise ValueError("a key occurs more than once, or has a null; select the current versions first")
-                start += count
-                yield month, rows
-        if start != table.num_rows:
-            raise ValueError("a key occurs more than once, or has a null; select the current versions first")
+    Attributes
+    ----------
+    rows
+        The rows.
+    places
+        Where each row of the whole history is among them.
+    """
+
+    rows: pa.Table
+    places: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, lake: Lake, keys: Sequence[str], history: pa.Table, first: date, last: date) -> _MonthsRead:
+        """Read the months from one first day to another, of the files that the history was read from."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        last = (last.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
+        ends = pc.field("period_end")
+        within = (ends >= pa.scalar(first)) & (ends <= pa.scalar(last))
+        rows = lake.read(
+            PERFORMANCE_HISTORY, keys=keys, columns=list(HISTORY_COLUMNS), where=within, dictionaries=_REPETITIVE
+        ).table
+        is_here = pc.and_(
+            pc.greater_equal(history["period_end"], pa.scalar(first)),
+            pc.less_equal(history["period_end"], pa.scalar(last)),
+        )
+        places = np.cumsum(is_here.to_numpy()) - 1
+        if len(places) and places[-1] + 1 != rows.num_rows:
+            raise ValueError(f"{PERFORMANCE_HISTORY.path} was changed while it was read; run this again")
+        return cls(rows.unify_dictionaries().combine_chunks(), places)
+
+    def take(self, places: npt.NDArray[np.int64]) -> pa.Table:
+        """Return rows by their places in the whole history."""
+        import pyarrow as pa
+
+        return self.rows.take(pa.array(self.places[places]))
 
 
-def _ranges(counted: Sequence[tuple[date, int]]) -> Iterator[tuple[date, date]]:
-    """Cut months with their rows into runs of months of so many rows as may be in memory."""
-    first, rows = None, 0
-    for place, (month, count) in enumerate(counted):
-        first, rows = first or month, rows + count
-        if place + 1 == len(counted) or rows + counted[place + 1][1] > ROWS_IN_MEMORY:
-            yield first, month
-            first, rows = None, 0
+def _ranges(counts: npt.NDArray[np.int64], at_most: int) -> Iterator[range]:
+    """Cut months with so many rows each into runs of months with at most so many, or of one month."""
+    first, rows = 0, 0
+    for place, count in enumerate(counts.tolist()):
+        if place > first and rows + count > at_most:
+            yield range(first, place)
+            first, rows = place, 0
+        rows += count
+    if len(counts):
+        yield range(first, len(counts))
 
 
 def known_until(lake: Lake) -> datetime | None:

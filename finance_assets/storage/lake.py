@@ -464,6 +464,7 @@ class Lake:
         last: str | None = None,
         columns: Sequence[str] | None = None,
         where: pc.Expression | None = None,
+        dictionaries: Sequence[str] = (),
     ) -> LakeRead:
         """Read a table.
 
@@ -478,6 +479,8 @@ class Lake:
             Only partitions from and to these keys, both included.
         columns, where
             Columns to read, and a filter, by which the row groups of large files are pruned.
+        dictionaries
+            Columns of text that come as dictionaries: text that repeats then takes a fraction of the memory.
 
         Returns
         -------
@@ -507,7 +510,7 @@ class Lake:
             present = tuple(_key(info.path) for info in chosen)
             missing = () if wanted is None or contract.sparse else tuple(sorted(wanted - set(present)))
             try:
-                table, outdated = self._read_files(contract, chosen, columns, where)
+                table, outdated = self._read_files(contract, chosen, columns, where, frozenset(dictionaries))
             except (pa.ArrowException, LakeError, OSError):
                 # A writer may have removed or replaced a file between our listing and our reading: list again.
                 if attempt == READ_ATTEMPTS or not self._have_changed(chosen):
@@ -536,6 +539,7 @@ class Lake:
         files: Sequence[pafs.FileInfo],
         columns: Sequence[str] | None,
         where: pc.Expression | None,
+        dictionaries: frozenset[str],
     ) -> tuple[pa.Table, dict[str, str]]:
         """Return the rows of some files in today's types, and which files were written by an earlier contract."""
         import pyarrow as pa
@@ -552,7 +556,7 @@ class Lake:
                 outdated[_key(info.path)] = difference
 
         def whole(info: pafs.FileInfo) -> pa.Table:
-            table, difference = self._read_whole(contract, info.path, asked)
+            table, difference = self._read_whole(contract, info.path, asked, dictionaries)
             note(info, difference)
             return table
 
@@ -562,7 +566,7 @@ class Lake:
                 infos = list(run)
                 if not is_small:
                     for info in infos:
-                        table, difference = self._scan(contract, info.path, names, where)
+                        table, difference = self._scan(contract, info.path, names, where, dictionaries)
                         note(info, difference)
                         groups.append(table)
                     continue
@@ -572,22 +576,23 @@ class Lake:
                         table = table.filter(where).select(names)
                     # Small files make small chunks, over which every later step would stumble.
                     groups.append(table.combine_chunks())
-        schema = storage_schema(contract)
-        empty = pa.schema([schema.field(name) for name in names]).empty_table()
+        empty = _with_dictionaries(storage_schema(contract), dictionaries, names).empty_table()
         return pa.concat_tables([group for group in groups if group.num_rows] or [empty]), outdated
 
-    def _read_whole(self, contract: Contract, path: str, names: Sequence[str]) -> tuple[pa.Table, str]:
+    def _read_whole(
+        self, contract: Contract, path: str, names: Sequence[str], dictionaries: frozenset[str]
+    ) -> tuple[pa.Table, str]:
         """Return a file's rows by one request, and how its schema differs from today's."""
         import pyarrow.parquet as pq
 
         def rows(data: pa.BufferReader) -> tuple[pa.Schema, pa.Table]:
-            with pq.ParquetFile(data) as file:
-                own = file.schema_arrow
+            with pq.ParquetFile(data, read_dictionary=dictionaries) as file:
+                own = file.schema.to_arrow_schema()
                 return own, file.read(columns=[name for name in names if name in own.names], use_threads=False)
 
         own, table = self._of_one_version(path, rows)
         difference = schema_difference(contract, own)
-        return (_as_today(contract, path, table, names) if difference else table), difference
+        return (_as_today(contract, path, table, names, dictionaries) if difference else table), difference
 
     def _of_one_version(self, path: str, read: Callable[[pa.BufferReader], T]) -> T:
         """Return what ``read`` finds in the bytes of one version of a Parquet file.
@@ -609,28 +614,44 @@ class Lake:
         raise _unreadable(path, why)
 
     def _scan(
-        self, contract: Contract, path: str, names: Sequence[str], where: pc.Expression | None
+        self,
+        contract: Contract,
+        path: str,
+        names: Sequence[str],
+        where: pc.Expression | None,
+        dictionaries: frozenset[str],
     ) -> tuple[pa.Table, str]:
         """Return a large file's rows that pass the filter, and how its schema differs from today's."""
         import pyarrow as pa
         import pyarrow.dataset as ds
+        import pyarrow.parquet as pq
 
         from finance_assets.contracts.arrow import storage_schema
 
         try:
-            dataset = ds.dataset(path, format="parquet", filesystem=self.filesystem)
-            own = dataset.schema
-            # The filter may name a column that the file does not have yet: there it is null.
-            absent = [field for field in storage_schema(contract) if field.name not in own.names]
-            table = dataset.replace_schema(pa.schema([*own, *absent])).to_table(
-                columns=list(names),
-                filter=where,
-                fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=self.is_s3),
-            )
+            if where is None:
+                # Each column comes in one piece, which saves as much memory again when it is needed so.
+                with (
+                    self.filesystem.open_input_file(path) as stream,
+                    pq.ParquetFile(stream, read_dictionary=dictionaries, pre_buffer=self.is_s3) as file,
+                ):
+                    own = file.schema.to_arrow_schema()
+                    table = file.read(columns=[name for name in names if name in own.names])
+            else:
+                reading = ds.ParquetFileFormat(dictionary_columns=dictionaries)
+                dataset = ds.dataset(path, format=reading, filesystem=self.filesystem)
+                own = _with_dictionaries(dataset.schema, frozenset())
+                # The filter may name a column that the file does not have yet: there it is null.
+                absent = [field for field in storage_schema(contract) if field.name not in own.names]
+                table = dataset.replace_schema(pa.schema([*dataset.schema, *absent])).to_table(
+                    columns=list(names),
+                    filter=where,
+                    fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=self.is_s3),
+                )
         except pa.ArrowInvalid as error:
             raise _unreadable(path, error) from error
         difference = schema_difference(contract, own)
-        return (_as_today(contract, path, table, names) if difference else table), difference
+        return (_as_today(contract, path, table, names, dictionaries) if difference else table), difference
 
     def scan(self, contract: Contract, keys: Iterable[str] | None = None) -> LakeScan:
         """Return a table, or some of its files, to be read piece by piece: it may be larger than memory.
@@ -837,7 +858,23 @@ def _unreadable(path: str, why: object) -> LakeError:
     return LakeError(f"{path} is not a whole Parquet file ({why}); make its partition again")
 
 
-def _as_today(contract: Contract, path: str, table: pa.Table, names: Sequence[str]) -> pa.Table:
+def _with_dictionaries(
+    schema: pa.Schema, dictionaries: frozenset[str], names: Sequence[str] | None = None
+) -> pa.Schema:
+    """Return the fields of some columns, those named as dictionaries of text and the others as they are."""
+    import pyarrow as pa
+
+    def field(name: str) -> pa.Field:
+        found = schema.field(name)
+        plain = found.type.value_type if pa.types.is_dictionary(found.type) else found.type
+        return found.with_type(pa.dictionary(pa.int32(), plain) if name in dictionaries else plain)
+
+    return pa.schema([field(name) for name in (schema.names if names is None else names)])
+
+
+def _as_today(
+    contract: Contract, path: str, table: pa.Table, names: Sequence[str], dictionaries: frozenset[str]
+) -> pa.Table:
     """Return rows that an earlier contract wrote as today's would hold them."""
     import pyarrow as pa
 
@@ -854,7 +891,8 @@ def _as_today(contract: Contract, path: str, table: pa.Table, names: Sequence[st
             columns.append(fit(table.column(name), wanted, f"{contract.path}.{name}"))
         except ContractError as error:
             raise LakeError(f"{path} was written by an earlier contract: {error}; make its partition again") from error
-    return pa.Table.from_arrays(columns, schema=pa.schema([schema.field(name) for name in names]))
+    made = pa.Table.from_arrays(columns, schema=_with_dictionaries(schema, frozenset(), names))
+    return made.cast(_with_dictionaries(schema, dictionaries, names)) if dictionaries else made
 
 
 def _slices(contract: Contract, column: str, table: pa.Table) -> dict[str, pa.Table]:

@@ -543,6 +543,7 @@ def test_months_that_do_not_fit_into_memory_come_out_the_same(tmp_path: Path, mo
     # A correction says a period again.
     assert held.num_rows == at_once.rows < added
     monkeypatch.setattr(results, "ROWS_IN_MEMORY", 700)
+    monkeypatch.setattr(results, "ROWS_AT_ONCE", 60)
     again = results.write_performance(intake.lake, intake.contracts)
     assert (again.rows, again.months) == (at_once.rows, ())
     assert intake.lake.read(ACCOUNT_PERFORMANCE).table.equals(held)

@@ -22,9 +22,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finance_assets.advisory.columns import one_array
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.containers import FileRejected
-from finance_assets.advisory.reading.values import MONTHS, max_decimals, one_array, read_date, trimmed
+from finance_assets.advisory.reading.values import MONTHS, max_decimals, read_date, trimmed
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS, VendorContract, implied
 
 csv.field_size_limit(1 << 24)

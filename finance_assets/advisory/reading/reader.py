@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finance_assets.advisory.columns import one_array, side_by_side, text_ranks
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.containers import FileRejected, Member, open_members
 from finance_assets.advisory.reading.decoding import to_utf8
@@ -35,7 +36,7 @@ from finance_assets.advisory.reading.layouts import (
 )
 from finance_assets.advisory.reading.layouts import choose_delimiter as _choose
 from finance_assets.advisory.reading.matching import Match, match_contracts, named_contract
-from finance_assets.advisory.reading.values import PERSONAL_VALUE, month_end, one_array, side_by_side
+from finance_assets.advisory.reading.values import PERSONAL_VALUE, month_end
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS, VendorContract
 
 _MONEY_TYPE = pa.decimal128(28, 8)
@@ -708,7 +709,7 @@ def _finished(part: _Part, name: str, digest: str) -> FileReading:
 
 def _in_order(rows: pa.Table, part: _Part) -> pa.Table:
     """Sort rows by account, grain and period; of exact duplicates one stays, of contradictions none."""
-    account, grain = _ranks(rows["account_id"]), _ranks(rows["granularity"])
+    account, grain = (text_ranks(one_array(rows[name])) for name in ("account_id", "granularity"))
     days = pc.cast(rows["period_end"], pa.int32()).to_numpy().astype(np.int64)
     # One number to sort by: days fit into 24 bits and grains into 2.
     keys = (account << 26) | (grain << 24) | (days - int(days.min()))
@@ -724,15 +725,6 @@ def _taken(rows: pa.Table, order: Any) -> pa.Table:
     """Return rows in an order; columns are put in order side by side."""
     columns = side_by_side(lambda column: pc.take(one_array(column), order), rows.columns)
     return pa.table(columns, schema=rows.schema)
-
-
-def _ranks(column: Any) -> Any:
-    """Return the place of each row's text among the sorted texts of a column."""
-    encoded = one_array(column)
-    order = pc.sort_indices(encoded.dictionary).to_numpy()
-    ranks = np.empty(len(order), np.int64)
-    ranks[order] = np.arange(len(order))
-    return ranks[encoded.indices.to_numpy(zero_copy_only=False)]
 
 
 def _without_duplicates(rows: pa.Table, keys: Any, same: Any, part: _Part) -> pa.Table:

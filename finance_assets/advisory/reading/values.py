@@ -7,11 +7,8 @@ reason that never repeats the text of the cell.
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal, InvalidOperation
@@ -20,6 +17,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from finance_assets.advisory.columns import one_array
 
 NUMBER = pa.decimal128(38, 18)
 """Type of every number before it is cast to its column's own type."""
@@ -33,35 +32,6 @@ DASHES = frozenset({"-", "--", "—", "–", "−", "‒", "―", "- ", "—%", 
 _SIMPLE = r"^-?\d{1,20}(\.\d{1,18})?$"
 _CLEAR_DOT = r"^-?(\d{1,20}(\.(\d{1,2}|\d{4,18}))?|0\.\d{3})$"
 _SYMBOLS = r"(?:US\$|C\$|CA\$|A\$|AU\$|NZ\$|HK\$|S\$|R\$|[$€£¥₣₹₩])"
-
-
-def one_array(array: Any) -> Any:
-    """Return one contiguous array of what may come in pieces."""
-    if isinstance(array, pa.ChunkedArray):
-        # One piece is not copied.
-        array = array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):
-            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-    return array
-
-
-def side_by_side(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """Return what a function gives for each item, computed in threads: Arrow and NumPy use all cores so.
-
-    Parameters
-    ----------
-    function
-        Called once for each item.
-    items
-        Few large ones.
-
-    Returns
-    -------
-    list
-        In the order of the items.
-    """
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(function, items))
 
 
 def trimmed(array: Any) -> Any:

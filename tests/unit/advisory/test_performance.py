@@ -5,19 +5,19 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from finance_assets.advisory.performance import (
     DEFAULT_POLICY,
+    LINKING_COLUMNS,
     PERFORMANCE_COLUMNS,
+    Performance,
     Policy,
     account_performance,
     certified,
     current_versions,
-    performance_batches,
-    performance_query,
     performance_schema,
 )
 from finance_assets.advisory.twrr import TIMINGS, annualise, link, period_return, row_return
@@ -265,19 +265,17 @@ def test_current_versions(make_history: Any) -> None:
         current_versions(history, datetime(2024, 4, 8))
 
 
-def test_batches_and_query_give_the_same_table(make_history: Any, make_months: Any) -> None:
+def test_parts_in_any_order_are_parts_of_the_table(make_history: Any, make_months: Any) -> None:
     rows = [row for a in range(30) for row in make_months((100, 1, 0, 102), (102, 0, 3, 99), account_id=f"Z{a}")]
+    random.Random(5).shuffle(rows)
     history = make_history(*rows)
     whole = account_performance(history, {})
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.register("rows_now", history)
-        parts = list(performance_batches(connection, "rows_now", {}, buckets=4))
-        keys = [("account_id", "ascending"), ("period_end", "ascending")]
-        assert pa.concat_tables(parts).sort_by(keys).equals(whole.sort_by(keys))
-        assert account_performance(connection, {}, relation="rows_now").equals(whole)
-        same = connection.execute(performance_query("rows_now", {}) + " ORDER BY ALL").to_arrow_table()
-        assert same.schema.equals(performance_schema())
+    assert whole["account_id"].to_pylist() == sorted(row["account_id"] for row in rows)
+    chosen = np.array(random.Random(6).sample(range(60), 60))
+    with Performance(history.select(LINKING_COLUMNS), {}) as performance:
+        given = history.take(pa.array(performance.places[chosen]))
+        parts = [performance.part(chosen[at : at + 7], given.slice(at, 7)) for at in range(0, 60, 7)]
+    assert pa.concat_tables(part.cast(performance_schema()) for part in parts).equals(whole.take(pa.array(chosen)))
 
 
 def test_keys_must_be_unique(make_history: Any) -> None:
