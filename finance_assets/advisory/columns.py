@@ -14,6 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+#: Elements of a block: a handful of such arrays of floats fits into the cache of a core.
+_BLOCK = 1 << 15
+
 
 def one_array(array: Any) -> Any:
     """Return one contiguous array of what may come in pieces."""
@@ -42,6 +45,46 @@ def side_by_side(function: Callable[[Any], Any], items: Iterable[Any]) -> list[A
     """
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return list(pool.map(function, items))
+
+
+def by_blocks(function: Callable[..., tuple[Any, ...]], *arrays: Any) -> tuple[Any, ...]:
+    """Return what a function gives for arrays, computed block by block in threads.
+
+    What is in between then stays in the processor's cache, and no array of the size of the whole is made for it.
+
+    Parameters
+    ----------
+    function
+        Takes arrays and returns arrays, of the same length, whose elements depend on the same ones of the given alone.
+        Divisions by zero and the like are passed over in silence.
+    arrays
+        NumPy arrays of one length.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Whole arrays, in the order of the function's.
+    """
+    size = len(arrays[0])
+
+    def block(start: int) -> tuple[Any, ...]:
+        with np.errstate(all="ignore"):
+            return function(*(array[start : start + _BLOCK] for array in arrays))
+
+    first = block(0)
+    if size <= _BLOCK:
+        return first
+    whole = tuple(np.empty(size, array.dtype) for array in first)
+
+    def part(starts: range) -> None:
+        for start in starts:
+            for array, made in zip(whole, block(start), strict=True):
+                array[start : start + _BLOCK] = made
+
+    starts = range(0, size, _BLOCK)
+    threads = os.cpu_count() or 1
+    side_by_side(part, [starts[place::threads] for place in range(threads)])
+    return whole
 
 
 def encoded(column: Any) -> Any:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 #: What identifies a fact; its versions differ in when they became known.
 FACT_KEY = ("vendor", "account_id", "granularity", "period_end")
 #: How a row came, not what it says: a row that differs in these alone says nothing new.
-_PROVENANCE = ("received_ts_utc", "version", "flags", "file_sha256", "member", "line", "contract_version")
+_PROVENANCE = (
+    "received_ts_utc", "version", "stated_period_end", "flags", "file_sha256", "member", "line", "contract_version"
+)  # fmt: skip
 CONTENT = tuple(name for name in PERFORMANCE_HISTORY.column_names if name not in FACT_KEY and name not in _PROVENANCE)
 
 

@@ -280,10 +280,9 @@ def raw_tables(reading: FileReading, *, key: str, size: int, received: datetime)
         return table
 
     rows = with_origin(reading.rows)
-    yield (
-        VENDOR_ROWS,
-        rows.append_column("contract_version", constant("contract_version", reading.contract_version, rows.num_rows)),
-    )
+    for name, value in (("contract_version", reading.contract_version), ("version", 1)):
+        rows = rows.append_column(name, constant(name, value, rows.num_rows))
+    yield VENDOR_ROWS, rows
     left_out = with_origin(reading.quarantined)
     left_out = left_out.append_column("ordinal", pa.array(range(left_out.num_rows), pa.int32()))
     yield (

@@ -32,7 +32,6 @@ from finance_assets.contracts.advisory import (
     VENDOR_COMPLETENESS,
     VENDOR_ROWS,
 )
-from finance_assets.storage.lake import ROW_GROUP_ROWS
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.dataset as ds
 
     from finance_assets.advisory.completeness import Rhythm
     from finance_assets.advisory.intake import Intake
@@ -295,40 +293,17 @@ class History:
         scan = self.lake.scan(VENDOR_ROWS, [digest])
         span = self.lake.bounds(VENDOR_ROWS, _SPAN, [digest]).get(digest, {})
         before = [other for other, theirs in self._spans.items() if _may_overlap(span, theirs)]
-        if before:
+        if before or scan.outdated:
             known = self.lake.read(PERFORMANCE_HISTORY, keys=before, where=_within(span)).table
             versions = new_versions(scan.dataset.to_table(), known)
             self.lake.write(PERFORMANCE_HISTORY, versions, key=key)
             added = int(versions.num_rows)
         else:
-            # Nothing is known of these periods: every row is a first version, and they come in the history's order.
+            # Nothing is known of these periods: every row is a first version, as it stands in the file's rows.
+            self.lake.share(VENDOR_ROWS, digest, PERFORMANCE_HISTORY, key)
             added = int(line["row_count"])
-            parts = _first_versions(scan.dataset)
-            if added > ROW_GROUP_ROWS:
-                self.lake.write_batches(PERFORMANCE_HISTORY, parts, key)
-            else:
-                self.lake.write(PERFORMANCE_HISTORY, _together(parts), key=key)
         self._spans[key] = span
         return added
-
-
-def _first_versions(rows: ds.Dataset) -> Iterator[pa.Table]:
-    """Yield rows of a file as first versions, in parts."""
-    import pyarrow as pa
-
-    names = [name for name in PERFORMANCE_HISTORY.column_names if name != "version"]
-    for batch in rows.to_batches(columns=names, batch_size=ROW_GROUP_ROWS, batch_readahead=2, fragment_readahead=1):
-        table = pa.Table.from_batches([batch])
-        yield table.append_column("version", pa.repeat(pa.scalar(1, pa.int32()), batch.num_rows))
-
-
-def _together(parts: Iterator[pa.Table]) -> pa.Table:
-    import pyarrow as pa
-
-    from finance_assets.contracts.arrow import empty_table
-
-    tables = [part for part in parts if part.num_rows]
-    return pa.concat_tables(tables) if tables else empty_table(PERFORMANCE_HISTORY)
 
 
 def _may_overlap(span: Mapping[str, tuple[Any, Any]], other: Mapping[str, tuple[Any, Any]]) -> bool:

@@ -71,7 +71,32 @@ _STATED = (
     Column("return_gross", "rate", "fraction", "Return before fees as the vendor states it.", True, -1),
     Column("benchmark_return", "rate", "fraction", "Return of the benchmark as the vendor states it.", True, -1),
 )
+_STATED_END = Column(
+    "stated_period_end", "date", "date", "Period end as the file says it, where it was normalised, else null.", True
+)
 _FLAGS = Column("flags", "string", "codes", "What was normalised or is suspicious in the row, separated by ;.")
+
+
+def _vendor_row_columns(version: str) -> tuple[Column, ...]:
+    """Return the columns of a vendor's row: the same in raw and in the history, which may then be one file."""
+    return (
+        _VENDOR,
+        _ACCOUNT,
+        _GRANULARITY,
+        _PERIOD_END,
+        _RECEIVED,
+        Column("version", "int32", "count", version, minimum=1),
+        _PERIOD_START,
+        _STATED_END,
+        _CURRENCY,
+        *_STATED,
+        _FLAGS,
+        _FILE,
+        _MEMBER,
+        _LINE,
+        _CONTRACT_VERSION,
+    )
+
 
 VENDOR_FILES = Contract(
     layer=Layer.RAW,
@@ -109,28 +134,7 @@ VENDOR_ROWS = Contract(
     source="raw/vendor_files.",
     partitioning=Partitioning.ARRIVAL,
     sparse=True,
-    columns=(
-        _FILE,
-        _MEMBER,
-        _LINE,
-        _ACCOUNT,
-        _PERIOD_START,
-        _PERIOD_END,
-        Column(
-            "stated_period_end",
-            "date",
-            "date",
-            "Period end as the file says it, where it was normalised, else null.",
-            True,
-        ),
-        _GRANULARITY,
-        _CURRENCY,
-        *_STATED,
-        _FLAGS,
-        _VENDOR,
-        _CONTRACT_VERSION,
-        _RECEIVED,
-    ),
+    columns=_vendor_row_columns("1: a file states a fact once. The history counts on, from file to file."),
     key=("file_sha256", "member", "line", "account_id", "period_end"),
     # As the history has them, so that it need not be sorted again.
     sort_by=("vendor", "account_id", "granularity", "period_end"),
@@ -193,28 +197,7 @@ PERFORMANCE_HISTORY = Contract(
     ),
     source="raw/vendor_rows.",
     partitioning=Partitioning.ARRIVAL,
-    columns=(
-        _VENDOR,
-        _ACCOUNT,
-        _GRANULARITY,
-        _PERIOD_END,
-        _RECEIVED,
-        Column(
-            "version",
-            "int32",
-            "count",
-            "1 for the first thing known of the account and period, 2 for the next.",
-            minimum=1,
-        ),
-        _PERIOD_START,
-        _CURRENCY,
-        *_STATED,
-        _FLAGS,
-        _FILE,
-        _MEMBER,
-        _LINE,
-        _CONTRACT_VERSION,
-    ),
+    columns=_vendor_row_columns("1 for the first thing known of the account and period, 2 for the next."),
     key=("vendor", "account_id", "granularity", "period_end", "version"),
     rules=(
         RowRule(

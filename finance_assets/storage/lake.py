@@ -20,7 +20,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -320,6 +320,52 @@ class Lake:
             return False
         self.put(path, data)
         return True
+
+    def share(self, contract: Contract, key: str, other: Contract, other_key: str) -> None:
+        """Make a file of one table a file of another one too, with the same rows, without writing them again.
+
+        A local file gets a second name, since files are replaced and never changed; S3 copies by itself,
+        up to the 5 GB that it copies at once.
+
+        Parameters
+        ----------
+        contract, key
+            The file.
+        other, other_key
+            What it is to be as well: of a table with the same columns and order.
+
+        Raises
+        ------
+        LakeError
+            The tables do not hold the same.
+        """
+        if [(c.name, c.type) for c in contract.columns] != [(c.name, c.type) for c in other.columns]:
+            raise LakeError(f"a file of {contract.path} cannot be one of {other.path}: their columns differ")
+        source, path = self.file(contract, key), self.file(other, other_key)
+        if self.is_s3:
+            with self._explained("copying", path):
+                self.filesystem.copy_file(source, path)
+            return
+        folder = os.path.dirname(path)
+        _make_folder(folder)
+        temporary = os.path.join(self._temporary_folder, uuid.uuid4().hex)
+        descriptor = os.open(source, os.O_RDONLY)
+        try:
+            # A file is locked by all its names: the sweeper leaves the new one alone.
+            _lock(descriptor)
+            os.link(source, temporary)
+            os.replace(temporary, path)
+            # A rename between two names of one file does nothing, so the one too many goes.
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
+                raise
+            # Not every file system knows second names.
+            self._replace(path, self.get(source))
+        finally:
+            os.close(descriptor)
+        _sync_folder(folder)
 
     def put(self, path: str, data: bytes) -> None:
         """Put ``data`` at ``path`` whole: it is all there, durably, or not at all."""

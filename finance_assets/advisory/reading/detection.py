@@ -7,6 +7,7 @@ rejects the file or the row.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import side_by_side
+from finance_assets.advisory.columns import by_blocks, side_by_side
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading import values as typing_
 from finance_assets.advisory.reading.containers import FileRejected
@@ -281,12 +282,14 @@ def _join_year_and_month(table: RawTable) -> None:
 
 def floats_of(array: Any) -> Floats:
     """Return decimals as floats, NaN where there is none."""
-    return pc.fill_null(pc.cast(array, pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
+    cast = pc.cast(array, pa.float64())
+    return (pc.fill_null(cast, float("nan")) if cast.null_count else cast).to_numpy(zero_copy_only=False)
 
 
 def zeroed(array: Floats) -> Floats:
-    """Return floats with 0 in place of NaN."""
-    return np.where(np.isnan(array), 0.0, array)
+    """Return floats with 0 in place of NaN; the same array where there is none."""
+    missing = np.isnan(array)
+    return np.where(missing, 0.0, array) if missing.any() else array
 
 
 class _Identities:
@@ -328,7 +331,13 @@ class _Identities:
 
     def implied(self, flow: Floats, add_back: Any = 0.0) -> tuple[Floats, Floats]:
         """Return the lowest and highest Modified Dietz return over all weights of the flow."""
-        return implied_range(self.bmv, flow, self.emv - self.bmv - flow + add_back)
+        emv, rows = self.emv, self.rows
+
+        def implied(start: Floats, end: Floats, flow: Floats, more: Floats) -> tuple[Floats, Floats]:
+            return implied_range(start, flow, end - start - flow + more)
+
+        low, high = by_blocks(implied, self.bmv, emv, flow, np.broadcast_to(add_back, rows))
+        return low, high
 
 
 def implied_range(start: Floats, flow: Floats, gain: Floats) -> tuple[Floats, Floats]:
@@ -344,22 +353,25 @@ def implied_range(start: Floats, flow: Floats, gain: Floats) -> tuple[Floats, Fl
     tuple
         Lowest and highest return. Without capital at the start the flow is the capital.
     """
-    with np.errstate(all="ignore"):
-        first, middle, last = (
-            np.where(base > 0, gain / base, np.nan) for base in (start, start + 0.5 * flow, start + flow)
-        )
-        low, high = np.fmin(np.fmin(first, middle), last), np.fmax(np.fmax(first, middle), last)
-        none = start <= 0
-        return np.where(none, last, low), np.where(none, last, high)
+    first, middle, last = (
+        np.where(base > 0, gain / base, np.nan) for base in (start, start + 0.5 * flow, start + flow)
+    )
+    low, high = np.fmin(np.fmin(first, middle), last), np.fmax(np.fmax(first, middle), last)
+    none = start <= 0
+    return np.where(none, last, low), np.where(none, last, high)
 
 
 def _matches(stated: Floats, low: Floats, high: Floats, places: int, decimals: int) -> Any:
     """Whether stated returns, in a unit, are what the values imply."""
-    with np.errstate(all="ignore"):
-        rounding = 0.6 * 10.0 ** -(decimals + places) + 2e-6
+    rounding = 0.6 * 10.0 ** -(decimals + places) + 2e-6
+
+    def matches(stated: Floats, low: Floats, high: Floats) -> tuple[Any]:
         slack = rounding + 0.004 * np.maximum(np.abs(low), np.abs(high))
         value = stated / 10.0**places
-        return (value >= low - slack) & (value <= high + slack)
+        return ((value >= low - slack) & (value <= high + slack),)
+
+    (found,) = by_blocks(matches, stated, low, high)
+    return found
 
 
 @dataclass
@@ -608,7 +620,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         for name in stated
     }
     tests = [
-        (np.where(marked[n], stated[n] / 100, stated[n]), single[n].decimals)
+        (np.where(marked[n], stated[n] / 100, stated[n]) if marked[n].any() else stated[n], single[n].decimals)
         for n in ("return_net", "return_gross")
         if n in stated
     ]
@@ -833,14 +845,17 @@ def _unit(
             )
         return _Verdict(declared or hint or "decimal")
     low = ranges[0][0]
-    hit = {u: np.any([_matches(stated, *r, _PLACES[u], decimals) for r in ranges], axis=0) & bare for u in _UNITS}
-    number = sum(hit[u].astype(int) for u in _UNITS)
+    hit = {
+        u: functools.reduce(np.logical_or, (_matches(stated, *r, _PLACES[u], decimals) for r in ranges)) & bare
+        for u in _UNITS
+    }
+    number = np.sum([hit[u].astype(np.int8) for u in _UNITS], axis=0, dtype=np.int8)
     decisive = {u: hit[u] & (number == 1) for u in _UNITS}
     counts = {u: int(decisive[u].sum()) for u in _UNITS}
     total = sum(counts.values())
     testable = int((bare & ~np.isnan(low)).sum())
     leader = max(_UNITS, key=lambda u: counts[u])
-    share = float(sum((hit[leader]).astype(int)[bare & ~np.isnan(low)]) / testable) if testable else None
+    share = np.count_nonzero(hit[leader] & ~np.isnan(low)) / testable if testable else None
     others = total - counts[leader]
     warnings: set[str] = set()
     if marked.any():

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import one_array, side_by_side, text_ranks
+from finance_assets.advisory.columns import by_blocks, one_array, side_by_side, text_ranks
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.containers import FileRejected, Member, open_members
 from finance_assets.advisory.reading.decoding import to_utf8
@@ -421,11 +421,10 @@ def _grains_by_row(typed: Interpreted, good: Any, grain: str) -> list[str] | Non
     ends = pc.fill_null(pc.cast(typed.period_end, pa.int32()), 0).to_numpy(zero_copy_only=False)
     if typed.period_start.null_count == 0:
         span = ends - pc.cast(typed.period_start, pa.int32()).to_numpy(zero_copy_only=False)
-        said = np.select(
-            [span <= 4, (span >= 26) & (span <= 35), (span >= 85) & (span <= 95)], ["daily", "monthly", "quarterly"], ""
-        )
-        distinct = set(said[good].tolist())
-        return [str(s) for s in said] if len(distinct) > 1 and "" not in distinct else None
+        codes = np.select([span <= 4, (span >= 26) & (span <= 35), (span >= 85) & (span <= 95)], [0, 1, 2], 3)
+        distinct = np.flatnonzero(np.bincount(codes[good], minlength=4)).tolist()
+        words = np.array(["daily", "monthly", "quarterly", ""])
+        return words[codes].tolist() if len(distinct) > 1 and 3 not in distinct else None
     money = typed.money
     if grain != "monthly" or not {"beginning_market_value", "ending_market_value"} <= set(money):
         return None
@@ -764,10 +763,8 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
     """Flag what disagrees: breaks of the roll-forward, footing, implied return, gaps, large flows, negative values."""
     size = rows.num_rows
     names = [*MONEY, *RETURNS]
-    floats = dict(zip(names, side_by_side(lambda name: floats_of(rows[name]), names), strict=True))
-    bmv, emv, net = (floats[n] for n in ("beginning_market_value", "ending_market_value", "net_flow"))
-    flow = zeroed(net)
-    fees = zeroed(floats["fees"])
+    arrays = {name: one_array(rows[name]) for name in names}
+    is_empty = {name: array.null_count == size for name, array in arrays.items()}
     raised: list[tuple[str, Any, Any]] = []
 
     def raise_flag(mask: Any, code: str, amount: Callable[[int], str] | None = None) -> None:
@@ -805,58 +802,68 @@ def _flagged(rows: pa.Table, part: _Part) -> pa.Table:
                 next_ = own & (step == width)
                 gap[1:] |= own & (step > width)
             follows[1:] |= next_
+    emv = floats_of(arrays["ending_market_value"])
     closed = np.zeros(size, bool)
     closed[1:] = emv[:-1] == 0
-    with np.errstate(all="ignore"):
-        prior = np.full(size, np.nan)
-        prior[1:] = emv[:-1]
+    prior = np.full(size, np.nan)
+    prior[1:] = emv[:-1]
+    no_bmv = is_empty["beginning_market_value"]
+
+    def look(follows: Any, prior: Any, *amounts: Any) -> tuple[Any, ...]:
+        """Return what is to be said of each row by itself, as masks."""
+        f = dict(zip(names, map(floats_of, amounts), strict=True))
+        bmv, emv, net = f["beginning_market_value"], f["ending_market_value"], f["net_flow"]
+        flow, fees = zeroed(net), zeroed(f["fees"])
         breaks = follows & (np.abs(bmv - prior) > 0.005 + 1e-12 * np.abs(prior))
-        raise_flag(
-            breaks, "rollforward_break", cents((1, "beginning_market_value", 0), (-1, "ending_market_value", -1))
-        )
-        raise_flag(gap & ~closed, "missing_period")
-        if not np.isnan(bmv).all():
-            raise_flag(np.isnan(bmv), "beginning_value_missing")
-        raise_flag((bmv < 0) | (emv < 0), "negative_market_value")
-        raise_flag((bmv > 0) & (emv != 0) & (np.abs(flow) >= LARGE_FLOW * bmv), "large_cash_flow")
-        income, gain, other = (floats[n] for n in ("income", "appreciation", "other_adjustments"))
-        has = ~np.isnan(bmv) & ~np.isnan(emv) & ~np.isnan(gain)
-        left = emv - (bmv + flow + zeroed(income) + zeroed(gain) + zeroed(other) - fees)
-        off = has & (np.abs(left) > 0.021)
-        if off.any():
-            if off.sum() <= 0.5 * has.sum() or (has.sum() <= 3 and not np.isnan(income).all()):
-                raise_flag(
-                    off,
-                    "components_do_not_foot",
-                    cents(
-                        (1, "ending_market_value", 0),
-                        (-1, "beginning_market_value", 0),
-                        (-1, "net_flow", 0),
-                        (-1, "income", 0),
-                        (-1, "appreciation", 0),
-                        (-1, "other_adjustments", 0),
-                        (1, "fees", 0),
-                    ),
-                )
-            else:
-                part.warnings.add("components_do_not_foot")
-        no_bmv = np.isnan(bmv).all()
+        negative = (bmv < 0) | (emv < 0)
+        large = (bmv > 0) & (emv != 0) & (np.abs(flow) >= LARGE_FLOW * bmv)
+        has = ~np.isnan(bmv) & ~np.isnan(emv) & ~np.isnan(f["appreciation"])
+        parts = zeroed(f["income"]) + zeroed(f["appreciation"]) + zeroed(f["other_adjustments"])
+        off = has & (np.abs(emv - (bmv + flow + parts - fees)) > 0.021)
+        start = np.where(follows, prior, np.nan) if no_bmv else bmv
+        missed = []
         for name, back in (("return_net", 0.0), ("return_gross", fees)):
-            stated = floats[name]
-            if np.isnan(stated).all():
-                continue
-            start = np.where(follows, prior, np.nan) if no_bmv else bmv
             low, high = implied_range(start, flow, emv - start - flow + back)
             # Without flows in the file an implied return is no test of a stated one.
-            testable = np.isfinite(low) & np.isfinite(high) & ~np.isnan(stated) & ~np.isnan(net)
-            miss = testable & ((stated < low - 2e-4) | (stated > high + 2e-4))
-            raise_flag(miss, "implied_return_mismatch")
-        stated = np.fmax(floats["return_net"], floats["return_gross"])
-        if not np.isnan(stated).all():
-            undefined = np.isnan(stated)
-            no_capital = ~((bmv + np.maximum(flow, 0)) > 0) | (bmv < 0)
-            raise_flag(undefined & no_capital, "return_undefined")
-            raise_flag(undefined & ~no_capital, "return_missing")
+            testable = np.isfinite(low) & np.isfinite(high) & ~np.isnan(f[name]) & ~np.isnan(net)
+            missed.append(testable & ((f[name] < low - 2e-4) | (f[name] > high + 2e-4)))
+        undefined = np.isnan(f["return_net"]) & np.isnan(f["return_gross"])
+        no_capital = ~((bmv + np.maximum(flow, 0)) > 0) | (bmv < 0)
+        return (
+            breaks, np.isnan(bmv), negative, large, has, off, *missed, undefined & no_capital, undefined & ~no_capital
+        )  # fmt: skip
+
+    breaks, unknown, negative, large, has, off, missed_net, missed_gross, undefined, missing = by_blocks(
+        look, follows, prior, *arrays.values()
+    )
+    raise_flag(breaks, "rollforward_break", cents((1, "beginning_market_value", 0), (-1, "ending_market_value", -1)))
+    raise_flag(gap & ~closed, "missing_period")
+    if not no_bmv:
+        raise_flag(unknown, "beginning_value_missing")
+    raise_flag(negative, "negative_market_value")
+    raise_flag(large, "large_cash_flow")
+    if off.any():
+        if off.sum() <= 0.5 * has.sum() or (has.sum() <= 3 and not is_empty["income"]):
+            raise_flag(
+                off,
+                "components_do_not_foot",
+                cents(
+                    (1, "ending_market_value", 0),
+                    (-1, "beginning_market_value", 0),
+                    (-1, "net_flow", 0),
+                    (-1, "income", 0),
+                    (-1, "appreciation", 0),
+                    (-1, "other_adjustments", 0),
+                    (1, "fees", 0),
+                ),
+            )
+        else:
+            part.warnings.add("components_do_not_foot")
+    raise_flag(missed_net, "implied_return_mismatch")
+    raise_flag(missed_gross, "implied_return_mismatch")
+    if not (is_empty["return_net"] and is_empty["return_gross"]):
+        raise_flag(undefined, "return_undefined")
+        raise_flag(missing, "return_missing")
     if not raised:
         return rows
     place = rows.schema.get_field_index("flags")

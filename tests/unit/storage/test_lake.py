@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -709,3 +710,49 @@ def test_a_query_sees_a_table_as_the_lake_holds_it(lake: Lake) -> None:
         assert lake.attach(connection, QUOTES, "rows").keys == DAYS
         found = connection.execute("select * from rows order by session_date, symbol").to_arrow_table()
     assert conform(QUOTES, found).equals(conform(QUOTES, lake.read(QUOTES).table))
+
+
+def test_text_comes_as_dictionaries_where_that_is_asked_for(either: Lake) -> None:
+    write_earlier(either, earlier("volume"), DAYS[0])
+    either.write_partitions(QUOTES, quotes(DAYS[1:]), DAYS[1:])
+    plain = either.read(QUOTES)
+    for where in (None, pc.field("symbol") == "S1"):
+        read = either.read(QUOTES, dictionaries=["symbol"], where=where)
+        assert read.table.schema.field("symbol").type == pa.dictionary(pa.int32(), pa.string())
+        assert read.table.cast(plain.table.schema).equals(either.read(QUOTES, where=where).table)
+        assert read.outdated == plain.outdated
+    empty = either.read(QUOTES, keys=["2020-01-01"], dictionaries=["symbol"]).table
+    assert (empty.num_rows, empty["symbol"].type) == (0, pa.dictionary(pa.int32(), pa.string()))
+
+
+# -- files of two tables ---------------------------------------------------------------------------------------------
+
+COPIES = replace(INSTRUMENTS, name="copies_of_instruments")
+
+
+def test_a_file_is_shared_without_its_rows_being_written_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = table_of(INSTRUMENTS, good_row(INSTRUMENTS))
+    lake.write(INSTRUMENTS, rows)
+    for _ in range(2):
+        lake.share(INSTRUMENTS, "data", COPIES, "data")
+        assert os.path.samefile(lake.file(INSTRUMENTS), lake.file(COPIES))
+        assert lake.read(COPIES).table.equals(lake.read(INSTRUMENTS).table)
+        assert os.listdir(f"{lake.root}/{TEMPORARY_FOLDER}") == []
+    # Files are replaced, never changed: the other table keeps what it was given.
+    lake.write(INSTRUMENTS, rows.slice(0, 0))
+    assert (lake.read(INSTRUMENTS).table.num_rows, lake.read(COPIES).table.num_rows) == (0, 1)
+    with pytest.raises(FileNotFoundError):
+        lake.share(INSTRUMENTS, "absent", COPIES, "data")
+    with pytest.raises(LakeError, match="their columns differ"):
+        lake.share(INSTRUMENTS, "data", QUOTES, DAYS[0])
+
+
+def test_a_file_system_without_second_names_holds_a_copy(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    lake.write(INSTRUMENTS, table_of(INSTRUMENTS, good_row(INSTRUMENTS)))
+    lake.share(INSTRUMENTS, "data", COPIES, "data")
+    assert not os.path.samefile(lake.file(INSTRUMENTS), lake.file(COPIES))
+    assert lake.read(COPIES).table.equals(lake.read(INSTRUMENTS).table)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -109,6 +110,15 @@ def test_what_is_written_is_read(s3_lake: Lake) -> None:
     s3_lake.write(TRADING_SESSIONS, sessions(7, shift=3))
     assert held(s3_lake, TRADING_SESSIONS).equals(conform(TRADING_SESSIONS, sessions(7, shift=3)))
     assert s3_lake.row_counts(TRADING_SESSIONS) == {"data": 7}
+
+
+def test_s3_copies_a_file_that_two_tables_share(s3_lake: Lake) -> None:
+    s3_lake.write(TRADING_SESSIONS, sessions(20))
+    copies = replace(TRADING_SESSIONS, name="copies_of_sessions")
+    s3_lake.share(TRADING_SESSIONS, "data", copies, "first")
+    assert held(s3_lake, copies).equals(held(s3_lake, TRADING_SESSIONS))
+    with pytest.raises(LakeError, match="key does not exist"):
+        s3_lake.share(TRADING_SESSIONS, "absent", copies, "second")
 
 
 def test_partitions_are_written_listed_counted_and_read_in_part(s3_lake: Lake) -> None:
