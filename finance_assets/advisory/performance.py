@@ -43,6 +43,8 @@ __all__ = [
 KEY_COLUMNS: Final = ("vendor", "account_id", "granularity", "period_end")
 """What identifies a row of the history in valid time; its versions differ in known time."""
 
+#: Rows that one thread of DuckDB takes at a time, whole vectors of its own.
+_PIECE_ROWS: Final = 122_880
 _MONEY: Final = "decimal128(28, 8)"
 _RETURN: Final = "decimal128(24, 14)"
 
@@ -372,8 +374,11 @@ class Performance:
 
     def _query(self, select: str, source: pa.Table) -> pa.Table:
         """Ask about the single rows of a table; the answer is in their order."""
+        import pyarrow as pa
+
         with self._database.cursor() as connection:
-            connection.register("source", source)
+            # A piece is worked on by one thread.
+            connection.register("source", pa.Table.from_batches(source.to_batches(_PIECE_ROWS), source.schema))
             # A relation is collected as Arrow by all threads; the answer to `execute` passes through one.
             answer: pa.Table = connection.sql(f"{self._single_rows} {select}").to_arrow_table()
         return answer

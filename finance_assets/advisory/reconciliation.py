@@ -261,6 +261,7 @@ def performance_breaks(
             connection.register("performance", performance)
             return performance_breaks(connection, history=history, existing=existing, explain_at_most=explain_at_most)
     connection = performance
+    _keep_suspicious(connection)
     found = _money_breaks(connection) + _return_breaks(connection) + _vendor_breaks(connection)
     found += _missing_breaks(connection)
     if history is not None:
@@ -373,6 +374,35 @@ def _latest(relation: str, schema: pa.Schema, compared: Iterable[str]) -> str:
 _PROVENANCE: Final = "vendor, account_id, granularity, period_end, currency, file_sha256, line, received_ts_utc"
 
 
+#: A double return is exact to 1e-15: what is so far from a tolerance is beyond it, or within, for certain.
+_MARGIN: Final = Decimal("1e-9")
+_SUSPICIOUS_COLUMNS: Final = (
+    *dict.fromkeys((*_PROVENANCE.split(", "), *_CONTEXT_COLUMNS)), "period_start", "gap_days", "is_partial",
+    "rollforward_difference", "continuity_difference", "return_net_computed", "return_gross_computed",
+)  # fmt: skip
+
+
+def _keep_suspicious(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the table ``suspicious``: the few rows that may break by themselves or against the one before.
+
+    The months that have such rows are found by the columns that tell, and only they are read once more.
+    """
+    suspicion = f"""
+        abs(rollforward_difference) > {MONEY_TOLERANCE} OR abs(continuity_difference) > {MONEY_TOLERANCE}
+        OR gap_days <> 0 OR (NOT is_partial AND return_net_computed IS NOT NULL AND
+            abs(CASE WHEN return_net IS NOT NULL THEN return_net_computed ELSE return_gross_computed END
+                - coalesce(return_net, return_gross)::DOUBLE) > {RETURN_TOLERANCE - _MARGIN:f})
+    """
+    months = connection.execute(f"SELECT DISTINCT period_month FROM performance WHERE {suspicion}").fetchall()
+    listed = ", ".join(f"DATE '{month}'" for (month,) in sorted(months)) or "NULL"
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE suspicious AS
+        SELECT {", ".join(_SUSPICIOUS_COLUMNS)} FROM performance WHERE period_month IN ({listed}) AND ({suspicion})
+        """
+    )
+
+
 def _money_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """ROLLFORWARD, CONTINUITY and GAP: exact in SQL."""
     found = _rows(
@@ -382,16 +412,16 @@ def _money_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]
         CAST(ending_market_value AS {_NUMBER}) AS stated,
         CAST(ending_market_value + rollforward_difference AS {_NUMBER}) AS computed,
         {MONEY_TOLERANCE} AS tolerance, CAST(NULL AS VARCHAR) AS explanation
-        FROM performance WHERE abs(rollforward_difference) > {MONEY_TOLERANCE}
+        FROM suspicious WHERE abs(rollforward_difference) > {MONEY_TOLERANCE}
         UNION ALL
         SELECT 'CONTINUITY', {_PROVENANCE}, 'beginning_market_value', 'money',
         beginning_market_value, beginning_market_value - continuity_difference, {MONEY_TOLERANCE}, NULL
-        FROM performance WHERE abs(continuity_difference) > {MONEY_TOLERANCE}
+        FROM suspicious WHERE abs(continuity_difference) > {MONEY_TOLERANCE}
         UNION ALL
         SELECT 'GAP', {_PROVENANCE}, 'period_start', 'days', gap_days, 0, 0,
         CASE WHEN gap_days > 0 THEN format('{{}} days before {{}} have no row.', gap_days, period_start)
              ELSE format('The period starts {{}} days before the end of the one before.', -gap_days) END
-        FROM performance WHERE gap_days <> 0
+        FROM suspicious WHERE gap_days <> 0
         """,
     )
     for item in found:
@@ -401,14 +431,13 @@ def _money_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]
 
 def _return_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """RETURN_TOLERANCE: doubles decide what is clear by a wide margin, decimals what is near the tolerance."""
-    margin = Decimal("1e-9")  # a double return is exact to 1e-15
     compared = f"""
         SELECT *, CASE WHEN return_net IS NOT NULL THEN 'return_net' ELSE 'return_gross' END AS field,
         CASE field WHEN 'return_net' THEN return_net ELSE return_gross END AS stated_return,
         CASE field WHEN 'return_net' THEN return_net_computed ELSE return_gross_computed END AS computed_return,
         abs(computed_return - stated_return::DOUBLE) AS apart
-        FROM performance
-        WHERE NOT is_partial AND return_net_computed IS NOT NULL AND apart > {RETURN_TOLERANCE - margin:f}
+        FROM suspicious
+        WHERE NOT is_partial AND return_net_computed IS NOT NULL AND apart > {RETURN_TOLERANCE - _MARGIN:f}
     """
     found = _rows(
         connection,
@@ -416,14 +445,14 @@ def _return_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]
         SELECT 'RETURN_TOLERANCE' AS code, {_PROVENANCE}, field, 'return' AS unit,
         CAST(stated_return AS {_NUMBER}) AS stated, CAST(computed_return AS {_NUMBER}) AS computed,
         stated - computed AS difference, {RETURN_TOLERANCE} AS tolerance
-        FROM ({compared}) WHERE apart > {RETURN_TOLERANCE + margin:f}
+        FROM ({compared}) WHERE apart > {RETURN_TOLERANCE + _MARGIN:f}
         """,
     )
     near = _rows(
         connection,
         f"""
         SELECT {", ".join(_CONTEXT_COLUMNS)}, file_sha256, line, received_ts_utc, field, stated_return
-        FROM ({compared}) WHERE apart <= {RETURN_TOLERANCE + margin:f}
+        FROM ({compared}) WHERE apart <= {RETURN_TOLERANCE + _MARGIN:f}
         """,
     )
     for row in near:
@@ -482,15 +511,22 @@ def _missing_breaks(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any
             SELECT vendor, account_id, granularity, period_end, is_terminated,
             CASE granularity WHEN 'daily' THEN period_end ELSE period_month END AS slot FROM performance
         ),
-        calendar AS (
+        calendar AS MATERIALIZED (
             SELECT vendor, granularity, slot, lead(slot) OVER turn AS next_slot,
-            lead(max(period_end)) OVER turn AS next_end
+            lead(max(period_end)) OVER turn AS next_end, row_number() OVER turn AS turn_number,
+            count(*) OVER (PARTITION BY vendor, granularity) AS turns
             FROM slots GROUP BY vendor, granularity, slot
             WINDOW turn AS (PARTITION BY vendor, granularity ORDER BY slot)
         ),
+        -- most accounts are there once in each turn, up to the last
+        irregular AS (
+            SELECT vendor, account_id, granularity FROM slots JOIN calendar USING (vendor, granularity, slot)
+            GROUP BY ALL
+            HAVING max(turn_number) < any_value(turns) OR max(turn_number) - min(turn_number) + 1 <> count(*)
+        ),
         followed AS (
             SELECT *, lead(slot) OVER (PARTITION BY vendor, account_id, granularity ORDER BY period_end) AS then_slot
-            FROM slots
+            FROM slots SEMI JOIN irregular USING (vendor, account_id, granularity)
         ),
         absent AS (
             SELECT f.vendor, f.account_id, f.granularity, f.period_end, c.next_end
