@@ -6,6 +6,10 @@ file is ``reading``'s work, running is ``assets``'.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -201,11 +205,14 @@ class Intake:
         from finance_assets.advisory.reading.reader import read_vendor_file
 
         name = key.rsplit("/", 1)[-1]
-        with ThreadPoolExecutor(1) as pool:
+        digest = hashlib.sha256(data).hexdigest()
+        with ThreadPoolExecutor(1, initializer=_step_aside) as pool:
             # The bytes are on their way to the disk while they are read.
-            kept = pool.submit(self.lake.land, data, LANDED_FOLDER)
-            reading = read_vendor_file(data, name, contracts=self.contracts, received_at=received, seen=seen)
-            digest = kept.result()
+            kept = pool.submit(self.lake.land, data, LANDED_FOLDER, digest=digest)
+            reading = read_vendor_file(
+                data, name, contracts=self.contracts, received_at=received, seen=seen, sha256=digest
+            )
+            kept.result()
         if reading.action == "skip_duplicate":
             return Taken(key, reading.action, f"the same bytes as {seen[digest]}"), digest
         tables = raw_tables(reading, key=key, size=len(data), received=received)
@@ -232,14 +239,19 @@ class Intake:
         return [row for row in rows if history_key(row["received_ts_utc"], row["file_sha256"]) not in done]
 
 
+def _step_aside() -> None:
+    """Let the other threads of the process go first where there is work for all cores."""
+    # Elsewhere than on Linux a priority is a process's, and the number of a thread may be that of a stranger.
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
 def drop_sample_files(folder: Path) -> int:
     """Put the files of fictitious vendors into a landing folder, as if they had come over two years; return how many.
 
     Files that are there already stay as they are, so that nothing is read twice. There is something to see in them:
     a correction, values that do not agree, a row that cannot be read, a file that was cut off, an account that is lost.
     """
-    import os
-
     from finance_assets.advisory.generating import vendor_files
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -420,7 +420,7 @@ class Lake:
 
     # -- landed bytes ------------------------------------------------------------------------------------
 
-    def land(self, data: bytes, *parts: str, suffix: str = "") -> str:
+    def land(self, data: bytes, *parts: str, suffix: str = "", digest: str | None = None) -> str:
         """Keep bytes as they came, addressed by their sha256; return the sha256.
 
         Parameters
@@ -431,8 +431,10 @@ class Lake:
             Folders below ``landing/``, such as the domain and the provider.
         suffix
             File ending, such as ``.json``.
+        digest
+            The sha256, where it is known already.
         """
-        digest = hashlib.sha256(data).hexdigest()
+        digest = digest or hashlib.sha256(data).hexdigest()
         path = self.landed_path(digest, *parts, suffix=suffix)
         if not self.exists(path):
             self.put(path, data)

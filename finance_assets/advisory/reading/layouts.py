@@ -457,9 +457,20 @@ def _parsed(data: bytes, start: int, delimiter: str, width: int, plan: _Plan, co
 
 def _too_large(column: Any) -> bool:
     """Whether a number is too large for its column: Arrow's reader does not count digits before the point."""
+    # The upper halves of the integers tell most columns without a cast.
+    half = int((_MONEY_LIMIT if column.type.scale == 8 else _RETURN_LIMIT) * 10**column.type.scale) >> 64
+    pieces = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    if all(-half < least and greatest < half for least, greatest in map(_upper_halves, pieces)):
+        return False
     limit = _MONEY_LIMIT if column.type.scale == 8 else _RETURN_LIMIT
     ends = pc.min_max(pc.cast(column, pa.float64())).as_py()
     return any(end is not None and abs(end) >= limit for end in ends.values())
+
+
+def _upper_halves(decimals: Any) -> tuple[int, int]:
+    """Return the least and the greatest upper 64 bits of an array of decimals, of nulls as well."""
+    words = np.frombuffer(decimals.buffers()[1], np.int64)[2 * decimals.offset : 2 * (decimals.offset + len(decimals))]
+    return int(words[1::2].min(initial=0)), int(words[1::2].max(initial=0))
 
 
 def _trimmed_column(column: Any) -> Any:

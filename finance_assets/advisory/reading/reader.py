@@ -123,6 +123,7 @@ def read_vendor_file(
     contracts: Sequence[VendorContract] = (),
     received_at: datetime,
     seen: Mapping[str, str] = {},
+    sha256: str | None = None,
 ) -> FileReading:
     """Read one vendor file.
 
@@ -138,13 +139,15 @@ def read_vendor_file(
         When the file was received; later dates in it are impossible.
     seen
         sha256 -> name of files that were read before.
+    sha256
+        Of the bytes, where it is known already.
 
     Returns
     -------
     FileReading
         Action, rows, quarantined rows, warnings; never raises for what is in the file.
     """
-    digest = hashlib.sha256(data).hexdigest()
+    digest = sha256 or hashlib.sha256(data).hexdigest()
     if digest in seen:
         return _refused(name, digest, "skip_duplicate", "duplicate_file")
     try:
@@ -526,27 +529,24 @@ def _canonical(
     if contributions is not None or distributions is not None:
         given = [a for a in (contributions, distributions) if a is not None]
         zero = pa.scalar(Decimal(0), _MONEY_TYPE)
-        c = (
-            pc.fill_null(contributions, zero)
-            if contributions is not None
+        c, d = (
+            (pc.fill_null(a, zero) if a.null_count else a)
+            if a is not None
             else pa.nulls(size, _MONEY_TYPE).fill_null(zero)
-        )
-        d = (
-            pc.fill_null(distributions, zero)
-            if distributions is not None
-            else pa.nulls(size, _MONEY_TYPE).fill_null(zero)
+            for a in (contributions, distributions)
         )
         computed = pc.cast(pc.subtract(c, d), _MONEY_TYPE)
-        known = pc.is_valid(given[0])
-        for other in given[1:]:
-            known = pc.or_(known, pc.is_valid(other))
-        computed = pc.if_else(known, computed, None)
+        if all(a.null_count for a in given):
+            known = pc.is_valid(given[0])
+            for other in given[1:]:
+                known = pc.or_(known, pc.is_valid(other))
+            computed = pc.if_else(known, computed, None)
         if net is not None:
             differs = pc.fill_null(pc.not_equal(net, computed), False)
             if len(given) == 2:
                 for row in pc.indices_nonzero(differs).to_pylist():
                     flags.setdefault(row, []).append("net_flow_differs")
-            computed = pc.coalesce(net, computed)
+            computed = pc.coalesce(net, computed) if net.null_count else net
         net = computed
     arrays: dict[str, Any] = {
         "account_id": typed.account,
