@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from finance_assets.advisory.columns import encoded, text_ranks
+from finance_assets.advisory.columns import encoded, side_by_side, text_ranks
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -196,21 +196,20 @@ def linked(
     """
     import pyarrow as pa
 
-    parts = [links_schema().empty_table()]
-    for part in _whole_series(rows.series):
-        parts.append(
-            _linked(
-                Ordered(rows.places[part], rows.series[part], rows.days[part]),
-                part.start,
-                period_start[part].astype(np.int64),
-                starts_as_stated[part],
-                is_daily[part],
-                currency[part],
-                factor[part],
-                net_flow.slice(part.start, part.stop - part.start),
-            )
+    def of(part: slice) -> pa.Table:
+        return _linked(
+            Ordered(rows.places[part], rows.series[part], rows.days[part]),
+            part.start,
+            period_start[part].astype(np.int64),
+            starts_as_stated[part],
+            is_daily[part],
+            currency[part],
+            factor[part],
+            net_flow.slice(part.start, part.stop - part.start),
         )
-    return pa.concat_tables(parts).combine_chunks()
+
+    parts = side_by_side(of, _whole_series(rows.series))
+    return pa.concat_tables([links_schema().empty_table(), *parts]).combine_chunks()
 
 
 def _whole_series(series: Ints) -> Iterator[slice]:

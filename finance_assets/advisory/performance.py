@@ -10,7 +10,8 @@ DECIMAL. Every row is a function of its account's rows alone, so accounts may be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -275,12 +276,20 @@ class Performance:
         from finance_assets.advisory.linking import in_order
 
         self._history = history
-        self._rows = in_order(history)
         self._single_rows = _valued(policies)
-        self._types = _enumerations(policies)
+        self._vendors = sorted(policies)
         self._database = _connect()
         try:
-            self._links = self._linked()
+            for name, values in _enumerations(policies).items():
+                self._database.execute(f"CREATE TYPE {name} AS ENUM ({', '.join(map(_text, values))})")
+            with ThreadPoolExecutor(1) as pool:
+                ordered = pool.submit(in_order, history)
+                single = self._query(
+                    "SELECT period_start, starts_as_stated, factor, net_flow FROM valued",
+                    history.select(LINKING_COLUMNS),
+                )
+                self._rows = ordered.result()
+            self._links = self._linked(single)
         except BaseException:
             self._database.close()
             raise
@@ -334,23 +343,20 @@ class Performance:
             source = source.append_column(name, links[name])
         direct = {*(set(HISTORY_COLUMNS) - {"period_start", "net_flow"}), *links.column_names}
         columns = ", ".join(
-            _output(name, kind, self._types.get(name))
-            for name, (kind, _) in PERFORMANCE_COLUMNS.items()
-            if name not in direct
+            _output(name, kind) for name, (kind, _) in PERFORMANCE_COLUMNS.items() if name not in direct
         )
-        computed = self._query(f"{_PERFORMANCE} SELECT {columns} FROM results", source)
+        computed = self._query(f"{_results()} SELECT {columns} FROM results", source)
         return pa.table({name: source[name] if name in direct else computed[name] for name in PERFORMANCE_COLUMNS})
 
-    def _linked(self) -> pa.Table:
-        """Link the rows: what a single row gives is computed in the order of the history, and then put in order."""
+    def _linked(self, single: pa.Table) -> pa.Table:
+        """Link the rows by what was computed of each by itself, in the order of the history."""
         import numpy as np
         import pyarrow as pa
 
         from finance_assets.advisory.columns import encoded, one_array
         from finance_assets.advisory.linking import linked
 
-        history, places = self._history.select(LINKING_COLUMNS), self._rows.places
-        single = self._query("SELECT period_start, starts_as_stated, factor, net_flow FROM valued", history)
+        history, places = self._history, self._rows.places
         is_moved = len(places) != history.num_rows or bool((places[1:] < places[:-1]).any())
 
         def ordered(column: pa.ChunkedArray) -> pa.Array:
@@ -360,13 +366,12 @@ class Performance:
         def numbers(column: pa.ChunkedArray) -> Any:
             return ordered(column).to_numpy(zero_copy_only=False)
 
-        currency, grain = encoded(history["currency"]), encoded(history["granularity"])
-        daily = grain.dictionary.index("daily").as_py()
+        currency = encoded(history["currency"])
         return linked(
             self._rows,
             period_start=numbers(single["period_start"].cast(pa.int32())),
             starts_as_stated=numbers(single["starts_as_stated"]),
-            is_daily=numbers(grain.indices) == daily,
+            is_daily=numbers(_codes(history["granularity"], list(_GRAINS))) == _GRAINS["daily"],
             currency=numbers(currency.indices.fill_null(-1)),
             factor=numbers(single["factor"].fill_null(np.nan)),
             net_flow=ordered(single["net_flow"]),
@@ -376,6 +381,8 @@ class Performance:
         """Ask about the single rows of a table; the answer is in their order."""
         import pyarrow as pa
 
+        for name, column, texts in (("policy", "vendor", self._vendors), ("grain", "granularity", list(_GRAINS))):
+            source = source.append_column(name, _codes(source[column], texts))
         with self._database.cursor() as connection:
             # A piece is worked on by one thread.
             connection.register("source", pa.Table.from_batches(source.to_batches(_PIECE_ROWS), source.schema))
@@ -384,8 +391,29 @@ class Performance:
         return answer
 
 
-#: From a row and its links to what is said of it.
-_PERFORMANCE: Final = f"""
+#: Numbers of the grains in SQL: text is compared letter by letter.
+_GRAINS: Final = {"daily": 0, "monthly": 1, "quarterly": 2}
+_TIMING_RULES: Final = ("declared", "inception", "full_withdrawal", "no_capital")
+
+
+def _timing(value: str) -> str:
+    """Write a timing in SQL."""
+    return f"{_text(value)}::timing"
+
+
+def _rule(value: str) -> str:
+    """Write why a timing was applied in SQL."""
+    return f"{_text(value)}::timing_rule"
+
+
+def _status(value: Status) -> str:
+    """Write a status in SQL."""
+    return f"{_text(value)}::status"
+
+
+def _results() -> str:
+    """Write the common table expression ``results``: what is said of a row by itself and by its links."""
+    return f"""
         , results AS (
             SELECT *,
             date_trunc('month', period_end)::DATE AS period_month,
@@ -395,35 +423,36 @@ _PERFORMANCE: Final = f"""
             CASE WHEN gap_days = 0 AND NOT currency_changed THEN beginning_market_value - previous_emv
                  END AS continuity_difference,
             greatest(return_sod, return_mid, return_eod) - least(return_sod, return_mid, return_eod) AS timing_spread,
-            CASE WHEN fees IS NULL THEN '{Status.MISSING_INPUT}' ELSE return_status END AS return_gross_status,
+            CASE WHEN fees IS NULL THEN {_status(Status.MISSING_INPUT)} ELSE return_status END AS return_gross_status,
             CASE WHEN factor IS NOT NULL THEN wealth_chain - 1 END AS cumulative_return_chain,
             wealth_all - 1 AS cumulative_return_all,
-            CASE WHEN wealth_all IS NULL THEN '{Status.NO_DATA}'
-                 WHEN chain_id > 1 OR factor IS NULL THEN '{Status.GAP}' ELSE '{Status.OK}' END AS cumulative_status,
+            CASE WHEN wealth_all IS NULL THEN {_status(Status.NO_DATA)}
+                 WHEN chain_id > 1 OR factor IS NULL THEN {_status(Status.GAP)}
+                 ELSE {_status(Status.OK)} END AS cumulative_status,
             CASE WHEN factor IS NOT NULL AND period_end - chain_start + 1 >= 365
                  THEN pow(wealth_chain, 365.25::DOUBLE / (period_end - chain_start + 1)) - 1
                  END AS annualised_return_chain,
-            timing_rule = 'full_withdrawal' AS is_terminated,
-            CASE granularity WHEN 'monthly' THEN period_start > date_trunc('month', period_end)
-                 WHEN 'quarterly' THEN period_start > date_trunc('quarter', period_end) ELSE false END AS is_partial,
+            timing_rule = {_rule("full_withdrawal")} AS is_terminated,
+            CASE grain WHEN 1 THEN period_start > date_trunc('month', period_end)
+                 WHEN 2 THEN period_start > date_trunc('quarter', period_end) ELSE false END AS is_partial,
             coalesce(beginning_market_value < 0, false) OR coalesce(ending_market_value < 0, false) AS is_negative_value
             FROM valued
         )
-"""
+    """
 
 
 def _valued(policies: Policies) -> str:
     """Write the common table expressions of each row of ``source`` by itself, the last of which is ``valued``."""
-    timing = _by_vendor(policies, lambda policy: f"'{policy.timing}'")
-    version = _by_vendor(policies, lambda policy: _text(policy.version))
+    timing = _by_vendor(policies, lambda policy: _timing(policy.timing))
+    version = _by_vendor(policies, lambda policy: f"{_text(policy.version)}::policy_version")
     threshold = _by_vendor(policies, lambda policy: f"{policy.large_flow_threshold:f}::DECIMAL(9, 8)")
     money = f"DECIMAL{_MONEY.removeprefix('decimal128')}"
     return f"""
         WITH stated AS NOT MATERIALIZED (
             SELECT * REPLACE (
-                coalesce(period_start, CASE granularity
-                    WHEN 'monthly' THEN date_trunc('month', period_end)
-                    WHEN 'quarterly' THEN date_trunc('quarter', period_end)
+                coalesce(period_start, CASE grain
+                    WHEN 1 THEN date_trunc('month', period_end)
+                    WHEN 2 THEN date_trunc('quarter', period_end)
                     ELSE period_end END)::DATE AS period_start,
                 CAST(coalesce(contributions - distributions, net_flow) AS {money}) AS net_flow
             ),
@@ -434,12 +463,13 @@ def _valued(policies: Policies) -> str:
         ),
         timed AS NOT MATERIALIZED (
             SELECT *,
-            CASE WHEN bmv = 0 AND net_flow > 0 AND emv IS NOT NULL THEN 'inception'
-                 WHEN emv = 0 AND bmv > 0 AND net_flow < 0 THEN 'full_withdrawal'
-                 WHEN bmv = 0 AND net_flow = 0 AND emv = 0 THEN 'no_capital'
-                 ELSE 'declared' END AS timing_rule,
-            CASE timing_rule WHEN 'inception' THEN 'sod' WHEN 'no_capital' THEN 'sod'
-                 WHEN 'full_withdrawal' THEN 'eod' ELSE declared END AS timing,
+            CASE WHEN bmv = 0 AND net_flow > 0 AND emv IS NOT NULL THEN {_rule("inception")}
+                 WHEN emv = 0 AND bmv > 0 AND net_flow < 0 THEN {_rule("full_withdrawal")}
+                 WHEN bmv = 0 AND net_flow = 0 AND emv = 0 THEN {_rule("no_capital")}
+                 ELSE {_rule("declared")} END AS timing_rule,
+            CASE timing_rule WHEN {_rule("inception")} THEN {_timing("sod")}
+                 WHEN {_rule("no_capital")} THEN {_timing("sod")}
+                 WHEN {_rule("full_withdrawal")} THEN {_timing("eod")} ELSE declared END AS timing,
             bmv + net_flow AS capital_sod,
             emv - capital_sod AS gain,
             gain::DOUBLE AS gain_double,
@@ -452,59 +482,69 @@ def _valued(policies: Policies) -> str:
         ),
         valued AS NOT MATERIALIZED (
             SELECT *,
-            CASE timing WHEN 'sod' THEN sod WHEN 'mid' THEN mid
-                 WHEN 'mixed' THEN CASE WHEN bmv >= 0 AND net_flow IS NOT NULL AND bmv + contributions > 0
+            CASE timing WHEN {_timing("sod")} THEN sod WHEN {_timing("mid")} THEN mid
+                 WHEN {_timing("mixed")} THEN CASE WHEN bmv >= 0 AND net_flow IS NOT NULL AND bmv + contributions > 0
                       THEN (bmv + contributions)::DOUBLE END
                  ELSE eod END AS capital,
-            CASE WHEN timing = 'flow_after_valuation' THEN (emv - bmv)::DOUBLE ELSE gain_double END AS earned,
+            CASE WHEN timing = {_timing("flow_after_valuation")} THEN (emv - bmv)::DOUBLE
+                 ELSE gain_double END AS earned,
             earned / capital AS raw_return,
             CASE WHEN raw_return >= -1 THEN raw_return END AS return_net_computed,
             CASE WHEN raw_return >= -1 THEN (earned + fees::DOUBLE) / capital END AS return_gross_computed,
-            CASE WHEN bmv IS NULL OR emv IS NULL OR net_flow IS NULL THEN '{Status.MISSING_INPUT}'
-                 WHEN timing_rule = 'no_capital' OR bmv < 0 THEN '{Status.UNDEFINED_DENOMINATOR}'
-                 WHEN timing = 'mixed' AND contributions IS NULL THEN '{Status.MISSING_INPUT}'
-                 WHEN capital IS NULL THEN CASE timing WHEN 'mid' THEN '{Status.NON_POSITIVE_AVERAGE_CAPITAL}'
-                      ELSE '{Status.UNDEFINED_DENOMINATOR}' END
-                 WHEN raw_return < -1 THEN '{Status.OUTSIDE_DOMAIN}'
-                 WHEN is_large_flow AND granularity <> 'daily' AND timing_rule <> 'full_withdrawal'
-                 THEN '{Status.LARGE_FLOW_UNVALUED}'
-                 ELSE '{Status.OK}' END AS return_status,
+            CASE WHEN bmv IS NULL OR emv IS NULL OR net_flow IS NULL THEN {_status(Status.MISSING_INPUT)}
+                 WHEN timing_rule = {_rule("no_capital")} OR bmv < 0 THEN {_status(Status.UNDEFINED_DENOMINATOR)}
+                 WHEN timing = {_timing("mixed")} AND contributions IS NULL THEN {_status(Status.MISSING_INPUT)}
+                 WHEN capital IS NULL THEN CASE timing
+                      WHEN {_timing("mid")} THEN {_status(Status.NON_POSITIVE_AVERAGE_CAPITAL)}
+                      ELSE {_status(Status.UNDEFINED_DENOMINATOR)} END
+                 WHEN raw_return < -1 THEN {_status(Status.OUTSIDE_DOMAIN)}
+                 WHEN is_large_flow AND grain <> 0 AND timing_rule <> {_rule("full_withdrawal")}
+                 THEN {_status(Status.LARGE_FLOW_UNVALUED)}
+                 ELSE {_status(Status.OK)} END AS return_status,
             CASE WHEN return_net_computed IS NOT NULL THEN 1 + return_net_computed
-                 WHEN timing_rule = 'no_capital' THEN 1 END AS factor,
+                 WHEN timing_rule = {_rule("no_capital")} THEN 1 END AS factor,
             gain_double / sod AS return_sod, gain_double / mid AS return_mid, gain_double / eod AS return_eod
             FROM timed
         )
     """
 
 
-def _output(name: str, kind: str, given: str | None) -> str:
-    """One output column in its declared type, or the one given."""
-    sql = given or {
-        "string": "VARCHAR", "date32": "DATE", "double": "DOUBLE", "bool": "BOOLEAN", "int32": "INTEGER",
-        "int64": "BIGINT", "timestamp[us, UTC]": "TIMESTAMPTZ",
-    }.get(kind) or "DECIMAL" + kind.removeprefix("decimal128")  # fmt: skip
-    return f"CAST({name} AS {sql}) AS {name}"
+def _output(name: str, kind: str) -> str:
+    """One output column in its declared type; text has its own."""
+    sql = {"date32": "DATE", "double": "DOUBLE", "bool": "BOOLEAN"}.get(kind) or (
+        "DECIMAL" + kind.removeprefix("decimal128")
+    )
+    return name if kind == "string" else f"CAST({name} AS {sql}) AS {name}"
 
 
-def _enumerations(policies: Policies) -> dict[str, str]:
-    """Give the SQL type of the text columns whose values are known beforehand: enumerations, by column."""
+def _enumerations(policies: Policies) -> dict[str, tuple[str, ...]]:
+    """Give the values of the text that is computed, by type."""
     versions = {policy.version if isinstance(policy, Policy) else str(policy[1]) for policy in policies.values()}
-    values = {
+    return {
         "timing": TIMINGS,
-        "timing_rule": ("declared", "inception", "full_withdrawal", "no_capital"),
-        "policy_version": sorted(versions | {DEFAULT_POLICY.version}),
-        **dict.fromkeys(("return_status", "return_gross_status", "cumulative_status"), tuple(Status)),
+        "timing_rule": _TIMING_RULES,
+        "status": tuple(Status),
+        "policy_version": tuple(sorted(versions | {DEFAULT_POLICY.version})),
     }
-    return {name: f"ENUM ({', '.join(_text(value) for value in known)})" for name, known in values.items()}
 
 
-def _by_vendor(policies: Policies, value: Any) -> str:
-    """Write a CASE over the vendor for one field of its policy."""
-    cases = [
-        f"WHEN {_text(vendor)} THEN {value(policy if isinstance(policy, Policy) else _policy(policy))}"
-        for vendor, policy in sorted(policies.items())
-    ]
-    return f"CASE vendor {' '.join(cases)} ELSE {value(DEFAULT_POLICY)} END" if cases else str(value(DEFAULT_POLICY))
+def _codes(column: pa.ChunkedArray, texts: Sequence[str]) -> pa.Array:
+    """Give the place of each text of a column among some; -1 for another one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from finance_assets.advisory.columns import encoded
+
+    text = encoded(column)
+    found = pc.index_in(text.dictionary, pa.array(texts, pa.string())).cast(pa.int16()).fill_null(-1)
+    return found.take(text.indices).fill_null(-1)
+
+
+def _by_vendor(policies: Policies, value: Callable[[Policy], str]) -> str:
+    """Write a CASE over the vendor, by its place among those that have a policy, for one field of it."""
+    given = (policy if isinstance(policy, Policy) else _policy(policy) for _, policy in sorted(policies.items()))
+    cases = [f"WHEN {place} THEN {value(policy)}" for place, policy in enumerate(given)]
+    return f"CASE policy {' '.join(cases)} ELSE {value(DEFAULT_POLICY)} END" if cases else value(DEFAULT_POLICY)
 
 
 def _policy(fields: tuple[str, str | int, Decimal]) -> Policy:

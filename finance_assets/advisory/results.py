@@ -51,7 +51,7 @@ MEMORY_LIMIT = "1800MB"
 #: never cut.
 ROWS_IN_MEMORY = 6_000_000
 #: Rows whose performance is computed at a time, of about 600 bytes.
-ROWS_AT_ONCE = 131_072
+ROWS_AT_ONCE = 262_144
 #: Such parts under way at a time.
 WRITERS = 2
 #: What tells files of the history apart whose rows have nothing in common.
