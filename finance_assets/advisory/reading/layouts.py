@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import one_array
+from finance_assets.advisory.columns import one_array, side_by_side
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.containers import FileRejected
 from finance_assets.advisory.reading.values import MONTHS, max_decimals, read_date, trimmed
@@ -323,7 +323,7 @@ def _record_starts(data: bytes, skip: int) -> tuple[int | None, Any] | None:
             start = data.find(b"\n", start) + 1
             if start == 0:
                 return None, np.array([], np.int64)
-        count = data.count(b"\n", start) + (not data.endswith(b"\n"))
+        count = _line_ends(data, start) + (not data.endswith(b"\n"))
         return (start if start < len(data) else None), np.arange(skip + 1, skip + 1 + count)
     raw = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(raw == 10)
@@ -336,6 +336,17 @@ def _record_starts(data: bytes, skip: int) -> tuple[int | None, Any] | None:
     offsets = np.concatenate(([0], ends[chosen[:-1]] + 1))
     lines = np.concatenate(([1], chosen[:-1] + 2))
     return (int(offsets[skip]) if skip < len(offsets) else None), lines[skip:]
+
+
+def _line_ends(data: bytes, start: int) -> int:
+    """Count the line ends from a place on."""
+    raw = np.frombuffer(data, np.uint8, offset=start) if start < len(data) else np.zeros(0, np.uint8)
+
+    def count(first: int) -> int:
+        pieces = range(first, min(first + (1 << 26), len(raw)), 1 << 18)
+        return sum(int(np.count_nonzero(raw[piece : piece + (1 << 18)] == ord("\n"))) for piece in pieces)
+
+    return sum(side_by_side(count, range(0, len(raw), 1 << 26)))
 
 
 class _Parsed(NamedTuple):
@@ -372,11 +383,20 @@ def _plan(data: bytes, start: int, delimiter: str, header: list[str], contract: 
     if len(data) - start < LARGE_TEXT or not data.endswith(b"\n"):
         return plan
     end = data.rfind(b"\n", start, start + PLANNED_TEXT) + 1
-    rows = [r.cells for r in records(data[start:end].decode("utf-8", "replace"), delimiter)]
-    rows = [cells for cells in rows if len(cells) == len(header)]
+
+    def sample(first: int, last: int) -> list[list[str]]:
+        cells = (r.cells for r in records(data[first:last].decode("utf-8", "replace"), delimiter))
+        return [row for row in cells if len(row) == len(header)]
+
+    rows = sample(start, end)
+    ending = sample(data.find(b"\n", len(data) - PLANNED_TEXT // 8) + 1, len(data))
+    # Where the last rows are of other periods than the first, accounts come again in each.
+    dated = naming.fields_of(header, contract.columns if contract else {}).get("period_end")
+    several = dated is not None and not {r[dated] for r in rows} & {r[dated] for r in ending}
     for place, (name, _) in enumerate(naming.proposals(header, contract.columns if contract else {})):
         cells = {r[place].strip() for r in rows}
-        if name in {"account_id", "period_start", "period_end", "currency"} and len(cells) <= 0.9 * len(rows):
+        is_repetitive = len(cells) <= 0.9 * len(rows) or (name == "account_id" and several)
+        if name in {"account_id", "period_start", "period_end", "currency"} and is_repetitive:
             plan.repeated.add(place)
         if name not in MONEY and name not in RETURNS:
             continue

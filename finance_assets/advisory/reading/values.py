@@ -915,6 +915,8 @@ def read_currency(text: str) -> tuple[str | None, str | None, int]:
 # --- ids -------------------------------------------------------------------------------------------------------------
 
 _SCIENTIFIC_ID = r"^[-+]?\d(?:[.,]\d+)?[eE]\+?\d{1,3}$"
+#: Nothing is to be said of such an id: it is not quoted, no word for nothing, and no number of a person.
+_PLAIN_ID = r"^[A-Za-z_]{0,32}\d[A-Za-z0-9_]{0,95}$"
 #: ``12E45678`` is an id and ``1.23E+11`` was one; only a single leading digit is what a spreadsheet writes.
 PERSONAL_VALUE = (
     r"^\d{3}-\d{2}-\d{4}$|^[^@\s]+@[^@\s]+\.[A-Za-z]{2,}$|^(\+\d{1,3}[ .-]?)?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}$"
@@ -945,9 +947,12 @@ def account_ids(
     warnings: set[str] = set()
     bad: dict[int, str] = {}
     encoded = one_array(pc.dictionary_encode(texts))
-    distinct = encoded.dictionary.to_pylist()
-    out, reasons = [], {}
-    for code, text in enumerate(distinct):
+    out, reasons = encoded.dictionary.to_pylist(), {}
+    is_plain = pc.match_substring_regex(encoded.dictionary, _PLAIN_ID)
+    is_plain = pc.and_not(is_plain, pc.match_substring_regex(encoded.dictionary, _SCIENTIFIC_ID))
+    to_look_at = range(len(out)) if width else pc.indices_nonzero(pc.invert(is_plain)).to_pylist()
+    for code in to_look_at:
+        text = out[code]
         inner = re.fullmatch(r'=?"(.*)"', text) or re.fullmatch(r"'(\w[\w.-]*)'?", text)
         value = inner[1].strip() if inner and text else text
         if not value or value.casefold() in NULL_WORDS or value in DASHES:
@@ -964,7 +969,7 @@ def account_ids(
                 warnings.add("id_zeros_restored")
             elif len(value) > width:
                 reasons[code] = "bad_account_id"
-        out.append(value)
+        out[code] = value
     positions = encoded.indices.to_numpy(zero_copy_only=False)
     for code, reason in reasons.items():
         for row in np.flatnonzero(positions == code).tolist():
