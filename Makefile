@@ -16,7 +16,7 @@ export DAGSTER_HOME ?= $(FINANCE_ASSETS_HOME)/dagster
 # One process must not read the byte code of another's half-written file, so the cache is always allowed.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo dev test lint types imports dbt unit browser bench lock clean
+.PHONY: help setup demo dev test lint types imports unit bench lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,7 +24,7 @@ help:  ## List the targets
 setup: $(STAMP)  ## Create .venv from the lock, and install the package into it
 
 $(UV):
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Set PYTHON=")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Python 3.11 or 3.12 is needed; this is " + sys.version.split()[0] + ". Set PYTHON=")'
 	@echo "setting up uv $(UV_VERSION)"
 	@$(PYTHON) -m venv .tools
 	@.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
@@ -60,7 +60,7 @@ imports: $(STAMP)  ## Who may import whom
 	@$(BIN)/lint-imports --no-cache
 
 # The tests of a file share what it takes long to make, so a file runs in one process; the long files come first.
-unit: $(STAMP)  ## Every test, in parallel, with its closing line
+unit: $(STAMP)  ## Every test, in parallel
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 bench: $(STAMP)  ## The tables of docs/performance.md
@@ -69,5 +69,5 @@ bench: $(STAMP)  ## The tables of docs/performance.md
 	@$(BIN)/python benchmarks/transactions.py
 	@$(BIN)/python benchmarks/sectors.py
 
-clean:  ## Remove what was made, but not the environment
+clean:  ## Remove what was made, .finance_assets with its lake too, but not the environment
 	rm -rf .finance_assets .pytest_cache .mypy_cache .ruff_cache dbt_project/target dbt_project/logs

@@ -50,9 +50,10 @@ def demo(
         typer.Option("--to", metavar="YYYY-MM-DD", help=f"{_TO} Default: the sample's last, 2013-03-01."),
     ] = None,
 ) -> None:
-    """Run every asset once on the sample; offline, no key.
+    """Run every asset once on the sample; no key.
 
     The sample: real prices of 2000 to 2013, files of fictitious vendors, simulated payments in a queue on this machine.
+    Only that queue needs the network, once, to download its package; without it the demo runs without payments.
     Ends with a table of what was made and where it lies. Exit status 0 means that every asset was made and every
     check passed. Running it again changes nothing.
     """

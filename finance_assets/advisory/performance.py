@@ -1,7 +1,8 @@
 """Performance of accounts from vendors' rows, columnar: current versions, returns, chains, cumulative values.
 
-Belongs here: the SQL that turns the bitemporal history into one row of performance per vendor, account, grain and
-period, and the policies it needs. Does not belong here: the arithmetic of a single value and its proof
+Belongs here: what turns the bitemporal history into one row of performance per vendor, account, grain and period: the
+SQL of single rows, the policies it needs, and putting it together with the links. Does not belong here: what a row has
+from those before it (`finance_assets.advisory.linking`), the arithmetic of a single value and its proof
 (`finance_assets.advisory.twrr`), reconciliation, tables on disk, Dagster.
 
 Money stays DECIMAL from input to output; only returns are doubles, computed from differences that were taken in

@@ -5,7 +5,7 @@ What belongs here: the one storage class that ``deploy/local/dagster.yaml`` name
 Dagster's own class builds a SQLAlchemy engine for every event, so its statement cache is always cold, and
 commits every event by itself. A single-run backfill of 3,269 sessions writes two events for each asset and session;
 here they are written in one transaction per batch, through engines that stay open. What is stored, and
-where, is the same: taking the three lines out of dagster.yaml goes back to Dagster's class on the same files.
+where, is the same: taking ``event_log_storage`` out of dagster.yaml goes back to Dagster's class on the same files.
 """
 
 from __future__ import annotations
