@@ -40,8 +40,9 @@ def _table(*names: str) -> "Table":
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD)
-    for place, name in enumerate(names):
-        table.add_column(name, overflow="fold", no_wrap=place < len(names) - 1)
+    for name in names:
+        # What does not fit goes to the next line; nothing is cut off.
+        table.add_column(name, overflow="fold")
     return table
 
 
@@ -101,7 +102,9 @@ def inspect(
     from finance_assets.advisory.reading.inspection import inspect_files
 
     at = datetime.now(UTC) if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
-    entries = inspect_files(_files(paths), _contracts(contracts), at)
+    with told_in_one_line():
+        known = _contracts(contracts)
+    entries = inspect_files(_files(paths), known, at)
     if output is not None:
         text = json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
         if str(output) == "-":
@@ -147,7 +150,7 @@ def list_vendors() -> None:
     with told_in_one_line():
         intake = _intake()
         register = intake.register().to_pylist()
-    names = {contract.vendor: contract for contract in intake.contracts}
+        names = {contract.vendor: contract for contract in intake.contracts}
     table = _table("vendor", "contract", "timing", "files", "quarantined", "rows", "newest file")
     for name in sorted({*names, *(row["vendor"] for row in register)}):
         files = [row for row in register if row["vendor"] == name]
@@ -253,7 +256,10 @@ def _period(text: str) -> tuple[date, date]:
 
 
 def _end_of(day: date | None) -> datetime | None:
-    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+    """Return the last instant of a day: what came with the next one was not known yet."""
+    if day is None:
+        return None
+    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1) - timedelta(microseconds=1)
 
 
 def explain(

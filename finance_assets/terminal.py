@@ -84,6 +84,7 @@ def told_in_one_line() -> Iterator[None]:
     """Turn what a person can mend into one line: a run that cannot start, a folder or a database out of reach."""
     from sqlalchemy.exc import OperationalError
 
+    from finance_assets.advisory.reading.vendor_contract import VendorContractError
     from finance_assets.running import RunRefusedError
     from finance_assets.storage.lake import LakeError
     from finance_assets.storage.warehouse import WarehouseError
@@ -91,7 +92,7 @@ def told_in_one_line() -> Iterator[None]:
 
     try:
         yield
-    except (RunRefusedError, LakeError, WarehouseError, AwsError) as error:
+    except (RunRefusedError, LakeError, WarehouseError, AwsError, VendorContractError) as error:
         raise fail(str(error)) from None
     except OSError as error:
         raise fail(f"{type(error).__name__}: {error}") from None

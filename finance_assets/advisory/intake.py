@@ -136,7 +136,13 @@ class Intake:
             What to read, oldest first.
         log
             Told of every file.
+
+        Raises
+        ------
+        VendorContractError
+            A contract is broken. No file is touched: none of them is to blame.
         """
+        _ = self.contracts
         register = self.register()
         seen = _seen(register)
         written = _written(register)

@@ -293,7 +293,7 @@ class History:
         scan = self.lake.scan(VENDOR_ROWS, [digest])
         span = self.lake.bounds(VENDOR_ROWS, _SPAN, [digest]).get(digest, {})
         before = [other for other, theirs in self._spans.items() if _may_overlap(span, theirs)]
-        if before or scan.outdated:
+        if before or scan.outdated or not scan.keys:
             known = self.lake.read(PERFORMANCE_HISTORY, keys=before, where=_within(span)).table
             versions = new_versions(scan.dataset.to_table(), known)
             self.lake.write(PERFORMANCE_HISTORY, versions, key=key)
@@ -393,7 +393,7 @@ def explanation(intake: Intake, account: str, first: date, last: date, *, as_of:
         ]
         lines.append(f"That file landed as {files.get(row['file_sha256'], 'a file that is no longer registered')}.")
         if as_of is not None:
-            lines.append(f"This is the state before {as_of:%Y-%m-%d %H:%M} UTC, computed now; no table holds it.")
+            lines.append(f"This is what was known at {as_of:%Y-%m-%d %H:%M} UTC, computed now; no table holds it.")
         elif held is None:
             lines.append("core/account_performance does not hold this yet: finance-assets materialize.")
             holds = False

@@ -547,3 +547,72 @@ def test_months_that_do_not_fit_into_memory_come_out_the_same(tmp_path: Path, mo
     again = results.write_performance(intake.lake, intake.contracts)
     assert (again.rows, again.months) == (at_once.rows, ())
     assert intake.lake.read(ACCOUNT_PERFORMANCE).table.equals(held)
+
+
+def test_a_file_without_rows_holds_up_nothing(branch: Branch) -> None:
+    branch.drop("first.csv", csv())
+    branch.run()
+    (line,) = branch.rows(VENDOR_FILES)
+    assert (line["action"], line["warnings"], line["row_count"]) == ("accept_with_warnings", "no_data_rows", 0)
+    branch.drop("second.csv", JANUARY, RECEIVED + timedelta(days=1))
+    branch.run()
+    assert len(branch.rows(PERFORMANCE_HISTORY)) == 4
+    assert branch.intake.unknown_to_history() == []
+
+
+def test_a_first_delivery_is_kept_once(branch: Branch) -> None:
+    branch.drop("january.csv", JANUARY)
+    branch.run()
+    (raw,), (known,) = (
+        sorted((Path(branch.lake.root) / contract.path).iterdir()) for contract in (VENDOR_ROWS, PERFORMANCE_HISTORY)
+    )
+    assert raw.samefile(known)
+    # A correction is a file of its own, and the history's first file stays what it was.
+    branch.drop("again.csv", JANUARY.replace("1121.20", "1121.30"), RECEIVED + timedelta(days=1))
+    branch.run()
+    assert [row["version"] for row in branch.rows(PERFORMANCE_HISTORY)] == [1, 1, 2, 1, 1]
+    assert raw.samefile(known)
+
+
+def test_a_broken_contract_is_named_and_no_file_pays_for_it(branch: Branch) -> None:
+    folder = branch.settings.home / "vendors"
+    folder.mkdir()
+    (folder / "north.yaml").write_text("vendor: north\ntiming: noon\n")
+    branch.drop("january.csv", JANUARY)
+    for _ in range(4):
+        assert not branch.run(raise_on_error=False).success
+    assert branch.intake.ledger.files(FileStatus.FAILED) == []
+    for command in (("vendors", "list"), ("vendors", "inspect", str(branch.landing / "january.csv"))):
+        code, said = branch.command(*command)
+        assert code == 2
+        assert re.search(r"north\.yaml is no contract of a vendor: timing: Input should be 'sod'", said), said
+    (folder / "north.yaml").write_text("vendor: [unclosed\n")
+    assert "north.yaml is no contract of a vendor: while parsing" in branch.command("vendors", "list")[1]
+    (folder / "north.yaml").unlink()
+    branch.intake = intake_of(branch.settings)
+    branch.run()
+    assert len(branch.rows(VENDOR_ROWS)) == 4
+
+
+def test_a_narrow_screen_loses_no_letter(branch: Branch) -> None:
+    branch.drop("january.csv", JANUARY)
+    branch.run()
+    branch.drop("again.csv", JANUARY.replace("1121.20", "1121.30"), RECEIVED + timedelta(days=1))
+    branch.run()
+    said = []
+    for width in ("300", "60"):
+        environment = {"FINANCE_ASSETS_HOME": str(branch.settings.home), "COLUMNS": width}
+        arguments = ["restatements", "--between", "2013-02-05", "2013-02-05"]
+        output = CliRunner().invoke(cli.app, arguments, prog_name="finance-assets", env=environment).output
+        said.append(sorted(re.sub(r"[\s─]", "", output)))
+    assert said[0] == said[1]
+    assert len(said[0]) > 100
+
+
+def test_as_of_a_day_leaves_out_what_came_with_the_next(branch: Branch) -> None:
+    branch.drop("january.csv", JANUARY)
+    branch.run()
+    branch.drop("again.csv", JANUARY.replace("1121.20", "1121.30"), datetime(2013, 2, 6, tzinfo=UTC))
+    branch.run()
+    assert "R = (1121.2 - " in branch.command("explain", "A1", "2013-01", "--as-of", "2013-02-05")[1]
+    assert "R = (1121.3 - " in branch.command("explain", "A1", "2013-01", "--as-of", "2013-02-06")[1]

@@ -142,6 +142,10 @@ class VendorContract(_Model):
         return bool(self.fields)
 
 
+class VendorContractError(ValueError):
+    """A contract cannot be read; the message names the file, the key and what is wrong."""
+
+
 def load_contracts(folder: Path) -> list[VendorContract]:
     """Load the contracts of a folder.
 
@@ -154,13 +158,30 @@ def load_contracts(folder: Path) -> list[VendorContract]:
     -------
     list of VendorContract
         In the order of file names.
+
+    Raises
+    ------
+    VendorContractError
+        A file is no YAML, or no contract.
     """
     import yaml
+    from pydantic import ValidationError
 
-    return [
-        VendorContract.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        for path in sorted(folder.glob("*.yaml"))
-    ]
+    contracts = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            contracts.append(VendorContract.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))))
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}"
+                for one in error.errors(include_url=False)
+            )
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            wrong = " ".join(str(error).split())
+        else:
+            continue
+        raise VendorContractError(f"{path} is no contract of a vendor: {wrong}. Mend it, or take it out of the folder")
+    return contracts
 
 
 # --- onboarding sheets -----------------------------------------------------------------------------------------------
