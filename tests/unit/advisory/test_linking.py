@@ -1,0 +1,194 @@
+"""Linking whole columns: against plain loops, beyond 64 bits, and in whatever order and company."""
+
+from __future__ import annotations
+
+import math
+import random
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finance_assets.advisory import linking
+from finance_assets.advisory.linking import in_order, linked, links_schema
+
+FIRST = date(2020, 1, 1)
+
+
+def history(*rows: dict[str, Any]) -> pa.Table:
+    """A history of the columns that order needs."""
+    plain = {
+        "vendor": "v",
+        "account_id": "a",
+        "granularity": "monthly",
+        "period_end": FIRST,
+        "received_ts_utc": datetime(2024, 1, 1, tzinfo=UTC),
+        "file_sha256": "f",
+        "line": 1,
+    }
+    types = {
+        **dict.fromkeys(("vendor", "account_id", "granularity", "file_sha256"), pa.string()),
+        "period_end": pa.date32(),
+        "received_ts_utc": pa.timestamp("us", tz="UTC"),
+        "line": pa.int64(),
+    }
+    return pa.Table.from_pylist([plain | row for row in rows], schema=pa.schema(types))
+
+
+def test_rows_come_in_the_order_of_their_keys() -> None:
+    days = [FIRST + timedelta(days=n) for n in range(5)]
+    rows = [
+        {"vendor": v, "account_id": a, "granularity": g, "period_end": d}
+        for v in "zb"
+        for a in ("10", "9")
+        for g in ("monthly", "daily")
+        for d in days
+    ]
+    random.Random(3).shuffle(rows)
+    table = history(*rows)
+    for given_table in (table, table.set_column(0, "vendor", table["vendor"].dictionary_encode())):
+        ordered = in_order(given_table)
+        keys = given_table.take(pa.array(ordered.places)).to_pylist()
+        said = [(row["vendor"], row["account_id"], row["granularity"], row["period_end"]) for row in keys]
+        assert said == sorted(said)
+        assert len(set(ordered.series.tolist())) == 8
+        assert [FIRST + timedelta(days=n) for n in (ordered.days - (FIRST - date(1970, 1, 1)).days).tolist()] == [
+            row["period_end"] for row in keys
+        ]
+
+
+def test_the_newest_version_counts_and_ties_have_an_order() -> None:
+    early, late = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC)
+    table = history(
+        {"received_ts_utc": late, "file_sha256": "b", "line": 9},
+        {"account_id": "b"},
+        {"received_ts_utc": early, "file_sha256": "z", "line": 99},
+        {"received_ts_utc": late, "file_sha256": "c", "line": 2},
+        {"received_ts_utc": late, "file_sha256": "c", "line": 3},
+    )
+    assert in_order(table).places.tolist() == [4, 1]
+    assert in_order(table.slice(0, 4)).places.tolist() == [3, 1]
+    assert in_order(table.slice(0, 3)).places.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["vendor", "account_id", "granularity", "period_end"])
+def test_a_key_has_no_nulls(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} has a null"):
+        in_order(history({}, {name: None}))
+
+
+def test_nothing_is_in_order() -> None:
+    ordered = in_order(history())
+    assert len(ordered.places) == 0
+    assert link(ordered, [], [], []).equals(links_schema().empty_table())
+
+
+def test_many_series_over_many_days_still_make_one_number_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks that would not fit into 64 bits together with the days are made dense first."""
+    table = history(*({"account_id": f"{n % 3}", "period_end": FIRST + timedelta(days=n)} for n in range(9)))
+    expected = in_order(table)
+    real = linking._ranks
+
+    def wide(given_table: pa.Table, name: str) -> tuple[Any, int]:
+        ranks, count = real(given_table, name)
+        return (ranks << 58, count << 58) if name == "account_id" else (ranks, count)
+
+    monkeypatch.setattr(linking, "_ranks", wide)
+    found = in_order(table)
+    assert found.places.tolist() == expected.places.tolist()
+    assert found.series.tolist() == expected.series.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def link(ordered: Any, factors: list[float], flows: list[Decimal | None], starts: list[int], **others: Any) -> pa.Table:
+    size = len(factors)
+    return linked(
+        ordered,
+        period_start=np.array(starts, np.int32),
+        starts_as_stated=np.array(others.get("stated", [True] * size), bool),
+        is_daily=np.array(others.get("daily", [False] * size), bool),
+        currency=np.array(others.get("currency", [0] * size), np.int32),
+        factor=np.array(factors, np.float64),
+        net_flow=pa.array(flows, pa.decimal128(28, 8)),
+    )
+
+
+AMOUNT = st.integers(-(10**28) + 1, 10**28 - 1).map(lambda n: Decimal(n).scaleb(-8))
+ROW = st.tuples(
+    st.integers(0, 3),  # series
+    st.booleans(),  # a gap before it
+    st.one_of(st.just(math.nan), st.floats(0, 2)),
+    st.one_of(st.none(), AMOUNT),
+    st.sampled_from([-1, 0, 1]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(ROW, max_size=60), st.integers(1, 70))
+def test_links_are_those_of_a_plain_loop(
+    rows: list[tuple[int, bool, float, Decimal | None, int]], at_once: int
+) -> None:
+    rows.sort(key=lambda row: row[0])
+    places: dict[int, int] = {}
+    days, starts = [], []
+    for series, gap, *_ in rows:
+        begin = places.get(series, 100) + 1 + (7 if gap else 0)
+        places[series] = begin + 29
+        starts.append(begin)
+        days.append(begin + 29)
+    ordered = linking.Ordered(
+        np.arange(len(rows)), np.array([row[0] for row in rows], np.int64), np.array(days, np.int64)
+    )
+    factors, flows, currency = [r[2] for r in rows], [r[3] for r in rows], [r[4] for r in rows]
+    before, linking._ROWS_AT_ONCE = linking._ROWS_AT_ONCE, at_once
+    try:
+        found = link(ordered, factors, flows, starts, currency=currency).to_pylist()
+    finally:
+        linking._ROWS_AT_ONCE = before
+    state: dict[str, Any] = {}
+    for place, (series, _, factor, flow, money) in enumerate(rows):
+        row = found[place]
+        is_first = place == 0 or rows[place - 1][0] != series
+        if is_first:
+            state = {"sum": Decimal(0), "known": True, "chain": 1, "start": starts[place], "mixed": False}
+            state |= {"all": None, "one": None}
+            assert (row["previous"], row["gap_days"], row["currency_changed"]) == (None, None, False)
+        else:
+            gap = starts[place] - days[place - 1] - 1
+            changed = money >= 0 and currency[place - 1] >= 0 and money != currency[place - 1]
+            assert (row["previous"], row["gap_days"], row["currency_changed"]) == (place - 1, gap, changed)
+            state["mixed"] = state["mixed"] or changed
+            if gap or changed or math.isnan(factors[place - 1]):
+                state |= {"chain": state["chain"] + 1, "start": starts[place], "one": None}
+        state["known"] = state["known"] and flow is not None
+        state["sum"] += flow or 0
+        if not math.isnan(factor):
+            for name in ("all", "one"):
+                state[name] = factor if state[name] is None else state[name] * factor
+        assert row["flow_so_far"] == (state["sum"] if state["known"] else None)
+        assert (row["wealth_all"], row["wealth_chain"]) == (state["all"], state["one"])
+        assert (row["chain_id"], row["currencies_mixed"]) == (state["chain"], state["mixed"])
+        assert (row["chain_start"] - date(1970, 1, 1)).days == state["start"]
+
+
+@pytest.mark.parametrize(
+    ("apart", "daily", "stated", "gap"),
+    [
+        (-1, False, True, 0),  # the start repeats the end of the period before
+        (-1, True, True, -1),
+        (-2, False, True, -2),
+        (4, True, False, 0),  # a weekend and a holiday
+        (5, True, False, 5),
+        (1, True, True, 1),
+        (1, False, False, 1),
+    ],
+)
+def test_neighbours(apart: int, daily: bool, stated: bool, gap: int) -> None:
+    ordered = linking.Ordered(np.arange(2), np.zeros(2, np.int64), np.array([100, 150]))
+    table = link(ordered, [1.0, 1.0], [Decimal(0)] * 2, [90, 101 + apart], daily=[daily] * 2, stated=[stated] * 2)
+    assert table["gap_days"].to_pylist() == [None, gap]
+    assert table["chain_id"].to_pylist() == [1, 1 if gap == 0 else 2]
