@@ -170,7 +170,10 @@ def _jumps(lake: Lake, settings: Settings) -> list[Jump]:
 def no_unrecorded_split(lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Look for jumps by the ratio of a split; one that is real is named in FINANCE_ASSETS_ACKNOWLEDGED_JUMPS."""
     found = [jump for jump in _jumps(lake, settings) if jump.split_ratio is not None]
-    advice = ". Record the split and materialise raw/quotes again, or name it in FINANCE_ASSETS_ACKNOWLEDGED_JUMPS"
+    advice = (
+        ". Materialise raw/quotes of the session again from a provider that reports splits, "
+        "or name a real move in FINANCE_ASSETS_ACKNOWLEDGED_JUMPS"
+    )
     return dg.AssetCheckResult(
         passed=not found,
         severity=dg.AssetCheckSeverity.ERROR,

@@ -409,7 +409,10 @@ def _prove_signs(identities: _Identities, returns: list[tuple[Floats, int]]) -> 
             combos_tried = [(1, 1, 1, 1)]
         else:
             combos_tried = combos
-        holds = {c: (np.abs(identities.footing(*c)) <= 0.021) & testable for c in combos_tried}
+        holds = {
+            c: default if c == (1, 1, 1, 1) else (np.abs(identities.footing(*c)) <= 0.021) & testable
+            for c in combos_tried
+        }
         winner = max(combos_tried, key=lambda c: (int(holds[c].sum()), c == (1, 1, 1, 1), sum(c)))
         footed = int(holds[winner].sum()) / int(testable.sum())
         if footed >= 0.5 and _clearly_better(holds[winner], default):

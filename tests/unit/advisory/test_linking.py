@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 import numpy as np
@@ -165,7 +165,8 @@ def test_links_are_those_of_a_plain_loop(
             if gap or changed or math.isnan(factors[place - 1]):
                 state |= {"chain": state["chain"] + 1, "start": starts[place], "one": None}
         state["known"] = state["known"] and flow is not None
-        state["sum"] += flow or 0
+        with localcontext(prec=60):
+            state["sum"] += flow or 0
         if not math.isnan(factor):
             for name in ("all", "one"):
                 state[name] = factor if state[name] is None else state[name] * factor
