@@ -771,7 +771,8 @@ font-size:11px;padding:0 4px;margin-left:6px}}.quality{{border-left:6px solid {G
 {BLUE}}}.quality.warn{{border-left-color:{YELLOW}}}.quality.bad{{border-left-color:{ORANGE}}}.verdict{{font-size:15px;
 font-weight:600;margin:0 0 6px}}ul{{margin:0;padding-left:18px}}.figure{{width:100%}}
 .empty{{color:{GREY};border:1px dashed #9CA3AF;border-radius:6px;padding:16px}}
-@media (max-width:900px){{.pair{{grid-template-columns:1fr}}section{{overflow-x:auto}}}}
+section{{overflow-x:auto}}main>section .figure{{min-width:1140px}}.pair .figure{{min-width:520px}}
+@media (max-width:1160px){{.pair{{grid-template-columns:1fr}}}}
 """
 
 
