@@ -24,6 +24,8 @@ pytestmark = pytest.mark.slow
 FIRST = date(2020, 1, 1)
 ROWS = 20_000
 KILLS = 10
+#: More kills until one comes in the middle of a write, which takes a while on a busy machine.
+MORE_KILLS = 50
 
 #: Writes version after version of one table, each with its number in every row, and says which one is durable.
 WRITER = """
@@ -94,7 +96,9 @@ def test_a_killed_writer_leaves_a_whole_file_and_the_next_one_sweeps(tmp_path: P
     dice = random.Random(7)
     durable = 0
     in_the_middle = 0
-    for _ in range(KILLS):
+    for kill in range(KILLS + MORE_KILLS):
+        if kill >= KILLS and in_the_middle:
+            break
         writer = start_writer(tmp_path / "lake", durable + 1, durable + 10_000, repeat=400)
         assert writer.stdout is not None
         durable = int(writer.stdout.readline())
