@@ -257,9 +257,9 @@ def _period(text: str) -> tuple[date, date]:
 
 def _end_of(day: date | None) -> datetime | None:
     """Return the last instant of a day: what came with the next one was not known yet."""
-    if day is None:
-        return None
-    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1) - timedelta(microseconds=1)
+    from finance_assets.advisory.intake import TICK
+
+    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1) - TICK
 
 
 def explain(

@@ -58,7 +58,7 @@ def by_blocks(function: Callable[..., tuple[Any, ...]], *arrays: Any) -> tuple[A
         Takes arrays and returns arrays, of the same length, whose elements depend on the same ones of the given alone.
         Divisions by zero and the like are passed over in silence.
     arrays
-        NumPy arrays of one length.
+        Arrays of NumPy or Arrow, of one length.
 
     Returns
     -------
@@ -76,12 +76,16 @@ def by_blocks(function: Callable[..., tuple[Any, ...]], *arrays: Any) -> tuple[A
         return first
     whole = tuple(np.empty(size, array.dtype) for array in first)
 
+    def keep(start: int, made: tuple[Any, ...]) -> None:
+        for array, piece in zip(whole, made, strict=True):
+            array[start : start + _BLOCK] = piece
+
     def part(starts: range) -> None:
         for start in starts:
-            for array, made in zip(whole, block(start), strict=True):
-                array[start : start + _BLOCK] = made
+            keep(start, block(start))
 
-    starts = range(0, size, _BLOCK)
+    keep(0, first)
+    starts = range(_BLOCK, size, _BLOCK)
     threads = os.cpu_count() or 1
     side_by_side(part, [starts[place::threads] for place in range(threads)])
     return whole

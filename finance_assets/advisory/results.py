@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,8 +123,9 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
     changed: list[str] = []
     with Performance(history, policies(contracts)) as performance, ThreadPoolExecutor(WRITERS) as pool:
         # Within a month the rows stay in the order of their keys.
-        order = np.argsort(performance.months, kind="stable")
-        months, counts = np.unique(performance.months, return_counts=True)
+        month_of_row = performance.months
+        order = np.argsort(month_of_row, kind="stable")
+        months, counts = np.unique(month_of_row, return_counts=True)
         ends = np.cumsum(counts)
         starts = ends - counts
         days = months.astype("datetime64[M]").astype("datetime64[D]")
@@ -177,7 +178,9 @@ class _MonthsRead:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        last = (last.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
+        from finance_assets.advisory.reading.values import month_end
+
+        last = month_end(last.year, last.month)
         ends = pc.field("period_end")
         within = (ends >= pa.scalar(first)) & (ends <= pa.scalar(last))
         rows = lake.read(
