@@ -11,7 +11,7 @@ other, so that a product is taken in the order of the periods and comes out the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -52,6 +52,38 @@ class Ordered:
     places: Ints
     series: Ints
     days: Ints
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What rows have by themselves, in the order of their keys.
+
+    Attributes
+    ----------
+    period_start
+        First days of the periods, in days since 1970.
+    starts_as_stated
+        Whether the vendor states the first day; else it is that of the calendar.
+    is_daily
+        Whether the row is of the daily grain.
+    currency
+        A number per currency; -1 for an unknown one.
+    factor
+        One plus the return; NaN where there is none.
+    net_flow
+        Flows as decimal128(28, 8); null where unknown.
+    """
+
+    period_start: Ints
+    starts_as_stated: Bools
+    is_daily: Bools
+    currency: Ints
+    factor: Floats
+    net_flow: pa.Array
+
+    def part(self, part: slice) -> Alone:
+        """Return some of the rows; nothing is copied."""
+        return Alone(*(getattr(self, field.name)[part] for field in fields(self)))
 
 
 def links_schema() -> pa.Schema:
@@ -156,34 +188,15 @@ def _newest(history: pa.Table, keys: Ints, again: Bools, places: Ints) -> Ints:
     return places[kept]
 
 
-def linked(
-    rows: Ordered,
-    *,
-    period_start: Ints,
-    starts_as_stated: Bools,
-    is_daily: Bools,
-    currency: Ints,
-    factor: Floats,
-    net_flow: pa.Array,
-) -> pa.Table:
+def linked(rows: Ordered, alone: Alone) -> pa.Table:
     """Link rows to those before them.
 
     Parameters
     ----------
     rows
-        Rows in the order of their keys; the other arrays are in the same order.
-    period_start
-        First days of the periods, in days since 1970.
-    starts_as_stated
-        Whether the vendor states the first day; else it is that of the calendar.
-    is_daily
-        Whether the row is of the daily grain.
-    currency
-        A number per currency; -1 for an unknown one.
-    factor
-        One plus the return; NaN where there is none.
-    net_flow
-        Flows as decimal128(28, 8); null where unknown.
+        Rows in the order of their keys.
+    alone
+        What each of them has by itself.
 
     Returns
     -------
@@ -197,16 +210,8 @@ def linked(
     import pyarrow as pa
 
     def of(part: slice) -> pa.Table:
-        return _linked(
-            Ordered(rows.places[part], rows.series[part], rows.days[part]),
-            part.start,
-            period_start[part].astype(np.int64),
-            starts_as_stated[part],
-            is_daily[part],
-            currency[part],
-            factor[part],
-            net_flow.slice(part.start, part.stop - part.start),
-        )
+        few = Ordered(rows.places[part], rows.series[part], rows.days[part])
+        return _linked(few, alone.part(part), part.start)
 
     parts = side_by_side(of, _whole_series(rows.series))
     return pa.concat_tables([links_schema().empty_table(), *parts]).combine_chunks()
@@ -221,18 +226,12 @@ def _whole_series(series: Ints) -> Iterator[slice]:
         start = stop
 
 
-def _linked(
-    rows: Ordered,
-    offset: int,
-    period_start: Ints,
-    starts_as_stated: Bools,
-    is_daily: Bools,
-    currency: Ints,
-    factor: Floats,
-    net_flow: pa.Array,
-) -> pa.Table:
+def _linked(rows: Ordered, alone: Alone, offset: int) -> pa.Table:
+    """Link the rows of whole series, the first of which has a place among all rows."""
     import pyarrow as pa
 
+    period_start, factor, currency = alone.period_start.astype(np.int64), alone.factor, alone.currency
+    is_daily, net_flow = alone.is_daily, alone.net_flow
     size = len(rows.series)
     is_first = np.ones(size, bool)
     is_first[1:] = rows.series[1:] != rows.series[:-1]
@@ -240,7 +239,7 @@ def _linked(
     apart = period_start - rows.days[before] - 1
     # A start that repeats the end of the period before is the date of the opening valuation.
     is_adjacent = ~is_daily & (apart == -1)
-    is_adjacent |= is_daily & ~starts_as_stated & (apart >= 0) & (apart < DAILY_GAP_DAYS)
+    is_adjacent |= is_daily & ~alone.starts_as_stated & (apart >= 0) & (apart < DAILY_GAP_DAYS)
     gap_days = np.where(is_adjacent, 0, apart)
     currency_changed = ~is_first & (currency >= 0) & (currency[before] >= 0) & (currency != currency[before])
     starts_chain = is_first | (gap_days != 0) | np.isnan(factor)[before] | currency_changed

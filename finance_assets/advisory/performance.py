@@ -355,7 +355,7 @@ class Performance:
         import pyarrow as pa
 
         from finance_assets.advisory.columns import encoded, one_array
-        from finance_assets.advisory.linking import linked
+        from finance_assets.advisory.linking import Alone, linked
 
         history, places = self._history, self._rows.places
         is_moved = len(places) != history.num_rows or bool((places[1:] < places[:-1]).any())
@@ -368,8 +368,7 @@ class Performance:
             return ordered(column).to_numpy(zero_copy_only=False)
 
         currency = encoded(history["currency"])
-        return linked(
-            self._rows,
+        alone = Alone(
             period_start=numbers(single["period_start"].cast(pa.int32())),
             starts_as_stated=numbers(single["starts_as_stated"]),
             is_daily=numbers(_codes(history["granularity"], list(_GRAINS))) == _GRAINS["daily"],
@@ -377,6 +376,7 @@ class Performance:
             factor=numbers(single["factor"].fill_null(np.nan)),
             net_flow=ordered(single["net_flow"]),
         )
+        return linked(self._rows, alone)
 
     def _query(self, select: str, source: pa.Table) -> pa.Table:
         """Ask about the single rows of a table; the answer is in their order."""

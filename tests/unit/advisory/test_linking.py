@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finance_assets.advisory import linking
-from finance_assets.advisory.linking import in_order, linked, links_schema
+from finance_assets.advisory.linking import Alone, in_order, linked, links_schema
 
 FIRST = date(2020, 1, 1)
 
@@ -106,8 +106,7 @@ def test_many_series_over_many_days_still_make_one_number_each(monkeypatch: pyte
 
 def link(ordered: Any, factors: list[float], flows: list[Decimal | None], starts: list[int], **others: Any) -> pa.Table:
     size = len(factors)
-    return linked(
-        ordered,
+    alone = Alone(
         period_start=np.array(starts, np.int32),
         starts_as_stated=np.array(others.get("stated", [True] * size), bool),
         is_daily=np.array(others.get("daily", [False] * size), bool),
@@ -115,6 +114,7 @@ def link(ordered: Any, factors: list[float], flows: list[Decimal | None], starts
         factor=np.array(factors, np.float64),
         net_flow=pa.array(flows, pa.decimal128(28, 8)),
     )
+    return linked(ordered, alone)
 
 
 AMOUNT = st.integers(-(10**28) + 1, 10**28 - 1).map(lambda n: Decimal(n).scaleb(-8))
