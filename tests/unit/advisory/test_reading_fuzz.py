@@ -12,7 +12,7 @@ from fixtures.vendor_files import HEADER, RECEIVED, csv, line, read, truth, work
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finance_assets.advisory.reading.reader import QUARANTINED, ROWS
+from finance_assets.advisory.reading.outcome import QUARANTINED, ROWS
 
 SECRETS = ("900-12-3456", "jane.smith@example.com", "1961-04-09")
 ACTIONS = {"accept", "accept_with_warnings", "quarantine_file"}

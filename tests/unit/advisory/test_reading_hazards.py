@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from fixtures.vendor_files import HEADER, check, csv, line, quarantined, read, truth, workbook
 
-from finance_assets.advisory.reading.reader import ROWS
+from finance_assets.advisory.reading.outcome import ROWS
 
 
 def de(value: object) -> str:
