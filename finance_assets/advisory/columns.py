@@ -105,3 +105,52 @@ def text_ranks(column: Any) -> Any:
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
     return ranks[column.indices.to_numpy(zero_copy_only=False)]
+
+
+def integers_of(decimals: Any) -> Any | None:
+    """Return the unscaled integers of an array of decimals where 64 bits hold all of them, else nothing.
+
+    Parameters
+    ----------
+    decimals
+        One contiguous array of decimals of 128 bits.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        A copy; what stands for a null is any number.
+    """
+    if decimals.type.bit_width != 128:
+        return None
+    words = np.frombuffer(decimals.buffers()[1], np.int64)[2 * decimals.offset : 2 * (decimals.offset + len(decimals))]
+    low, high = words[::2].copy(), words[1::2]
+    misfits = high != low >> 63
+    if misfits.any():
+        if not decimals.null_count or (misfits & pc.is_valid(decimals).to_numpy(zero_copy_only=False)).any():
+            return None
+        low[misfits] = 0
+    return low
+
+
+def decimals_of(integers: Any, kind: Any, validity: Any | None = None) -> Any:
+    """Return unscaled integers of 64 bits as decimals; the reverse of `integers_of`.
+
+    Parameters
+    ----------
+    integers
+        Array of integers.
+    kind
+        The Arrow type, of 128 bits.
+    validity
+        Where there is a value, as booleans; everywhere if not given.
+
+    Returns
+    -------
+    pyarrow.Decimal128Array
+        As many decimals.
+    """
+    words = np.empty((len(integers), 2), np.int64)
+    words[:, 0] = integers
+    np.right_shift(integers, 63, out=words[:, 1])
+    bits = None if validity is None else pa.array(validity, pa.bool_()).buffers()[1]
+    return pa.Array.from_buffers(kind, len(integers), [bits, pa.py_buffer(words)])

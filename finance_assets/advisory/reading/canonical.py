@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finance_assets.advisory.columns import encoded
 from finance_assets.advisory.reading.containers import FileRejected
 from finance_assets.advisory.reading.detection import Interpreted
 from finance_assets.advisory.reading.layouts import RawTable
@@ -25,21 +27,29 @@ from finance_assets.advisory.reading.values import month_end
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS, VendorContract
 
 
-def _grains(typed: Interpreted, contract: VendorContract | None, table: RawTable) -> tuple[list[str] | None, str]:
-    """Return the grain by row where a column states it, and the grain of the table."""
+@dataclass(frozen=True)
+class Grains:
+    """The grain of the rows of a table: of each, where a column says it or they are proved to differ, or of all."""
+
+    by_row: list[str] | None
+    common: str
+    is_stated: bool = False
+
+
+def said_of_grain(table: RawTable, typed: Interpreted) -> str:
+    """Return what a title and the headers may say of the grain."""
+    returns = (table.headers[i] for c in ("return_net", "return_gross") for i in typed.mapping.columns.get(c, []))
+    return "|".join([typed.title, typed.date_header, *returns])
+
+
+def grains_of(table: RawTable, typed: Interpreted, contract: VendorContract | None) -> Grains:
+    """Find the grain of the rows of one table."""
+    if contract and contract.granularity:
+        return Grains(typed.grain, contract.granularity, is_stated=True)
     good = np.ones(len(typed.lines), bool)
     good[list(typed.bad)] = False
-    stated = "|".join(
-        [
-            typed.title,
-            typed.date_header,
-            *(table.headers[i] for c in ("return_net", "return_gross") for i in typed.mapping.columns.get(c, [])),
-        ]
-    )
-    if contract and contract.granularity:
-        return typed.grain, contract.granularity
-    grain = _inferred_grain(typed, pa.array(good), stated)
-    return typed.grain or _grains_by_row(typed, good, grain), grain
+    grain = _inferred_grain(typed, pa.array(good), said_of_grain(table, typed))
+    return Grains(typed.grain or _grains_by_row(typed, good, grain), grain)
 
 
 def _grains_by_row(typed: Interpreted, good: Any, grain: str) -> list[str] | None:
@@ -79,11 +89,38 @@ def _grains_by_row(typed: Interpreted, good: Any, grain: str) -> list[str] | Non
 
 
 def _inferred_grain(typed: Interpreted, good: Any, stated: str) -> str:
-    if typed.date_kind == "quarter":
-        return "quarterly"
     ends = pc.filter(typed.period_end, good)
+    starts = None
     if typed.period_start.null_count < len(typed.period_start):
         starts = pc.filter(typed.period_start, good)
+    account = encoded(pc.filter(typed.account, good)).indices.to_numpy(zero_copy_only=False)
+    return grain_of(typed.date_kind, account, ends, starts, stated)
+
+
+def grain_of(kind: str, account: Any, ends: Any, starts: Any | None, stated: str, order: Any | None = None) -> str:
+    """Infer the grain of rows.
+
+    Parameters
+    ----------
+    kind
+        What the dates of the file are: days, months, quarters.
+    account
+        Number of each row's account.
+    ends, starts
+        Ends of the periods, and their beginnings where they are stated.
+    stated
+        What titles and headers say.
+    order
+        The order of the rows by account and period, where it is known.
+
+    Returns
+    -------
+    str
+        ``daily``, ``monthly`` or ``quarterly``.
+    """
+    if kind == "quarter":
+        return "quarterly"
+    if starts is not None:
         span = pc.subtract(pc.cast(ends, pa.int32()), pc.cast(starts, pa.int32())).drop_null()
         if len(span):
             middle = float(np.median(span.to_numpy(zero_copy_only=False)))
@@ -93,19 +130,13 @@ def _inferred_grain(typed: Interpreted, good: Any, stated: str) -> str:
                 return "monthly"
             if 85 <= middle <= 95:
                 return "quarterly"
-    account = pc.filter(typed.account, good)
     if len(ends) == 0:
         return "monthly"
-    dates64 = (
-        pc.cast(pc.cast(ends, pa.timestamp("s")), pa.timestamp("s"))
-        .to_numpy(zero_copy_only=False)
-        .astype("datetime64[D]")
-    )
-    months = dates64.astype("datetime64[M]").astype(np.int64)
-    codes = account.dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    days = dates64.astype(np.int64)
-    order = np.lexsort((days, codes))
-    same = codes[order][1:] == codes[order][:-1]
+    days = pc.cast(ends, pa.int32()).to_numpy(zero_copy_only=False).astype(np.int64)
+    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    if order is None:
+        order = np.lexsort((days, account))
+    same = account[order][1:] == account[order][:-1]
     day_steps = np.diff(days[order])[same]
     month_steps = np.diff(months[order])[same]
     moved = day_steps > 0
@@ -138,14 +169,31 @@ def _last_business_day(day: date) -> bool:
     return between <= 1
 
 
-def canonical_rows(
-    table: RawTable, typed: Interpreted, contract: VendorContract | None, label: str, warnings: set[str]
-) -> pa.Table:
-    """Build canonical rows of the good rows of one table."""
+def canonical_rows(table: RawTable, typed: Interpreted, grain: Grains, label: str, warnings: set[str]) -> pa.Table:
+    """Build canonical rows of the good rows of one table.
+
+    Parameters
+    ----------
+    table, typed
+        The table, and its columns.
+    grain
+        What `grains_of` found.
+    label
+        Name of the member of an archive, or of the sheet.
+    warnings
+        What is noticed is added to it.
+
+    Returns
+    -------
+    pyarrow.Table
+        `ENCODED_ROWS`, in the order of the table.
+    """
     size = table.rows
-    by_row, grain = _grains(typed, contract, table)
+    by_row = grain.by_row
     grains = (
-        pa.array([g or grain for g in by_row], pa.string()).dictionary_encode() if by_row else repeated(grain, size)
+        pa.array([g or grain.common for g in by_row], pa.string()).dictionary_encode()
+        if by_row
+        else repeated(grain.common, size)
     )
     flags: dict[int, list[str]] = {}
     ends, stated = _period_ends(typed, grains, flags, warnings, bool(by_row))

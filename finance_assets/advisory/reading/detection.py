@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import by_blocks, side_by_side
+from finance_assets.advisory.columns import by_blocks, integers_of, side_by_side
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading import values as typing_
 from finance_assets.advisory.reading.containers import FileRejected
@@ -45,7 +45,11 @@ class Mapping:
 
 @dataclass
 class Interpreted:
-    """Typed columns of one table, before duplicates and breaks are looked for."""
+    """Typed columns of one table, before duplicates and breaks are looked for.
+
+    ``conventions`` is what was decided for all of its rows (columns, signs, units, the order of dates), to be compared
+    with what other rows of the same file say; ``is_mixed`` tells that the rows differ in the unit of their returns.
+    """
 
     account: Any
     period_start: Any
@@ -62,6 +66,8 @@ class Interpreted:
     date_header: str = ""
     title: str = ""
     identity: float | None = None
+    conventions: tuple[Any, ...] = ()
+    is_mixed: bool = False
 
 
 def _shape_ok(name: str, texts: Any, latest: date) -> bool:
@@ -190,8 +196,8 @@ _TITLE_DATE = re.compile(
 
 def _numbers(
     table: RawTable, mapping: Mapping, contract: VendorContract | None
-) -> tuple[dict[int, typing_.Numbers], set[str]]:
-    """Type all number columns, each in the decimal mark that its values, or the file's, prove."""
+) -> tuple[dict[int, typing_.Numbers], dict[int, str], set[str]]:
+    """Type all number columns, each in the decimal mark that its values, or the file's, prove; say which it is."""
     warnings: set[str] = set()
     places = [(name, i) for name in (*MONEY, *RETURNS) for i in mapping.columns.get(name, [])]
     evidence = {
@@ -204,7 +210,9 @@ def _numbers(
     total = sum(evidence.values(), typing_.Evidence())
     fields = {s.name: s for s in contract.fields} if contract and table.positional else {}
     out: dict[int, typing_.Numbers] = {}
+    marks: dict[int, str] = {}
     for name, i in places:
+        marks[i] = "."
         if i in table.decimals:
             out[i] = typing_.Numbers(table.columns[i], {}, decimals=table.decimals[i])
             continue
@@ -238,8 +246,9 @@ def _numbers(
 
             texts = pa.array([implied(t, picture) for t in texts.to_pylist()], pa.string())
             mark = "."
-        out[i] = typing_.numbers(texts, mark or ".", table.native.get(i), round_to=18 if name in RETURNS else None)
-    return out, warnings
+        marks[i] = mark or "."
+        out[i] = typing_.numbers(texts, marks[i], table.native.get(i), round_to=18 if name in RETURNS else None)
+    return out, marks, warnings
 
 
 def _write_basis_points_as_percent(table: RawTable, contract: VendorContract | None) -> None:
@@ -281,9 +290,19 @@ def _join_year_and_month(table: RawTable) -> None:
 
 
 def floats_of(array: Any) -> Floats:
-    """Return decimals as floats, NaN where there is none."""
-    cast = pc.cast(array, pa.float64())
-    return (pc.fill_null(cast, float("nan")) if cast.null_count else cast).to_numpy(zero_copy_only=False)
+    """Return decimals as floats, NaN where there is none.
+
+    A decimal of up to 64 bits becomes the float nearest to it; Arrow's own cast, which the larger ones take, may be off
+    by the last bit, and takes five times as long.
+    """
+    whole = integers_of(array)
+    if whole is None:
+        cast = pc.cast(array, pa.float64())
+        return (pc.fill_null(cast, float("nan")) if cast.null_count else cast).to_numpy(zero_copy_only=False)
+    floats: Floats = whole / 10.0**array.type.scale
+    if array.null_count:
+        floats[pc.is_null(array).to_numpy(zero_copy_only=False)] = np.nan
+    return floats
 
 
 def zeroed(array: Floats) -> Floats:
@@ -556,7 +575,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
             refuse(row, "bad_date", "the period ends before it begins")
 
     # Numbers
-    typed_numbers, said = _numbers(table, mapping, contract)
+    typed_numbers, marks, said = _numbers(table, mapping, contract)
     warnings |= said
     single: dict[str, typing_.Numbers] = {}
     for name in (*MONEY, *RETURNS):
@@ -628,6 +647,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         if n in stated
     ]
     signs = _prove_signs(identities, tests)
+    flipped: dict[str, int] = {}
     for name, sign in (
         ("contributions", signs.contribution),
         ("distributions", signs.distribution),
@@ -646,6 +666,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         ):
             # The column states a direction by its name; that all of its values are negative repeats it.
             sign = -1 if not (signs.footed is not None and signs.footed >= 0.5) else 1
+        flipped[name] = sign
         if sign == -1:
             single[name].values = pc.negate(single[name].values)
             floats[name] = -floats[name]
@@ -655,6 +676,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
 
     # Units of returns
     unit_of: dict[str, str] = {}
+    is_mixed = False
     returns: dict[str, Any] = {}
     identity_share: float | None = None
     for name in RETURNS:
@@ -686,6 +708,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
             )
         verdict = _unit(stated[name], marked[name], ranges, single[name].decimals, hint, declared, name)
         unit_of[name] = verdict.unit
+        is_mixed |= len(verdict.units) > 0
         warnings |= verdict.warnings
         if verdict.share is not None:
             identity_share = verdict.share
@@ -737,6 +760,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
 
     money: dict[str, Any] = {}
     pence = currency[1]
+    any_pence = pence is not None
     for name in MONEY:
         if name not in single:
             continue
@@ -808,6 +832,19 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         date_header=naming.normalised(table.headers[date_column]) if date_column is not None else "",
         title=title,
         identity=identity_share,
+        conventions=(
+            mapping.columns,
+            mapping.unknown,
+            mapping.personal,
+            {name: sign for name, sign in flipped.items() if sign == -1},
+            unit_of,
+            sorted(returns),
+            order,
+            ends.kind,
+            marks,
+            any_pence,
+        ),
+        is_mixed=is_mixed,
     )
 
 

@@ -12,7 +12,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -255,6 +255,67 @@ def choose_delimiter(sample: str) -> str:
     return best
 
 
+class Opening(NamedTuple):
+    """How delimited text begins.
+
+    Attributes
+    ----------
+    delimiter
+        What stands between two fields.
+    head
+        The first records.
+    found
+        Which of them is the header.
+    is_columnar
+        Whether each record below is one row; else the text has sections, or a column per month.
+    """
+
+    delimiter: str
+    head: list[Row]
+    found: int
+    is_columnar: bool
+
+
+def opening_of(data: bytes, contract: VendorContract | None) -> Opening:
+    """Look at how delimited text with a header begins.
+
+    Parameters
+    ----------
+    data
+        UTF-8 text with single line feeds.
+    contract
+        Contract that matched the file.
+
+    Raises
+    ------
+    FileRejected
+        There is no header of account performance.
+    """
+    cut = data[: 1 << 18]
+    if len(cut) < len(data):
+        cut = cut[: cut.rfind(b"\n") + 1] or cut
+    sample = cut.decode("utf-8", "replace")
+    delimiter = _delimiter_of(sample, contract)
+    aliases = contract.columns if contract else {}
+    head = list(records(sample, delimiter, limit=_SAMPLE_ROWS))
+    sectioned = contract is not None and contract.section_pattern is not None
+    found = naming.find_header([r.cells for r in head], aliases)
+    if found is None:
+        raise FileRejected(naming.feed_of([r.cells for r in head]) or "unknown_schema")
+    header = head[found].cells
+    if len(header) > MAX_COLUMNS:
+        raise FileRejected("too_many_columns")
+    fields = naming.fields_of(header, aliases)
+    months = naming.month_columns(header) or (found > 0 and naming.month_columns(head[found - 1].cells))
+    return Opening(delimiter, head, found, not (sectioned or "account_id" not in fields or months))
+
+
+def _delimiter_of(sample: str, contract: VendorContract | None) -> str:
+    if match := re.match(r"(?i)sep=(.)\r?\n", sample):
+        return match[1]
+    return (contract.delimiter if contract else None) or choose_delimiter(sample)
+
+
 def delimited_tables(data: bytes, contract: VendorContract | None = None) -> list[RawTable]:
     """Read delimited text.
 
@@ -272,38 +333,24 @@ def delimited_tables(data: bytes, contract: VendorContract | None = None) -> lis
     """
     if not data[:4096].strip() and not data.strip():
         raise FileRejected("empty_file")
-    cut = data[: 1 << 18]
-    if len(cut) < len(data):
-        cut = cut[: cut.rfind(b"\n") + 1] or cut
-    sample = cut.decode("utf-8", "replace")
-    delimiter = (contract.delimiter if contract else None) or choose_delimiter(sample)
-    if match := re.match(r"(?i)sep=(.)\r?\n", sample):
-        delimiter = match[1]
     if contract and contract.positional and not contract.has_header:
-        return [_positional(data, delimiter, contract)]
-    aliases = contract.columns if contract else {}
-    head = list(records(sample, delimiter, limit=_SAMPLE_ROWS))
-    sectioned = contract is not None and contract.section_pattern is not None
-    found = naming.find_header([r.cells for r in head], aliases)
-    if found is None:
-        raise FileRejected(naming.feed_of([r.cells for r in head]) or "unknown_schema")
-    header = head[found].cells
-    if len(header) > MAX_COLUMNS:
-        raise FileRejected("too_many_columns")
-    fields = naming.fields_of(header, aliases)
-    months = naming.month_columns(header) or (found > 0 and naming.month_columns(head[found - 1].cells))
-    if sectioned or "account_id" not in fields or months:
-        every = list(records(data.decode("utf-8"), delimiter))
+        return [_positional(data, _delimiter_of(data[: 1 << 18].decode("utf-8", "replace"), contract), contract)]
+    opening = opening_of(data, contract)
+    if not opening.is_columnar:
+        aliases = contract.columns if contract else {}
+        header = opening.head[opening.found].cells
+        every = list(records(data.decode("utf-8"), opening.delimiter))
         cut_rows: list[BadRow] = []
         if not data.endswith(b"\n") and naming.month_columns(header):
-            every, cut_rows = _without_cut_row(every, header, fields.get("account_id"))
+            account = naming.fields_of(header, aliases).get("account_id")
+            every, cut_rows = _without_cut_row(every, header, account)
         tables = grid_tables(every, contract)
         if cut_rows and tables:
             tables[-1].bad += cut_rows
             tables[-1].warnings.add("truncated_file")
         _mark_cut_off(tables, data)
-        return _with_delimiter(tables, delimiter)
-    return [_columnar(data, delimiter, head, found, contract)]
+        return _with_delimiter(tables, opening.delimiter)
+    return [columnar_table(data, opening, contract)]
 
 
 def _with_delimiter(tables: list[RawTable], delimiter: str) -> list[RawTable]:
@@ -357,8 +404,37 @@ class _Parsed(NamedTuple):
     invalid: list[tuple[int, str]]
 
 
+class NotInBlocksError(Exception):
+    """A block of a large text cannot be read by itself; the text must be read as a whole."""
+
+
+class Block(NamedTuple):
+    """Some of the records of a text.
+
+    Attributes
+    ----------
+    start, stop
+        Where its bytes begin and end.
+    lines
+        Physical line of each record.
+    plan
+        How the columns of the text are read.
+    known
+        Accounts of the first rows of the text, where they are known already.
+    is_first
+        Whether the first record of the text is in it.
+    """
+
+    start: int
+    stop: int
+    lines: Any
+    plan: Plan
+    known: frozenset[str] | None
+    is_first: bool
+
+
 @dataclass
-class _Plan:
+class Plan:
     """How the columns of a large file are read at once: as numbers, with their decimals, or as a dictionary."""
 
     numbers: dict[int, tuple[Any, int]] = field(default_factory=dict)
@@ -373,13 +449,13 @@ _MONEY_LIMIT, _RETURN_LIMIT = 1e20, 9e9
 _ABSENT = ("", "NULL", "null", "N/A", "n/a", "NA", "na", "None", "none", "nil", "#N/A", "<NA>")
 
 
-def _plan(data: bytes, start: int, delimiter: str, header: list[str], contract: VendorContract | None) -> _Plan:
+def plan_of(data: bytes, start: int, delimiter: str, header: list[str], contract: VendorContract | None) -> Plan:
     """Decide from the first records of a large file how its columns can be read.
 
     A column is read as numbers where its header names an amount or a return and its first values are plain numbers.
     Whether all the others are as well, the reading itself tells.
     """
-    plan = _Plan()
+    plan = Plan()
     if len(data) - start < LARGE_TEXT or not data.endswith(b"\n"):
         return plan
     end = data.rfind(b"\n", start, start + PLANNED_TEXT) + 1
@@ -418,7 +494,9 @@ def _plan(data: bytes, start: int, delimiter: str, header: list[str], contract: 
     return plan
 
 
-def _parsed(data: bytes, start: int, delimiter: str, width: int, plan: _Plan, count: int) -> _Parsed | None:
+def _parsed(
+    data: bytes, start: int, stop: int, delimiter: str, width: int, plan: Plan, count: int, *, threads: bool
+) -> _Parsed | None:
     """Read records by columns; None where they cannot be read so. What does not hold of a plan is read as text."""
     import pyarrow.csv as arrow_csv
 
@@ -431,7 +509,10 @@ def _parsed(data: bytes, start: int, delimiter: str, width: int, plan: _Plan, co
         return "skip"
 
     # Only one thread knows the numbers of records, which those with another number of fields need.
-    threads = bool(numbers)
+    threads = threads and bool(numbers)
+    text = pa.py_buffer(data).slice(start, stop - start)
+    is_quoted = data.find(b'"', start, stop) >= 0
+    block_size = 1 << 23 if threads else min(max(stop - start, 1 << 20), 1 << 30)
     table: Any = None
     while table is None:
         types = {name: pa.string() for name in names}
@@ -440,11 +521,11 @@ def _parsed(data: bytes, start: int, delimiter: str, width: int, plan: _Plan, co
         invalid.clear()
         try:
             table = arrow_csv.read_csv(
-                pa.BufferReader(pa.py_buffer(data).slice(start)),
-                read_options=arrow_csv.ReadOptions(use_threads=threads, column_names=names, block_size=1 << 23),
+                pa.BufferReader(text),
+                read_options=arrow_csv.ReadOptions(use_threads=threads, column_names=names, block_size=block_size),
                 parse_options=arrow_csv.ParseOptions(
                     delimiter=delimiter,
-                    newlines_in_values=b'"' in data,
+                    newlines_in_values=is_quoted,
                     ignore_empty_lines=False,
                     invalid_row_handler=None if threads else keep,
                 ),
@@ -505,8 +586,28 @@ def _trimmed_column(column: Any) -> Any:
     return made if pc.count_distinct(values).as_py() == len(values) else trimmed(as_text(made)).dictionary_encode()
 
 
-def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract: VendorContract | None) -> RawTable:
-    """Read a table with one header by columns; only lines that do not fit it are looked at one by one."""
+def columnar_table(
+    data: bytes, opening: Opening, contract: VendorContract | None, block: Block | None = None
+) -> RawTable:
+    """Read a table with one header by columns; only lines that do not fit it are looked at one by one.
+
+    Parameters
+    ----------
+    data
+        UTF-8 text with single line feeds.
+    opening
+        How it begins.
+    contract
+        Contract that matched the file.
+    block
+        Only these of its records.
+
+    Raises
+    ------
+    NotInBlocksError
+        Of a block: what is to be said of its records depends on the others.
+    """
+    delimiter, head, found, _ = opening
     header = [h.strip() for h in head[found].cells]
     body = [r.cells for r in head[found + 1 :] if _filled(r.cells)]
     widths = Counter(len(c) for c in body)
@@ -524,11 +625,16 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
     skipped["title_rows"] = sum(1 for r in head[:found] if _filled(r.cells))
     skipped["blank_lines"] = sum(1 for r in head[:found] if not _filled(r.cells))
     preamble = [" ".join(_filled(r.cells)) for r in head[:found] if _filled(r.cells)]
-    begins = _record_starts(data, found + 1)
+    if block is not None and not block.is_first:
+        skipped.clear()
+    begins = _record_starts(data, found + 1) if block is None else (block.start, block.lines)
+    stop = len(data) if block is None else block.stop
     read: _Parsed | None = None
     if begins is not None and width > 1 and begins[0] is not None:
-        plan = _plan(data, begins[0], delimiter, header, contract)
-        read = _parsed(data, begins[0], delimiter, width, plan, len(begins[1]))
+        plan = plan_of(data, begins[0], delimiter, header, contract) if block is None else block.plan
+        read = _parsed(data, begins[0], stop, delimiter, width, plan, len(begins[1]), threads=block is None)
+    if read is None and block is not None:
+        raise NotInBlocksError
     decimals: dict[int, int] = {}
     if read is not None and begins is not None:
         lines = begins[1]
@@ -549,12 +655,14 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
     sorter = _Sorter(header, account, contract.footers if contract else (), skipped)
     bad: list[BadRow] = []
     last_line = max([int(good_lines[-1]) if len(good_lines) else 0, *(line for line, _ in odd)], default=0)
-    cut_off = not data.endswith(b"\n")
+    cut_off = stop == len(data) and not data.endswith(b"\n")
     warnings: set[str] = set()
     unclosed = cut_off and begins is None and data.rpartition(b"\n")[2].count(b'"') % 2 == 1
-    known = (
-        set(columns[account].slice(0, 1000).to_pylist()) if account is not None and odd and len(good_lines) else set()
-    )
+    known: Set[str] = frozenset()
+    if block is not None and block.known is not None:
+        known = block.known
+    elif account is not None and odd and len(good_lines):
+        known = first_accounts(columns[account])
     for line, cells in odd:
         first = cells[account].strip() if account is not None and account < len(cells) else ""
         if account and len(cells) > width and first not in known:
@@ -597,10 +705,17 @@ def _columnar(data: bytes, delimiter: str, head: list[Row], found: int, contract
         mask[-1] = False
         keep_rows(result, pa.array(mask))
     _drop_noise(result, sorter, account)
+    if block is not None and sorter.count is not None:
+        raise NotInBlocksError
     _check_count(result, sorter.count)
     if cut_off:
         _mark_cut_off([result], data)
     return result
+
+
+def first_accounts(column: Any) -> frozenset[str]:
+    """Return the accounts of the first rows of a table: what begins with one of them is a row, if a broken one."""
+    return frozenset(column.slice(0, 1000).to_pylist())
 
 
 def _check_count(table: RawTable, count: int | None) -> None:

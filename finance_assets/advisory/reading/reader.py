@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from finance_assets.advisory.columns import one_array
 from finance_assets.advisory.reading import headers as naming
-from finance_assets.advisory.reading.canonical import canonical_rows
+from finance_assets.advisory.reading.canonical import canonical_rows, grains_of
 from finance_assets.advisory.reading.containers import FileRejected, Member, open_members
 from finance_assets.advisory.reading.decoding import to_utf8
 from finance_assets.advisory.reading.detection import Interpreted, interpret
@@ -323,7 +323,7 @@ def _take(
         ids = typed.account
         for row, (reason, detail, line) in sorted(typed.bad.items()):
             part.quarantined.append(left_out(line, label, ids[row].as_py(), reason, detail))
-        part.tables.append(canonical_rows(table, typed, contract, label, part.warnings))
+        part.tables.append(canonical_rows(table, typed, grains_of(table, typed, contract), label, part.warnings))
     if part.vendor == "unknown":
         own = _detected(tables[0], read[0])
         identity = read[0].identity if read[0].identity is not None else 0.5

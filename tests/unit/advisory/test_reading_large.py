@@ -26,16 +26,16 @@ def read(data: bytes) -> FileReading:
 
 
 @pytest.fixture
-def plans(monkeypatch: pytest.MonkeyPatch) -> list[layouts._Plan]:
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[layouts.Plan]:
     """What was planned for the files that a test reads; every file counts as large."""
-    made: list[layouts._Plan] = []
-    plan = layouts._plan
+    made: list[layouts.Plan] = []
+    plan = layouts.plan_of
 
-    def noted(*args: object) -> layouts._Plan:
+    def noted(*args: object) -> layouts.Plan:
         made.append(plan(*args))  # type: ignore[arg-type]
         return made[-1]
 
-    monkeypatch.setattr(layouts, "_plan", noted)
+    monkeypatch.setattr(layouts, "plan_of", noted)
     return made
 
 
@@ -103,7 +103,7 @@ CASES: dict[str, tuple[int, int, str]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_one_odd_cell_makes_no_difference(
-    case: str, lines: list[str], monkeypatch: pytest.MonkeyPatch, plans: list[layouts._Plan]
+    case: str, lines: list[str], monkeypatch: pytest.MonkeyPatch, plans: list[layouts.Plan]
 ) -> None:
     data = ("\n".join(changed(lines, *CASES[case])) + "\n").encode()
     assert_same(*both_ways(data, monkeypatch))
@@ -112,7 +112,7 @@ def test_one_odd_cell_makes_no_difference(
 
 
 def test_plain_columns_are_typed_at_once(
-    lines: list[str], monkeypatch: pytest.MonkeyPatch, plans: list[layouts._Plan]
+    lines: list[str], monkeypatch: pytest.MonkeyPatch, plans: list[layouts.Plan]
 ) -> None:
     small, large = both_ways(("\n".join(lines) + "\n").encode(), monkeypatch)
     assert_same(small, large)
