@@ -10,7 +10,7 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -26,7 +26,7 @@ from finance_assets.contracts.advisory import (
     VENDOR_FILES,
     VENDOR_ROWS,
 )
-from finance_assets.storage.lake import Lake
+from finance_assets.storage.lake import ROW_GROUP_ROWS, Lake
 from finance_assets.storage.landing import LandedFile, Landing
 from finance_assets.storage.ledger import FileStatus, Ledger
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from finance_assets.advisory.reading.reader import FileReading
     from finance_assets.advisory.reading.vendor_contract import VendorContract
+    from finance_assets.contracts.model import Contract
     from finance_assets.settings import Clock
 
 #: Folder of the lake that keeps the bytes of vendors' files.
@@ -208,6 +209,8 @@ class Intake:
         return self.lake.get(self.lake.landed_path(digest, LANDED_FOLDER))
 
     def _take_one(self, data: bytes, key: str, received: datetime, seen: dict[str, str]) -> tuple[Taken, str]:
+        import pyarrow as pa
+
         from finance_assets.advisory.reading.reader import read_vendor_file
 
         name = key.rsplit("/", 1)[-1]
@@ -223,13 +226,16 @@ class Intake:
             return Taken(key, reading.action, f"the same bytes as {seen[digest]}"), digest
         tables = raw_tables(reading, key=key, size=len(data), received=received)
         # raw/vendor_files last: a file that has its line there has all its rows.
-        for contract, table in tables:
-            self.lake.write(contract, table, key=digest)
+        for contract, rows in tables:
+            if isinstance(rows, pa.Table):
+                self.lake.write(contract, rows, key=digest)
+            else:
+                self.lake.write_batches(contract, rows, key=digest)
         outcome = Taken(
             key,
             reading.action,
             reading.file_reason,
-            reading.rows.num_rows,
+            reading.row_count,
             reading.quarantined.num_rows,
             reading.vendor,
         )
@@ -275,8 +281,13 @@ def drop_sample_files(folder: Path) -> int:
     return count
 
 
-def raw_tables(reading: FileReading, *, key: str, size: int, received: datetime) -> Iterator[tuple[Any, pa.Table]]:
-    """Return a file's rows of each raw table, in the order in which they are to be written."""
+def raw_tables(
+    reading: FileReading, *, key: str, size: int, received: datetime
+) -> Iterator[tuple[Contract, pa.Table | Iterator[pa.Table]]]:
+    """Return a file's rows of each raw table, in the order in which they are to be written.
+
+    Those of a large file come in parts, in the order of the table.
+    """
     import pyarrow as pa
 
     from finance_assets.contracts.arrow import storage_schema
@@ -288,20 +299,20 @@ def raw_tables(reading: FileReading, *, key: str, size: int, received: datetime)
             return pa.repeat(pa.scalar(value, kind), rows)
         return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), pa.array([value], pa.string()))
 
-    def with_origin(table: pa.Table) -> pa.Table:
-        for name, value in (
-            ("file_sha256", reading.sha256),
-            ("vendor", reading.vendor),
-            ("received_ts_utc", received),
-        ):
+    origin = {"file_sha256": reading.sha256, "vendor": reading.vendor, "received_ts_utc": received}
+
+    def with_constants(table: pa.Table, values: Mapping[str, Any]) -> pa.Table:
+        for name, value in values.items():
             table = table.append_column(name, constant(name, value, table.num_rows))
         return table
 
-    rows = with_origin(reading.rows)
-    for name, value in (("contract_version", reading.contract_version), ("version", 1)):
-        rows = rows.append_column(name, constant(name, value, rows.num_rows))
-    yield VENDOR_ROWS, rows
-    left_out = with_origin(reading.quarantined)
+    first_version = origin | {"contract_version": reading.contract_version, "version": 1}
+    if isinstance(reading.content, pa.Table):
+        yield VENDOR_ROWS, with_constants(reading.content, first_version)
+    else:
+        batches = reading.content.batches(ROW_GROUP_ROWS)
+        yield VENDOR_ROWS, (with_constants(batch, first_version) for batch in batches)
+    left_out = with_constants(reading.quarantined, origin)
     left_out = left_out.append_column("ordinal", pa.array(range(left_out.num_rows), pa.int32()))
     yield (
         QUARANTINED_ROWS,
@@ -326,7 +337,7 @@ def raw_tables(reading: FileReading, *, key: str, size: int, received: datetime)
         "action": reading.action,
         "file_reason": reading.file_reason,
         "warnings": ";".join(reading.warnings),
-        "row_count": reading.rows.num_rows,
+        "row_count": reading.row_count,
         "quarantined_count": reading.quarantined.num_rows,
         "skipped": ";".join(f"{reason}={count}" for reason, count in sorted(reading.skipped.items())),
         "detection_score": None if reading.score is None else float(reading.score),

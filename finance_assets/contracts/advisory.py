@@ -136,8 +136,8 @@ VENDOR_ROWS = Contract(
     sparse=True,
     columns=_vendor_row_columns("1: a file states a fact once. The history counts on, from file to file."),
     key=("file_sha256", "member", "line", "account_id", "period_end"),
-    # As the history has them, so that it need not be sorted again.
-    sort_by=("vendor", "account_id", "granularity", "period_end"),
+    # By month, as files come and as performance is computed; the history has them so too.
+    sort_by=("vendor", "period_end", "account_id", "granularity"),
 )
 
 QUARANTINED_ROWS = Contract(
@@ -199,6 +199,7 @@ PERFORMANCE_HISTORY = Contract(
     partitioning=Partitioning.ARRIVAL,
     columns=_vendor_row_columns("1 for the first thing known of the account and period, 2 for the next."),
     key=("vendor", "account_id", "granularity", "period_end", "version"),
+    sort_by=("vendor", "period_end", "account_id", "granularity", "version"),
     rules=(
         RowRule(
             "flows_agree",

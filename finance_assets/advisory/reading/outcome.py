@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from finance_assets.advisory.reading.values import PERSONAL_VALUE
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS
+
+if TYPE_CHECKING:
+    from finance_assets.advisory.reading.blocks import LargeRows
 
 MONEY_TYPE = pa.decimal128(28, 8)
 RETURN_TYPE = pa.decimal128(24, 14)
@@ -54,9 +57,10 @@ QUARANTINED = pa.schema(
 
 @dataclass
 class Part:
-    """Rows and leftovers of the tables of a file."""
+    """Rows and leftovers of the tables of a file; of a large one, the rows alone without tables."""
 
     tables: list[pa.Table] = field(default_factory=list)
+    large: LargeRows | None = None
     quarantined: list[dict[str, Any]] = field(default_factory=list)
     warnings: set[str] = field(default_factory=set)
     skipped: Counter[str] = field(default_factory=Counter)

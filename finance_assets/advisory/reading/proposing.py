@@ -74,7 +74,7 @@ def propose_contract(data: bytes, name: str) -> str:
         "# Draft of a vendor contract. Complete it from what the vendor says, then replay the file.",
         f"# Content: {kind_of(data)}; without a contract: {reading.action}"
         + (f" ({reading.file_reason})" if reading.file_reason else "")
-        + (f", {reading.rows.num_rows} rows, score {reading.score}" if reading.rows.num_rows else ""),
+        + (f", {reading.row_count} rows, score {reading.score}" if reading.row_count else ""),
     ]
     if reading.warnings:
         lines.append("# Warnings: " + ", ".join(reading.warnings))

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from finance_assets.advisory.columns import one_array
 from finance_assets.advisory.reading import headers as naming
+from finance_assets.advisory.reading.blocks import ByBlocks, LargeRows, read_by_blocks
 from finance_assets.advisory.reading.canonical import canonical_rows, grains_of
 from finance_assets.advisory.reading.containers import FileRejected, Member, open_members
 from finance_assets.advisory.reading.decoding import to_utf8
@@ -45,7 +47,10 @@ _NAMED_TERMS_HELP = frozenset(
 
 @dataclass(frozen=True)
 class FileReading:
-    """What became of one delivered file."""
+    """What became of one delivered file.
+
+    ``content`` has the good rows: those of a large file are not all in memory as decimals.
+    """
 
     name: str
     sha256: str
@@ -56,10 +61,20 @@ class FileReading:
     runner_up: str | None
     file_reason: str | None
     warnings: list[str]
-    rows: pa.Table
+    content: pa.Table | LargeRows
     quarantined: pa.Table
     skipped: dict[str, int]
     granularity: str | None
+
+    @cached_property
+    def rows(self) -> pa.Table:
+        """All good rows (`ROWS`), in the order of account, grain and period."""
+        return self.content if isinstance(self.content, pa.Table) else self.content.table()
+
+    @property
+    def row_count(self) -> int:
+        """How many good rows there are."""
+        return int(self.content.num_rows) if isinstance(self.content, pa.Table) else self.content.count
 
 
 def read_vendor_file(
@@ -147,7 +162,7 @@ def _read(data: bytes, name: str, contracts: Sequence[VendorContract], latest: d
             )
         mark = (len(part.tables), len(part.quarantined), set(part.warnings), Counter(part.skipped))
         try:
-            _read_member(member, member.name or name, contracts, latest, part)
+            _read_member(member, member.name or name, contracts, latest, part, is_alone=len(members) == 1)
         except FileRejected as rejected:
             if len(members) == 1:
                 raise
@@ -246,7 +261,9 @@ def _sheet_text(content: bytes) -> tuple[str, list[str] | None]:
     return "\n".join("\t".join(r).rstrip() for r in rows), header
 
 
-def _read_member(member: Member, name: str, contracts: Sequence[VendorContract], latest: date, part: Part) -> None:
+def _read_member(
+    member: Member, name: str, contracts: Sequence[VendorContract], latest: date, part: Part, *, is_alone: bool
+) -> None:
     by_name = named_contract(contracts, name)
     try:
         kind, content = _content(member)
@@ -275,6 +292,10 @@ def _read_member(member: Member, name: str, contracts: Sequence[VendorContract],
     if contract is None and terms and by_name is not None and not by_name.positional:
         contract = by_name
         noted.add("contract_by_name")
+    if kind == "text" and is_alone and (large := read_by_blocks(content, contract, latest, member.name)) is not None:
+        _take_large(large, contract, matches, part)
+        part.warnings |= noted
+        return
     try:
         tables, read = _attempt(kind, content, contract, latest)
     except FileRejected as rejected:
@@ -325,39 +346,65 @@ def _take(
             part.quarantined.append(left_out(line, label, ids[row].as_py(), reason, detail))
         part.tables.append(canonical_rows(table, typed, grains_of(table, typed, contract), label, part.warnings))
     if part.vendor == "unknown":
-        own = _detected(tables[0], read[0])
-        identity = read[0].identity if read[0].identity is not None else 0.5
-        content_score = round(0.6 * min(1.0, read[0].mapping.score) + 0.4 * identity, 4)
-        part.vendor = contract.vendor if contract else own
-        part.version = contract.version if contract else None
-        chosen = next((m.score for m in matches if contract is m.contract), content_score)
-        part.score = round(max(chosen, content_score) if contract else content_score, 4)
-        part.candidates = [(m.contract.vendor, m.score) for m in matches if m.contract is not contract]
-        if contract:
-            part.candidates.append((own, round(min(content_score, part.score) * 0.9, 4)))
+        _identify(part, tables[0], read[0], read[0].identity, contract, matches)
+
+
+def _take_large(large: ByBlocks, contract: VendorContract | None, matches: list[Match], part: Part) -> None:
+    part.large = large.rows
+    part.skipped.update({k: v for k, v in large.skipped.items() if v})
+    part.warnings |= large.warnings
+    part.quarantined += large.quarantined
+    _identify(part, large.table, large.typed, large.identity, contract, matches)
+
+
+def _identify(
+    part: Part,
+    table: RawTable,
+    typed: Interpreted,
+    identity: float | None,
+    contract: VendorContract | None,
+    matches: list[Match],
+) -> None:
+    """Say what a file was taken for, how sure that is, and what else it could have been."""
+    own = _detected(table, typed)
+    content_score = round(0.6 * min(1.0, typed.mapping.score) + 0.4 * (0.5 if identity is None else identity), 4)
+    part.vendor = contract.vendor if contract else own
+    part.version = contract.version if contract else None
+    chosen = next((m.score for m in matches if contract is m.contract), content_score)
+    part.score = round(max(chosen, content_score) if contract else content_score, 4)
+    part.candidates = [(m.contract.vendor, m.score) for m in matches if m.contract is not contract]
+    if contract:
+        part.candidates.append((own, round(min(content_score, part.score) * 0.9, 4)))
 
 
 # --- the whole file --------------------------------------------------------------------------------------------------
 
 
 def _finished(part: Part, name: str, digest: str) -> FileReading:
-    tables, part.tables = part.tables, []
-    rows = pa.concat_tables(tables).unify_dictionaries() if tables else ENCODED_ROWS.empty_table()
-    del tables
-    if rows.num_rows:
-        rows = pa.table([one_array(column) for column in rows.columns], schema=rows.schema)
-        rows = in_order(rows, part)
-        rows = flag_rows(rows, part)
-    elif not part.quarantined:
-        part.warnings.add("no_data_rows")
-    rows = pa.table([one_array(rows[f.name]).cast(f.type) for f in ROWS], schema=ROWS)
-    codes = pc.unique(rows["flags"]).to_pylist() if rows.num_rows else []
-    for text in codes:
+    content: pa.Table | LargeRows
+    if part.large is not None:
+        content = part.large
+        said, grains = (content.text(column).chunk(0).dictionary for column in ("flags", "granularity"))
+    else:
+        tables, part.tables = part.tables, []
+        rows = pa.concat_tables(tables).unify_dictionaries() if tables else ENCODED_ROWS.empty_table()
+        del tables
+        if rows.num_rows:
+            rows = pa.table([one_array(column) for column in rows.columns], schema=rows.schema)
+            rows = in_order(rows, part)
+            rows = flag_rows(rows, part)
+        elif not part.quarantined:
+            part.warnings.add("no_data_rows")
+        said, grains = (pc.unique(rows[column].cast(pa.string())) for column in ("flags", "granularity"))
+        content = pa.table([one_array(rows[f.name]).cast(f.type) for f in ROWS], schema=ROWS)
+        del rows
+    for text in said.to_pylist():
         part.warnings |= {code.partition(":")[0] for code in text.split(";") if code}
     quarantined = pa.Table.from_pylist(
         sorted(part.quarantined, key=lambda q: (q["member"], q["line"])), schema=QUARANTINED
     )
-    if rows.num_rows == 0 and quarantined.num_rows:
+    count = content.num_rows if isinstance(content, pa.Table) else content.count
+    if count == 0 and quarantined.num_rows:
         action, reason = "quarantine_file", "no_good_rows"
     elif part.warnings or quarantined.num_rows:
         action, reason = "accept_with_warnings", None
@@ -365,7 +412,6 @@ def _finished(part: Part, name: str, digest: str) -> FileReading:
         action, reason = "accept", None
     if quarantined.num_rows and action != "quarantine_file":
         part.warnings.add("rows_quarantined")
-    grains = pc.unique(rows["granularity"]).to_pylist() if rows.num_rows else []
     best = max(part.candidates, key=lambda c: c[1], default=None)
     return FileReading(
         name=name,
@@ -377,8 +423,8 @@ def _finished(part: Part, name: str, digest: str) -> FileReading:
         runner_up=f"{best[0]}:{best[1]}" if best else None,
         file_reason=reason,
         warnings=sorted(part.warnings),
-        rows=rows,
+        content=content,
         quarantined=quarantined,
         skipped={k: v for k, v in sorted(part.skipped.items()) if v},
-        granularity=(grains[0] if len(grains) == 1 else "mixed" if grains else None),
+        granularity=(grains[0].as_py() if len(grains) == 1 else "mixed" if len(grains) else None),
     )

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finance_assets.advisory.generating import vendor_files, write_large_csv
-from finance_assets.advisory.reading import layouts
+from finance_assets.advisory.reading import blocks, layouts
 from finance_assets.advisory.reading.reader import FileReading, read_vendor_file
 
 RECEIVED = datetime(2024, 7, 3, tzinfo=UTC)
@@ -45,15 +45,23 @@ def both_ways(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[FileReading
     # The plan rests on the first hundred rows or so, and the rest must hold to it.
     monkeypatch.setattr(layouts, "PLANNED_TEXT", 1 << 14)
     large = read(data)
+    for size in (1 << 13, 1 << 16):
+        monkeypatch.setattr(blocks, "LARGE_TEXT", 0)
+        monkeypatch.setattr(blocks, "BLOCK_BYTES", size)
+        monkeypatch.setattr(blocks, "_ROWS_AT_ONCE", 100)
+        assert_same(small, read(data), by_blocks=True)
     monkeypatch.undo()
     return small, large
 
 
-def assert_same(small: FileReading, large: FileReading) -> None:
+def assert_same(small: FileReading, large: FileReading, *, by_blocks: bool = False) -> None:
     assert large.rows.equals(small.rows)
+    assert large.row_count == small.row_count
     assert large.quarantined.equals(small.quarantined)
-    for name in ("action", "vendor", "file_reason", "warnings", "skipped", "granularity", "score"):
+    for name in ("action", "vendor", "file_reason", "warnings", "skipped", "granularity"):
         assert getattr(large, name) == getattr(small, name), name
+    # How sure the detection is, blocks say by themselves; the file's score is their mean.
+    assert large.score == (pytest.approx(small.score, abs=0.02) if by_blocks else small.score)
 
 
 @pytest.fixture(scope="module")

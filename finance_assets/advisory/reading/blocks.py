@@ -1,0 +1,436 @@
+"""A large delimited file, read block by block: what is in between stays small, and no memory is asked for twice.
+
+Belongs here: cutting the text, reading each block with the code that reads whole files, the proof that all blocks say
+the same, and the rows of the file in the order in which they are stored. A file whose blocks differ in a convention, or
+of which something depends on all rows at once, is not read here; the caller then reads it as a whole, with the same
+outcome.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from finance_assets.advisory.columns import decimals_of, integers_of, one_array, side_by_side, text_ranks
+from finance_assets.advisory.reading.canonical import Grains, canonical_rows, grain_of, grains_of, said_of_grain
+from finance_assets.advisory.reading.containers import FileRejected
+from finance_assets.advisory.reading.detection import Interpreted, floats_of, interpret
+from finance_assets.advisory.reading.flagging import (
+    NUMBERS,
+    Footing,
+    Neighbours,
+    flagged_texts,
+    footing_of,
+    neighbours,
+)
+from finance_assets.advisory.reading.layouts import (
+    Block,
+    NotInBlocksError,
+    Opening,
+    RawTable,
+    columnar_table,
+    first_accounts,
+    opening_of,
+    plan_of,
+)
+from finance_assets.advisory.reading.outcome import ENCODED_ROWS, ROWS, left_out
+from finance_assets.advisory.reading.vendor_contract import VendorContract
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Ints = npt.NDArray[np.int64]
+
+LARGE_TEXT = 1 << 25
+"""From so many bytes on a text is read by blocks."""
+BLOCK_BYTES = 1 << 24
+_QUOTE, _LINE_END = ord('"'), ord("\n")
+#: Rows whose flags are found at a time.
+_ROWS_AT_ONCE = 1 << 17
+
+
+@dataclass
+class LargeRows:
+    """The rows of a large file, in the order in which they are stored, with numbers as integers of 64 bits.
+
+    Attributes
+    ----------
+    columns
+        `ENCODED_ROWS` by name. Of a column of decimals the unscaled integers, if 64 bits hold all of them; None where
+        the whole column is null.
+    count
+        Rows.
+    near
+        The rows before each.
+    """
+
+    columns: dict[str, pa.ChunkedArray | None]
+    count: int
+    near: Neighbours = field(repr=False)
+
+    def batches(self, size: int) -> Iterator[pa.Table]:
+        """Yield the rows as `ENCODED_ROWS`, so many at a time."""
+        for start in range(0, self.count, size):
+            yield self._batch(start, min(size, self.count - start))
+
+    def table(self) -> pa.Table:
+        """Return all rows as `ROWS`, in the order of account, grain and period, in which smaller files have them."""
+        whole = pa.concat_tables([ENCODED_ROWS.empty_table(), *self.batches(_ROWS_AT_ONCE)]).cast(ROWS)
+        names = ("account_id", "granularity", "period_end")
+        return whole.sort_by([(name, "ascending") for name in names])
+
+    def text(self, name: str) -> pa.ChunkedArray:
+        """Return a column of text, as a dictionary that all its pieces share."""
+        column = self.columns[name]
+        assert column is not None
+        return column
+
+    def value(self, name: str, row: int) -> Decimal | None:
+        """Return the exact value of a number."""
+        column = self.columns[name]
+        found = None if column is None else column[row].as_py()
+        return Decimal(found).scaleb(-ROWS.field(name).type.scale) if isinstance(found, int) else found
+
+    def floats(self, name: str, start: int, size: int) -> npt.NDArray[np.float64] | None:
+        """Return some values of a column of numbers as floats, NaN where there is none; None for an empty column."""
+        column = self.columns[name]
+        return None if column is None else _floats(one_array(column.slice(start, size)), ROWS.field(name).type)
+
+    def _batch(self, start: int, size: int) -> pa.Table:
+        columns = []
+        for kind in ENCODED_ROWS:
+            column = self.columns[kind.name]
+            if column is None:
+                columns.append(pa.nulls(size, kind.type))
+                continue
+            array = one_array(column.slice(start, size))
+            columns.append(_decimals(array, kind.type) if pa.types.is_decimal(kind.type) else array)
+        return pa.table(columns, schema=ENCODED_ROWS)
+
+
+@dataclass(frozen=True)
+class ByBlocks:
+    """What became of a large text that was read by blocks.
+
+    Attributes
+    ----------
+    rows
+        Its good rows.
+    table, typed
+        The first block and its columns, which stand for all in what was decided.
+    quarantined, warnings, skipped
+        Leftovers of all blocks.
+    identity
+        Share of rows for which the identities hold, over all blocks.
+    """
+
+    rows: LargeRows
+    table: RawTable
+    typed: Interpreted
+    quarantined: list[dict[str, Any]]
+    warnings: set[str]
+    skipped: Counter[str]
+    identity: float | None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One block: its canonical rows as small as they can be kept, and what was decided."""
+
+    columns: dict[str, Any]
+    size: int
+    table: RawTable
+    typed: Interpreted
+    grain: Grains
+    said_of_grain: str
+    warnings: set[str]
+    quarantined: list[dict[str, Any]]
+    footing: Footing
+    starts: str
+    firsts: str
+
+    def agrees(self, other: _Read) -> bool:
+        """Whether what was decided for all rows is the same."""
+        return (self.typed.conventions, self.grain.common, self.starts, self.table.headers, self.typed.date_header) == (
+            other.typed.conventions, other.grain.common, other.starts, other.table.headers, other.typed.date_header
+        )  # fmt: skip
+
+
+def read_by_blocks(data: bytes, contract: VendorContract | None, latest: date, label: str) -> ByBlocks | None:
+    """Read a large delimited text block by block.
+
+    Parameters
+    ----------
+    data
+        UTF-8 text with single line feeds.
+    contract
+        Contract that matched the file.
+    latest
+        The day of receipt.
+    label
+        Name of the member of an archive.
+
+    Returns
+    -------
+    ByBlocks or None
+        None where the text is not large, or must be read as a whole.
+    """
+    if len(data) < LARGE_TEXT or (contract is not None and contract.positional and not contract.has_header):
+        return None
+    try:
+        opening = opening_of(data, contract)
+        if not opening.is_columnar or opening.found + 1 >= len(opening.head):
+            return None
+        blocks = _cut(data, opening, contract)
+
+        def read(block: Block) -> _Read:
+            return _read(data, opening, contract, latest, label, block)
+
+        first = read(blocks[0])
+        account = first.typed.mapping.columns["account_id"][0]
+        known = first_accounts(first.table.columns[account])
+        # The first block stands for all: its columns, but for a few rows, are not needed any more.
+        first.table.columns = [column.slice(0, 0) for column in first.table.columns]
+        others = side_by_side(lambda block: _without_table(read(block._replace(known=known))), blocks[1:])
+        return _put_together([first, *others])
+    except (NotInBlocksError, FileRejected, pa.ArrowException):
+        # What is wrong with the file, or looks so in a block, is said of the whole.
+        return None
+
+
+def _cut(data: bytes, opening: Opening, contract: VendorContract | None) -> list[Block]:
+    """Cut a text into blocks of whole records, without the titles and the header."""
+    start = 0
+    for _ in range(opening.head[opening.found].line):
+        start = data.find(b"\n", start) + 1
+        if not start:
+            raise NotInBlocksError
+    if data.count(b'"', 0, start) % 2:
+        raise NotInBlocksError
+    is_quoted = data.find(b'"', start) >= 0
+    bounds = [start]
+    while bounds[-1] < len(data):
+        begin = bounds[-1]
+        end = data.find(b"\n", begin + BLOCK_BYTES) + 1 or len(data)
+        # A line end between two quotes ends no record.
+        while is_quoted and data.count(b'"', begin, end) % 2:
+            if end == len(data) or end - begin > 2 * BLOCK_BYTES:
+                raise NotInBlocksError
+            end = data.find(b"\n", end) + 1 or len(data)
+        bounds.append(end)
+    pieces = list(pairwise(bounds))
+    if not pieces:
+        raise NotInBlocksError
+    lines = side_by_side(lambda piece: _record_lines(data, *piece), pieces)
+    plan = plan_of(data, start, opening.delimiter, [h.strip() for h in opening.head[opening.found].cells], contract)
+    made, line = [], opening.head[opening.found].line + 1
+    for place, ((begin, end), (own, count)) in enumerate(zip(pieces, lines, strict=True)):
+        made.append(Block(begin, end, own + line, plan, None, place == 0))
+        line += count
+    return made
+
+
+def _record_lines(data: bytes, start: int, stop: int) -> tuple[Ints, int]:
+    """Return the line of each record of a block, counted from 0, and how many line ends are in it."""
+    raw = np.frombuffer(data, np.uint8)[start:stop]
+    if data.find(b'"', start, stop) < 0:
+        pieces = range(0, len(raw), 1 << 18)
+        count = sum(int(np.count_nonzero(raw[piece : piece + (1 << 18)] == _LINE_END)) for piece in pieces)
+        return np.arange(count + (raw[-1] != _LINE_END)), count
+    ends = np.flatnonzero(raw == _LINE_END)
+    quotes = np.flatnonzero(raw == _QUOTE)
+    is_record = np.searchsorted(quotes, ends) % 2 == 0
+    starts = np.r_[0, np.flatnonzero(is_record) + 1]
+    return (starts if raw[-1] != _LINE_END else starts[:-1]), len(ends)
+
+
+def _read(
+    data: bytes, opening: Opening, contract: VendorContract | None, latest: date, label: str, block: Block
+) -> _Read:
+    """Read one block as if it were a file."""
+    table = columnar_table(data, opening, contract, block)
+    typed = interpret(table, contract, latest)
+    grain = grains_of(table, typed, contract)
+    if typed.is_mixed or (grain.by_row is not None and typed.grain is None):
+        raise NotInBlocksError
+    warnings = set(typed.warnings)
+    rows = canonical_rows(table, typed, grain, label, warnings)
+    quarantined = [left_out(row.line, label, row.account, row.reason, row.detail) for row in table.bad]
+    quarantined += [
+        left_out(line, label, typed.account[row].as_py(), reason, detail)
+        for row, (reason, detail, line) in sorted(typed.bad.items())
+    ]
+    columns = {kind.name: _compact(one_array(rows[kind.name])) for kind in ENCODED_ROWS}
+    floats = {
+        name: None if columns[name] is None else _floats(columns[name], ROWS.field(name).type) for name in NUMBERS
+    }
+    ends = pc.unique(typed.period_end).drop_null()
+    firsts = int(pc.sum(pc.equal(pc.day(ends), 1)).as_py() or 0)
+    missing = typed.period_start.null_count
+    return _Read(
+        columns,
+        rows.num_rows,
+        table,
+        typed,
+        grain,
+        said_of_grain(table, typed),
+        warnings,
+        quarantined,
+        footing_of(floats),
+        starts="all" if not missing else "none" if missing == table.rows else "some",
+        firsts="all" if firsts == len(ends) else "some" if firsts else "none",
+    )
+
+
+def _without_table(read: _Read) -> _Read:
+    """Forget the columns of a block whose rows were taken."""
+    read.table.columns = []
+    read.typed.money, read.typed.returns = {}, {}
+    return read
+
+
+def _compact(array: Any) -> Any | None:
+    """Return a column in half of its memory: decimals as integers where they fit, nothing where all is null."""
+    if not pa.types.is_decimal(array.type):
+        return array
+    if array.null_count == len(array):
+        return None
+    integers = integers_of(array)
+    if integers is None:
+        return array
+    return pa.array(integers, mask=pc.is_null(array).to_numpy(zero_copy_only=False) if array.null_count else None)
+
+
+def _floats(array: Any, kind: Any) -> Any:
+    """Return what `_compact` made as floats, the same as `floats_of` makes of the decimals."""
+    if pa.types.is_decimal(array.type):
+        return floats_of(array)
+    if array.null_count:
+        made = array.fill_null(0).to_numpy() / 10.0**kind.scale
+        made[array.is_null().to_numpy(zero_copy_only=False)] = np.nan
+        return made
+    return array.to_numpy() / 10.0**kind.scale
+
+
+def _decimals(array: Any, kind: Any) -> Any:
+    """Return what `_compact` made as decimals again."""
+    if pa.types.is_decimal(array.type):
+        return array
+    if not array.null_count:
+        return decimals_of(array.to_numpy(), kind)
+    return decimals_of(array.fill_null(0).to_numpy(), kind, array.is_valid().to_numpy(zero_copy_only=False))
+
+
+def _put_together(reads: Sequence[_Read]) -> ByBlocks:
+    """Put the rows of blocks in the order in which they are stored, once it is proved that they say the same."""
+    first = reads[0]
+    if not all(first.agrees(read) for read in reads[1:]):
+        raise NotInBlocksError
+    firsts = {read.firsts for read in reads if len(read.typed.period_end)}
+    if ("all" in firsts and len(firsts) > 1) or first.starts == "some":
+        # Whether a first of the month names its month, the dates of the whole file say.
+        raise NotInBlocksError
+    count = sum(read.size for read in reads)
+    if not count:
+        raise NotInBlocksError
+    columns = {kind.name: _joined([read.columns[kind.name] for read in reads], reads, kind) for kind in ENCODED_ROWS}
+    account, grain = columns["account_id"], columns["granularity"]
+    assert account is not None
+    assert grain is not None
+    account_codes, grain_codes = text_ranks(one_array(account)), text_ranks(one_array(grain))
+    days = one_array(columns["period_end"]).cast(pa.int32()).to_numpy().astype(np.int64)
+    # One number to sort by: days fit into 24 bits and grains into 2.
+    stored = (days - days.min()) << 38 | account_codes << 2 | grain_codes
+    if (stored[1:] <= stored[:-1]).any():
+        order = np.argsort(stored)
+        stored = stored[order]
+        if (stored[1:] == stored[:-1]).any():
+            # Of rows of one account and period, one stays or none: that needs their values.
+            raise NotInBlocksError
+        chosen = pa.array(order)
+        names = [name for name, column in columns.items() if column is not None]
+        moved = side_by_side(lambda name: pa.chunked_array([one_array(columns.pop(name)).take(chosen)]), names)
+        columns |= dict(zip(names, moved, strict=True))
+        account_codes, grain_codes, days = account_codes[order], grain_codes[order], days[order]
+    del stored
+    by_account = np.argsort(account_codes << 26 | grain_codes << 24 | (days - days.min()))
+    grains = sorted(pc.unique(one_array(columns["granularity"]).dictionary).to_pylist())
+    _check_grain(first, columns, account_codes, days, by_account)
+    emv = columns["ending_market_value"]
+    ending = np.full(count, np.nan) if emv is None else _floats(one_array(emv), ROWS.field("ending_market_value").type)
+    near = neighbours(account_codes, grain_codes, grains, days, ending, by_account)
+    rows = LargeRows(columns, count, near)
+    warnings = set().union(*(read.warnings for read in reads))
+    warnings |= _flag(rows, sum((read.footing for read in reads), Footing()))
+    weights = [(read.typed.identity, read.size) for read in reads if read.typed.identity is not None]
+    sized = sum(size for _, size in weights)
+    return ByBlocks(
+        rows,
+        first.table,
+        first.typed,
+        [entry for read in reads for entry in read.quarantined],
+        warnings,
+        sum((read.table.skipped for read in reads), Counter()),
+        sum(share * size for share, size in weights) / sized if sized else None,
+    )
+
+
+def _joined(pieces: Sequence[Any], reads: Sequence[_Read], kind: pa.Field) -> pa.ChunkedArray | None:
+    """Join a column of all blocks, in one type."""
+    if all(piece is None for piece in pieces):
+        return None
+    if pa.types.is_decimal(kind.type):
+        is_wide = any(piece is not None and pa.types.is_decimal(piece.type) for piece in pieces)
+        type_ = kind.type if is_wide else pa.int64()
+        pieces = [
+            pa.nulls(read.size, type_) if piece is None else _decimals(piece, kind.type) if is_wide else piece
+            for piece, read in zip(pieces, reads, strict=True)
+        ]
+    joined = pa.chunked_array(list(pieces))
+    return joined.unify_dictionaries() if pa.types.is_dictionary(kind.type) else joined
+
+
+def _check_grain(first: _Read, columns: dict[str, Any], account: Ints, days: Ints, by_account: Ints) -> None:
+    """Hold the grain that each block found against all rows; which accounts report quarters is not asked of blocks."""
+    if first.grain.is_stated:
+        return
+    ends, starts = (one_array(columns[name]) for name in ("period_end", "period_start"))
+    stated = starts if first.starts == "all" else None
+    found = grain_of(first.typed.date_kind, account, ends, stated, first.said_of_grain, by_account)
+    if found != first.grain.common:
+        raise NotInBlocksError
+    if stated is None and found == "monthly" and first.typed.grain is None:
+        months = days[by_account].astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+        same = account[by_account][1:] == account[by_account][:-1]
+        if (same & (np.diff(months) == 3)).any():
+            raise NotInBlocksError
+
+
+def _flag(rows: LargeRows, footing: Footing) -> set[str]:
+    """Add to the flags of rows what disagrees; return what holds of the file as a whole."""
+    is_another_sum = footing.is_another_sum(frozenset(name for name in NUMBERS if rows.columns[name] is None))
+    flags = rows.text("flags")
+
+    def flagged(start: int) -> Any:
+        size = min(_ROWS_AT_ONCE, rows.count - start)
+        return flagged_texts(
+            one_array(flags.slice(start, size)),
+            {name: rows.floats(name, start, size) for name in NUMBERS},
+            rows.near.part(slice(start, start + size)),
+            rows.value,
+            is_footed=not is_another_sum,
+            offset=start,
+        )
+
+    made = side_by_side(flagged, range(0, rows.count, _ROWS_AT_ONCE))
+    rows.columns["flags"] = pa.chunked_array(made).unify_dictionaries()
+    return {"components_do_not_foot"} if is_another_sum else set()
