@@ -6,6 +6,7 @@ What belongs here: what the reader of files and the maths both do to columns, wh
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,13 +29,16 @@ def one_array(array: Any) -> Any:
     return array
 
 
+_here = threading.local()
+
+
 def side_by_side(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     """Return what a function gives for each item, computed in threads: Arrow and NumPy use all cores so.
 
     Parameters
     ----------
     function
-        Called once for each item.
+        Called once for each item. Where it calls this again, that is done by its own thread: all cores have work.
     items
         Few large ones.
 
@@ -43,8 +47,14 @@ def side_by_side(function: Callable[[Any], Any], items: Iterable[Any]) -> list[A
     list
         In the order of the items.
     """
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    if getattr(_here, "is_one_of_many", False):
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(os.cpu_count() or 1, initializer=_join_the_others) as pool:
         return list(pool.map(function, items))
+
+
+def _join_the_others() -> None:
+    _here.is_one_of_many = True
 
 
 def by_blocks(function: Callable[..., tuple[Any, ...]], *arrays: Any) -> tuple[Any, ...]:

@@ -20,8 +20,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import decimals_of, integers_of, one_array, side_by_side, text_ranks
-from finance_assets.advisory.reading.canonical import Grains, canonical_rows, grain_of, grains_of, said_of_grain
+from finance_assets.advisory.columns import decimals_of, integers_of, one_array, side_by_side
+from finance_assets.advisory.reading.canonical import (
+    Grains,
+    canonical_rows,
+    grain_of,
+    grains_of,
+    months_of,
+    said_of_grain,
+)
 from finance_assets.advisory.reading.containers import FileRejected
 from finance_assets.advisory.reading.detection import Interpreted, floats_of, interpret
 from finance_assets.advisory.reading.flagging import (
@@ -343,13 +350,8 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
     if not count:
         raise NotInBlocksError
     columns = {kind.name: _joined([read.columns[kind.name] for read in reads], reads, kind) for kind in ENCODED_ROWS}
-    account, grain = columns["account_id"], columns["granularity"]
-    assert account is not None
-    assert grain is not None
-    account_codes, grain_codes = text_ranks(one_array(account)), text_ranks(one_array(grain))
-    days = one_array(columns["period_end"]).cast(pa.int32()).to_numpy().astype(np.int64)
-    # One number to sort by: days fit into 24 bits and grains into 2.
-    stored = (days - days.min()) << 38 | account_codes << 2 | grain_codes
+    keys = _keys(columns)
+    stored = keys.stored()
     if (stored[1:] <= stored[:-1]).any():
         order = np.argsort(stored)
         stored = stored[order]
@@ -360,14 +362,13 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
         names = [name for name, column in columns.items() if column is not None]
         moved = side_by_side(lambda name: pa.chunked_array([one_array(columns.pop(name)).take(chosen)]), names)
         columns |= dict(zip(names, moved, strict=True))
-        account_codes, grain_codes, days = account_codes[order], grain_codes[order], days[order]
+        keys = _Keys(keys.series[order], keys.grain[order], keys.days[order], keys.grains)
     del stored
-    by_account = np.argsort(account_codes << 26 | grain_codes << 24 | (days - days.min()))
-    grains = sorted(pc.unique(one_array(columns["granularity"]).dictionary).to_pylist())
-    _check_grain(first, columns, account_codes, days, by_account)
+    previous = keys.previous()
+    _check_grain(first, columns, keys, previous)
     emv = columns["ending_market_value"]
     ending = np.full(count, np.nan) if emv is None else _floats(one_array(emv), ROWS.field("ending_market_value").type)
-    near = neighbours(account_codes, grain_codes, grains, days, ending, by_account)
+    near = neighbours(previous, keys.grain, keys.grains, keys.days, ending)
     rows = LargeRows(columns, count, near)
     warnings = set().union(*(read.warnings for read in reads))
     warnings |= _flag(rows, sum((read.footing for read in reads), Footing()))
@@ -399,20 +400,87 @@ def _joined(pieces: Sequence[Any], reads: Sequence[_Read], kind: pa.Field) -> pa
     return joined.unify_dictionaries() if pa.types.is_dictionary(kind.type) else joined
 
 
-def _check_grain(first: _Read, columns: dict[str, Any], account: Ints, days: Ints, by_account: Ints) -> None:
+@dataclass(frozen=True)
+class _Keys:
+    """What rows are sorted by, as numbers.
+
+    Attributes
+    ----------
+    series
+        Account and grain: the account in the order of text, and the grain in the two lowest bits.
+    grain
+        The grain.
+    days
+        Period ends, in days since 1970.
+    grains
+        The grains by number, in the order of text.
+    """
+
+    series: Ints
+    grain: Ints
+    days: Ints
+    grains: list[str]
+
+    def stored(self) -> Ints:
+        """Return one number per row that ascends in the order in which rows are stored; days fit into 24 bits."""
+        made: Ints = self.days.astype(np.int64)
+        made -= made.min()
+        made <<= 38
+        made |= self.series
+        return made
+
+    def previous(self) -> Ints:
+        """Return the place of the row before each in its account and grain, -1 where there is none.
+
+        Rows must be in the order in which they are stored: a period holds each account once, so that periods can be
+        stepped through.
+        """
+        made = np.empty(len(self.days), np.int64)
+        last = np.full(int(self.series.max()) + 1, -1)
+        bounds = np.flatnonzero(np.r_[True, self.days[1:] != self.days[:-1], True])
+        for start, stop in pairwise(bounds.tolist()):
+            series = self.series[start:stop]
+            made[start:stop] = last[series]
+            last[series] = np.arange(start, stop)
+        return made
+
+
+def _keys(columns: dict[str, pa.ChunkedArray | None]) -> _Keys:
+    account, grain = (_text_numbers(columns[name]) for name in ("account_id", "granularity"))
+    texts = columns["granularity"]
+    ends = columns["period_end"]
+    assert texts is not None
+    assert ends is not None
+    series = account.astype(np.int64)
+    series <<= 2
+    series |= grain
+    return _Keys(series, grain, ends.cast(pa.int32()).to_numpy(), sorted(texts.chunk(0).dictionary.to_pylist()))
+
+
+def _text_numbers(column: pa.ChunkedArray | None) -> Any:
+    """Return the place of each row's text among the sorted texts of a column whose pieces share a dictionary."""
+    assert column is not None
+    order = pc.sort_indices(column.chunk(0).dictionary).to_numpy().astype(np.int64)
+    numbers = np.empty(len(order), np.int32)
+    numbers[order] = np.arange(len(order), dtype=np.int32)
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])
+    return codes if (order == np.arange(len(order))).all() else numbers[codes]
+
+
+def _check_grain(first: _Read, columns: dict[str, Any], keys: _Keys, previous: Ints) -> None:
     """Hold the grain that each block found against all rows; which accounts report quarters is not asked of blocks."""
-    if first.grain.is_stated:
+    if first.grain.is_stated or first.starts == "all":
+        # The length of periods decides, in each block as in all of them.
         return
-    ends, starts = (one_array(columns[name]) for name in ("period_end", "period_start"))
-    stated = starts if first.starts == "all" else None
-    found = grain_of(first.typed.date_kind, account, ends, stated, first.said_of_grain, by_account)
+    has = previous >= 0
+    before, after = keys.days[previous[has]], keys.days[has]
+    found = grain_of(
+        first.typed.date_kind, one_array(columns["period_end"]), None, first.said_of_grain, lambda: (before, after)
+    )
     if found != first.grain.common:
         raise NotInBlocksError
-    if stated is None and found == "monthly" and first.typed.grain is None:
-        months = days[by_account].astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-        same = account[by_account][1:] == account[by_account][:-1]
-        if (same & (np.diff(months) == 3)).any():
-            raise NotInBlocksError
+    if found == "monthly" and first.typed.grain is None and (months_of(after) - months_of(before) == 3).any():
+        raise NotInBlocksError
 
 
 def _flag(rows: LargeRows, footing: Footing) -> set[str]:

@@ -8,7 +8,7 @@ Belongs here: what becomes of the typed columns of a table. Does not belong here
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -68,7 +68,7 @@ def _grains_by_row(typed: Interpreted, good: Any, grain: str) -> list[str] | Non
     if grain != "monthly" or not {"beginning_market_value", "ending_market_value"} <= set(money):
         return None
     # An account that only reports quarter ends, and rolls forward from one to the next, reports quarters.
-    months = ends.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    months = months_of(ends)
     codes = typed.account.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     order = np.lexsort((ends, codes))
     same = codes[order][1:] == codes[order][:-1]
@@ -93,25 +93,30 @@ def _inferred_grain(typed: Interpreted, good: Any, stated: str) -> str:
     starts = None
     if typed.period_start.null_count < len(typed.period_start):
         starts = pc.filter(typed.period_start, good)
-    account = encoded(pc.filter(typed.account, good)).indices.to_numpy(zero_copy_only=False)
-    return grain_of(typed.date_kind, account, ends, starts, stated)
+
+    def steps() -> tuple[Any, Any]:
+        account = encoded(pc.filter(typed.account, good)).indices.to_numpy(zero_copy_only=False)
+        days = pc.cast(ends, pa.int32()).to_numpy(zero_copy_only=False)
+        order = np.lexsort((days, account))
+        same = account[order][1:] == account[order][:-1]
+        return days[order[:-1][same]], days[order[1:][same]]
+
+    return grain_of(typed.date_kind, ends, starts, stated, steps)
 
 
-def grain_of(kind: str, account: Any, ends: Any, starts: Any | None, stated: str, order: Any | None = None) -> str:
+def grain_of(kind: str, ends: Any, starts: Any | None, stated: str, steps: Callable[[], tuple[Any, Any]]) -> str:
     """Infer the grain of rows.
 
     Parameters
     ----------
     kind
         What the dates of the file are: days, months, quarters.
-    account
-        Number of each row's account.
     ends, starts
         Ends of the periods, and their beginnings where they are stated.
     stated
         What titles and headers say.
-    order
-        The order of the rows by account and period, where it is known.
+    steps
+        Gives the ends of periods that follow each other in an account, as two arrays of days since 1970.
 
     Returns
     -------
@@ -132,32 +137,30 @@ def grain_of(kind: str, account: Any, ends: Any, starts: Any | None, stated: str
                 return "quarterly"
     if len(ends) == 0:
         return "monthly"
-    days = pc.cast(ends, pa.int32()).to_numpy(zero_copy_only=False).astype(np.int64)
-    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-    if order is None:
-        order = np.lexsort((days, account))
-    same = account[order][1:] == account[order][:-1]
-    day_steps = np.diff(days[order])[same]
-    month_steps = np.diff(months[order])[same]
+    before, after = steps()
+    day_steps = after.astype(np.int64) - before
+    month_steps = months_of(after) - months_of(before)
+    distinct = np.unique(pc.cast(ends, pa.int32()).to_numpy(zero_copy_only=False))
+    months = months_of(distinct)
+    quarter_ends = bool(np.all((months + 1) % 3 == 0))
     moved = day_steps > 0
     if moved.any():
         within = (month_steps[moved] == 0).mean()
         if within > 0.3 or float(np.median(day_steps[moved])) <= 7:
             return "daily"
-        steps = month_steps[moved]
-        quarter_ends = bool(np.all((months + 1) % 3 == 0))
-        if quarter_ends and np.all(steps % 3 == 0):
-            return "quarterly"
-        return "monthly"
+        return "quarterly" if quarter_ends and np.all(month_steps[moved] % 3 == 0) else "monthly"
     if re.search(r"(?i)\bdaily\b", stated):
         return "daily"
-    quarter_ends = bool(np.all((months + 1) % 3 == 0))
     if quarter_ends and re.search(r"(?i)\bquarterly\b|\bquarter[- ]end|\bqtd\b|\bquarter\b|\bquartal", stated):
         return "quarterly"
-    distinct = np.unique(days)
     if len(distinct) > 3 and len(np.unique(months)) == 1:
         return "daily"
     return "monthly"
+
+
+def months_of(days: Any) -> Any:
+    """Return the months of days since 1970, counted from 1970."""
+    return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
 
 
 def _last_business_day(day: date) -> bool:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finance_assets.advisory.columns import by_blocks, one_array, side_by_side, text_ranks
-from finance_assets.advisory.reading.canonical import flag_texts
+from finance_assets.advisory.reading.canonical import flag_texts, months_of
 from finance_assets.advisory.reading.detection import floats_of, implied_range, zeroed
 from finance_assets.advisory.reading.outcome import ROWS, Part, left_out
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS
@@ -47,7 +47,7 @@ class Neighbours:
     prior
         Ending value of the row before; NaN where it is unknown. Only of use where the row follows.
     previous
-        Place of the row before.
+        Place of the row before; -1 where there is none.
     """
 
     follows: Bools
@@ -60,63 +60,44 @@ class Neighbours:
         return Neighbours(*(getattr(self, field.name)[part] for field in fields(self)))
 
 
-def neighbours(
-    account: Ints, grain: Ints, grains: Sequence[str], days: Ints, ending: Floats, order: Ints | None = None
-) -> Neighbours:
-    """Find the row before each.
+def neighbours(previous: Ints, grain: Any, grains: Sequence[str], days: Any, ending: Floats) -> Neighbours:
+    """Say what lies between rows and those before them.
 
     Parameters
     ----------
-    account, grain
-        Numbers of accounts and grains.
+    previous
+        Place of the row before each in its account and grain; -1 where there is none.
+    grain
+        Number of each row's grain.
     grains
         The grains, by number.
     days
         Period ends, in days since 1970.
     ending
         Ending values, NaN where unknown.
-    order
-        The order of the rows by account, grain and period, where they are not in it.
 
     Returns
     -------
     Neighbours
         In the order of what was given.
     """
-    size = len(days)
-    if order is not None:
-        account, grain, days, ending = account[order], grain[order], days[order], ending[order]
-    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-    follows, gap = np.zeros(size, bool), np.zeros(size, bool)
-    prior = np.full(size, np.nan)
-    previous = np.arange(-1, size - 1)
-    if size > 1:
+    widths = np.array([{"daily": 0, "quarterly": 3}.get(word, 1) for word in grains], np.int64)
+
+    def look(previous: Any, grain: Any, own_days: Any) -> tuple[Any, ...]:
+        has = previous >= 0
+        before = np.where(has, previous, 0)
+        days_before = days[before]
+        width = widths[grain]
+        day_step = own_days.astype(np.int64) - days_before
+        step = months_of(own_days) - months_of(days_before)
+        prior = ending[before]
         # Chains only run within one grain.
-        same = (account[1:] == account[:-1]) & (grain[1:] == grain[:-1])
-        step, day_step = np.diff(months), np.diff(days)
-        for code, word in enumerate(grains):
-            own = same & (grain[1:] == code) if len(grains) > 1 else same
-            if word == "daily":
-                follows[1:] |= own & (day_step > 0) & (day_step <= 5)
-                gap[1:] |= own & (day_step > 5)
-            else:
-                width = 3 if word == "quarterly" else 1
-                follows[1:] |= own & (step == width)
-                gap[1:] |= own & (step > width)
-        gap[1:] &= ending[:-1] != 0
-        prior[1:] = ending[:-1]
-    found = Neighbours(follows, gap, prior, previous)
-    if order is None:
-        return found
-    previous = np.where(previous < 0, -1, order[previous])
-    return Neighbours(*(_put_back(array, order) for array in (follows, gap, prior, previous)))
+        follows = has & np.where(width == 0, (day_step > 0) & (day_step <= 5), step == width)
+        gap = has & np.where(width == 0, day_step > 5, step > width) & (prior != 0)
+        return follows, gap, np.where(has, prior, np.nan)
 
-
-def _put_back(array: Any, order: Ints) -> Any:
-    """Return an array that is in an order as it was before."""
-    made = np.empty_like(array)
-    made[order] = array
-    return made
+    follows, gap, prior = by_blocks(look, previous, grain, days)
+    return Neighbours(follows, gap, prior, previous)
 
 
 def in_order(rows: pa.Table, part: Part) -> pa.Table:
@@ -192,9 +173,13 @@ def flag_rows(rows: pa.Table, part: Part) -> pa.Table:
     floats = {name: None if name in empty else floats_of(array) for name, array in arrays.items()}
     grain = one_array(rows["granularity"])
     ending = floats["ending_market_value"]
+    account = one_array(rows["account_id"]).indices.to_numpy(zero_copy_only=False)
+    grain_of_row = grain.indices.to_numpy(zero_copy_only=False)
+    previous = np.arange(-1, rows.num_rows - 1)
+    previous[1:][(account[1:] != account[:-1]) | (grain_of_row[1:] != grain_of_row[:-1])] = -1
     near = neighbours(
-        one_array(rows["account_id"]).indices.to_numpy(zero_copy_only=False),
-        grain.indices.to_numpy(zero_copy_only=False),
+        previous,
+        grain_of_row,
         grain.dictionary.to_pylist(),
         pc.cast(rows["period_end"], pa.int32()).to_numpy(),
         np.full(rows.num_rows, np.nan) if ending is None else ending,
