@@ -30,6 +30,9 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 }
 
 
+_TEXT_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+
+
 def arrow_schema(contract: Contract) -> pa.Schema:
     """Return the Arrow schema of ``contract``; each field carries its unit and description as metadata."""
     return pa.schema(
@@ -51,7 +54,9 @@ def storage_schema(contract: Contract) -> pa.Schema:
     return pa.schema([pa.field(column.name, ARROW_TYPES[column.type]) for column in contract.columns])
 
 
-def conform(contract: Contract, table: pa.Table, order: Sequence[str] | None = None) -> pa.Table:
+def conform(
+    contract: Contract, table: pa.Table, order: Sequence[str] | None = None, *, dictionaries: bool = False
+) -> pa.Table:
     """Bring ``table`` to the contract: its columns, in its order, in its types, sorted.
 
     The same rows give the same table, in whatever order they come.
@@ -64,6 +69,8 @@ def conform(contract: Contract, table: pa.Table, order: Sequence[str] | None = N
         Any Arrow table that has exactly the contract's columns, in any order.
     order
         Columns to sort by instead of the contract's own order.
+    dictionaries
+        Keep text that comes as a dictionary as one.
 
     Raises
     ------
@@ -71,10 +78,10 @@ def conform(contract: Contract, table: pa.Table, order: Sequence[str] | None = N
         A column is missing, unknown or double, or a value does not fit its type without loss: a price of more than
         eight places, a date with an hour, a timestamp without a zone. The message names column, row and value.
     """
-    return _sorted(fitted(contract, table), order or contract.order, contract)
+    return _sorted(fitted(contract, table, dictionaries=dictionaries), order or contract.order, contract)
 
 
-def fitted(contract: Contract, table: pa.Table) -> pa.Table:
+def fitted(contract: Contract, table: pa.Table, *, dictionaries: bool = False) -> pa.Table:
     """Bring ``table`` to the contract's columns and types, as :func:`conform` does, in the order that its rows have.
 
     Raises
@@ -83,8 +90,16 @@ def fitted(contract: Contract, table: pa.Table) -> pa.Table:
         As for :func:`conform`.
     """
     _same_columns(contract, table.column_names)
-    columns = [fit(table.column(f.name), f.type, f"{contract.path}.{f.name}") for f in storage_schema(contract)]
-    return pa.Table.from_arrays(columns, schema=storage_schema(contract))
+    columns, fields = [], []
+    for field in storage_schema(contract):
+        column = table.column(field.name)
+        if dictionaries and column.type == _TEXT_DICTIONARY and field.type == pa.string():
+            field = field.with_type(column.type)
+        else:
+            column = fit(column, field.type, f"{contract.path}.{field.name}")
+        columns.append(column)
+        fields.append(field)
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
 def empty_table(contract: Contract) -> pa.Table:
@@ -99,10 +114,18 @@ def is_strictly_sorted(table: pa.Table, names: Sequence[str]) -> bool:
     ascends: pa.ChunkedArray | None = None
     for name in reversed(names):
         column = table.column(name)
+        if pa.types.is_dictionary(column.type):
+            if (
+                not column.null_count
+                and all(len(chunk.dictionary) == 1 for chunk in column.chunks)
+                and (len({chunk.dictionary[0].as_py() for chunk in column.chunks}) == 1)
+            ):
+                continue  # one text decides nothing
+            column = column.cast(column.type.value_type)
         before, after = column.slice(0, table.num_rows - 1), column.slice(1)
         below = pc.less(before, after)
         ascends = below if ascends is None else pc.or_(below, pc.and_(pc.equal(before, after), ascends))
-    return bool(pc.all(ascends, skip_nulls=False).as_py())
+    return ascends is not None and bool(pc.all(ascends, skip_nulls=False).as_py())
 
 
 def fit(column: pa.ChunkedArray, wanted: pa.DataType, where: str) -> pa.ChunkedArray:
@@ -230,7 +253,10 @@ def _sorted(table: pa.Table, order: Sequence[str], contract: Contract) -> pa.Tab
     names = [*order, *(name for name in contract.key if name not in order)]
     if is_strictly_sorted(table, names):
         return table
-    table = table.combine_chunks()
+    text = pa.schema(
+        [pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in table.schema]
+    )
+    table = table.cast(text).combine_chunks()
     ordered = table.sort_by([(name, "ascending") for name in names])
     if is_strictly_sorted(ordered, names):
         return ordered

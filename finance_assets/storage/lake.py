@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
     import pyarrow.fs as pafs
+    import pyarrow.parquet as pq
 
 SINGLE_FILE_KEY = "data"
 SUFFIX = ".parquet"
@@ -47,6 +48,8 @@ ROW_GROUP_ROWS = 131_072
 #: A file with fewer rows is written without dictionaries and with snappy: as small, and read and written in a third of
 #: the time, of which a small zstd file spends most on setting up.
 SMALL_FILE_ROWS = 1_000
+#: Texts of so many bytes fit into a dictionary of Parquet, whatever they share.
+DICTIONARY_BYTES = 1 << 19
 #: A file of at most so many bytes is read whole, by one request; a larger one is scanned, and its row groups pruned.
 WHOLE_FILE_BYTES = 8 * 1024 * 1024
 #: Files whose rows are joined (and filtered) at a time, so that a table of many small files has few chunks.
@@ -315,7 +318,7 @@ class Lake:
         from finance_assets.contracts.arrow import conform
 
         path = self.file(contract, key)
-        data = parquet_bytes(conform(contract, table))
+        data = parquet_bytes(conform(contract, table, dictionaries=table.num_rows >= SMALL_FILE_ROWS))
         if self.exists(path) and self.get(path) == data:
             return False
         self.put(path, data)
@@ -827,9 +830,8 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
     is_small = table.num_rows < SMALL_FILE_ROWS
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table.combine_chunks(), sink, row_group_size=ROW_GROUP_ROWS, **_parquet_options(table.schema, is_small)
-    )
+    table = _with_dictionaries_as_written(table.combine_chunks())
+    pq.write_table(table, sink, row_group_size=ROW_GROUP_ROWS, **_parquet_options(table.schema, is_small))
     return bytes(sink.getvalue())
 
 
@@ -841,7 +843,11 @@ def _parquet_options(schema: pa.Schema, is_small: bool) -> dict[str, Any]:
         "compression": "snappy" if is_small else "zstd",
         "compression_level": None if is_small else 1,
         # Numbers seldom repeat: a dictionary of them costs more than it saves.
-        "use_dictionary": [field.name for field in schema if pa.types.is_string(field.type) and not is_small],
+        "use_dictionary": [
+            field.name
+            for field in schema
+            if not is_small and (pa.types.is_string(field.type) or pa.types.is_dictionary(field.type))
+        ],
         # Bounds prune the scans that ask for names, dates and counts; nobody asks for an amount between two others, and
         # to compare decimals of 128 bits takes a quarter of the writing.
         "write_statistics": [
@@ -858,8 +864,6 @@ def _parquet_options(schema: pa.Schema, is_small: bool) -> dict[str, Any]:
 
 def _write_sorted(contract: Contract, batches: Iterable[pa.Table], sink: Any) -> None:
     """Write parts of a table one after the other, in the contract's types; the next is prepared meanwhile."""
-    import pyarrow.parquet as pq
-
     from finance_assets.contracts.arrow import fitted, is_strictly_sorted, storage_schema
 
     schema = storage_schema(contract)
@@ -867,21 +871,80 @@ def _write_sorted(contract: Contract, batches: Iterable[pa.Table], sink: Any) ->
     before: pa.Table | None = None
 
     def prepared(batch: pa.Table) -> pa.Table:
-        table = fitted(contract, batch).combine_chunks()
+        table = _with_dictionaries_as_written(fitted(contract, batch, dictionaries=True).combine_chunks())
         if not is_strictly_sorted(table, order):
             raise NotSortedError(f"{contract.path}: rows to be written as they come are not sorted by {order}")
         return table
 
-    with (
-        ThreadPoolExecutor(1) as pool,
-        pq.ParquetWriter(sink, schema, **_parquet_options(schema, is_small=False)) as writer,
-    ):
+    with ThreadPoolExecutor(1) as pool, _Writer(sink, schema) as writer:
         for table in _one_ahead(pool, prepared, batches):
             if before is not None and not is_strictly_sorted(_joined(before, table.slice(0, 1)), order):
                 raise NotSortedError(f"{contract.path}: rows to be written as they come are not sorted by {order}")
             if table.num_rows:
                 before = table.slice(table.num_rows - 1)
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                writer.write(table)
+
+
+class _Writer:
+    """A Parquet file of several parts, text of which may be dictionaries; without any it has no rows."""
+
+    def __init__(self, sink: Any, schema: pa.Schema) -> None:
+        self.sink = sink
+        self.schema = schema
+        self.writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.writer is None and kind is None:
+            self.write(self.schema.empty_table())
+        if self.writer is not None:
+            self.writer.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows."""
+        import pyarrow.parquet as pq
+
+        if self.writer is None:
+            self.schema = table.schema
+            self.writer = pq.ParquetWriter(self.sink, self.schema, **_parquet_options(self.schema, is_small=False))
+        if table.schema != self.schema:
+            table = table.cast(self.schema)
+        self.writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+
+
+def _with_dictionaries_as_written(table: pa.Table) -> pa.Table:
+    """Return a table whose dictionaries are those that Parquet makes of the text: used texts, as they appear.
+
+    The writer takes them as they are, and no text is hashed again. The file is the same as of plain text.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    for place, name in enumerate(table.column_names):
+        if not pa.types.is_dictionary(table.schema.field(place).type):
+            continue
+        (array,) = table.column(place).chunks or [pa.array([], table.schema.field(place).type)]
+        texts = array.dictionary
+        if texts.nbytes > DICTIONARY_BYTES:
+            # Parquet would give up the dictionary.
+            table = table.set_column(place, name, array.cast(pa.string()))
+            continue
+        if len(texts) < 2:
+            continue
+        codes = array.indices.drop_null().to_numpy()
+        first = np.full(len(texts), len(codes), np.int64)
+        first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+        appearing = np.argsort(first, kind="stable")[: int(np.count_nonzero(first < len(codes)))]
+        if len(appearing) == len(texts) and (appearing == np.arange(len(texts))).all():
+            continue
+        places = np.zeros(len(texts), np.int32)
+        places[appearing] = np.arange(len(appearing), dtype=np.int32)
+        indices = pa.array(places).take(array.indices)
+        made = pa.DictionaryArray.from_arrays(indices, texts.take(pa.array(appearing)))
+        table = table.set_column(place, name, made)
+    return table
 
 
 def _joined(*tables: pa.Table) -> pa.Table:

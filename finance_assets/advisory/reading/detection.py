@@ -145,7 +145,8 @@ def assign(table: RawTable, contract: VendorContract | None, latest: date) -> Ma
     scores = []
     for name, candidates in by_field.items():
         candidates = sorted(candidates, key=lambda c: (-c[0], c[1]))
-        fitting = [c for c in candidates if _shape_ok(name, table.text(c[1], 400), latest)]
+        # A column that was typed while it was read has nothing but numbers.
+        fitting = [c for c in candidates if c[1] in table.decimals or _shape_ok(name, table.text(c[1], 400), latest)]
         if len(fitting) < len(candidates) and (not fitting or fitting[0] != candidates[0]):
             mapping.warnings.add("column_not_readable")
         if not fitting:
