@@ -9,12 +9,15 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Context, Decimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+#: Digits of the largest decimal of Arrow, and more.
+_EXACT = Context(prec=100)
 #: Elements of a block: a handful of such arrays of floats fits into the cache of a core.
 _BLOCK = 1 << 15
 
@@ -164,3 +167,24 @@ def decimals_of(integers: Any, kind: Any, validity: Any | None = None) -> Any:
     np.right_shift(integers, 63, out=words[:, 1])
     bits = None if validity is None else pa.array(validity, pa.bool_()).buffers()[1]
     return pa.Array.from_buffers(kind, len(integers), [bits, pa.py_buffer(words)])
+
+
+def large_decimals(integers: Any, kind: Any, validity: Any) -> Any:
+    """Return unscaled integers of any size as decimals, null where there is no value.
+
+    Parameters
+    ----------
+    integers
+        Array of Python's integers.
+    kind
+        The Arrow type.
+    validity
+        Where there is a value, as booleans.
+
+    Returns
+    -------
+    pyarrow.Decimal128Array
+        As many decimals.
+    """
+    found = zip(integers.tolist(), validity.tolist(), strict=True)
+    return pa.array([_EXACT.scaleb(Decimal(number), -kind.scale) if known else None for number, known in found], kind)

@@ -1,22 +1,24 @@
 """The rows of a history in order, and what each has from the rows before it: gaps, chains, sums and products.
 
 Belongs here: whole columns of many accounts at once, in NumPy. Does not belong here: the return of a single row
-(`finance_assets.advisory.performance`), the arithmetic of a single value and its proof
+(`finance_assets.advisory.returns`), the arithmetic of a single value and its proof
 (`finance_assets.advisory.twrr`), tables on disk.
 
-A series is the rows of one vendor, account and grain. Series are worked on side by side, one row of each after the
-other, so that a product is taken in the order of the periods and comes out the same in whatever company.
+A series is the rows of one vendor, account and grain. Rows are in the order of their periods, and all series are
+stepped through side by side, one period after the other: what is kept of a series is a handful of numbers, a product is
+taken in the order of the periods, and comes out the same in whatever company.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from finance_assets.advisory.columns import encoded, side_by_side, text_ranks
+from finance_assets.advisory.columns import decimals_of, encoded, large_decimals, side_by_side, text_ranks
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -29,24 +31,22 @@ if TYPE_CHECKING:
 DAILY_GAP_DAYS: Final = 5
 """Daily rows this many calendar days apart are taken as neighbours: weekends and holidays are not told apart."""
 
-#: Rows whose series are worked on together: what they need stays in the processor's cache.
-_ROWS_AT_ONCE = 1 << 18
-_WORD = 32
-_WORD_MASK = (1 << _WORD) - 1
+#: From so many rows on, series are shared out among threads.
+_SHARED_ROWS = 1 << 18
 
 
 @dataclass(frozen=True)
 class Ordered:
-    """The newest version of each key of a history, in the order of the keys.
+    """The newest version of each key of a history, in the order of period, vendor, account and grain.
 
     Attributes
     ----------
     places
         Place of each row in the history.
     series
-        Number of each row's vendor, account and grain; ascends.
+        Number of each row's vendor, account and grain, in the order of their texts; ascends within a period.
     days
-        Period ends, in days since 1970; ascend within a series.
+        Period ends, in days since 1970; ascend.
     """
 
     places: Ints
@@ -56,7 +56,7 @@ class Ordered:
 
 @dataclass(frozen=True)
 class Alone:
-    """What rows have by themselves, in the order of their keys.
+    """What rows have by themselves, in the order of their periods.
 
     Attributes
     ----------
@@ -71,61 +71,61 @@ class Alone:
     factor
         One plus the return; NaN where there is none.
     net_flow
-        Flows as decimal128(28, 8); null where unknown.
+        Flows, in hundred-millionths; of 64 bits, or Python's integers. 0 where unknown.
+    has_flow
+        Whether the flow is known.
     """
 
     period_start: Ints
     starts_as_stated: Bools
     is_daily: Bools
-    currency: Ints
+    currency: Any
     factor: Floats
-    net_flow: pa.Array
-
-    def part(self, part: slice) -> Alone:
-        """Return some of the rows; nothing is copied."""
-        return Alone(*(getattr(self, field.name)[part] for field in fields(self)))
+    net_flow: Any
+    has_flow: Bools
 
 
-def links_schema() -> pa.Schema:
-    """Give the Arrow schema of what rows have from the rows before them in their series.
+@dataclass(frozen=True)
+class Links:
+    """What rows have from the rows before them in their series, in the order of their periods.
 
-    ``previous``
-        Place of the row before among the rows in order; null for the first of a series.
-    ``gap_days``
-        Days between the end of the period before and this start; 0 for adjacent ones, negative for an overlap; null
-        for the first of a series.
-    ``currency_changed``
+    Attributes
+    ----------
+    previous
+        Place of the row before among the rows in order; -1 for the first of a series.
+    gap_days
+        Days between the end of the period before and this start; 0 for adjacent ones, negative for an overlap; of no
+        meaning for the first of a series.
+    currency_changed
         Whether the currency is another than that of the row before; not where one of them is unknown.
-    ``currencies_mixed``
+    currencies_mixed
         Whether it changed in this row or in one before.
-    ``flow_so_far``
-        Sum of the flows so far, exact; null where not all of them are known.
-    ``chain_id``
+    flow_so_far
+        Sum of the flows so far, exact; of 64 bits, or Python's integers.
+    has_flow_so_far
+        Whether all of them are known.
+    chain_id
         Number of the chain within the series, from 1.
-    ``chain_start``
-        First day of the chain.
-    ``wealth_chain``, ``wealth_all``
-        Product of the factors of the chain, and of the series, so far; null before the first that is known.
+    chain_start
+        First day of the chain, in days since 1970.
+    wealth_chain, wealth_all
+        Product of the factors of the chain, and of the series, so far; NaN before the first that is known.
     """
-    import pyarrow as pa
 
-    return pa.schema(
-        {
-            "previous": pa.int64(),
-            "gap_days": pa.int32(),
-            "currency_changed": pa.bool_(),
-            "currencies_mixed": pa.bool_(),
-            "flow_so_far": pa.decimal128(38, 8),
-            "chain_id": pa.int32(),
-            "chain_start": pa.date32(),
-            "wealth_chain": pa.float64(),
-            "wealth_all": pa.float64(),
-        }
-    )
+    previous: Ints
+    gap_days: npt.NDArray[np.int32]
+    currency_changed: Bools
+    currencies_mixed: Bools
+    flow_so_far: Any
+    has_flow_so_far: Bools
+    chain_id: npt.NDArray[np.int32]
+    chain_start: npt.NDArray[np.int32]
+    wealth_chain: Floats
+    wealth_all: Floats
 
 
 def in_order(history: pa.Table) -> Ordered:
-    """Put the newest version of each key of a history in the order of the keys.
+    """Put the newest version of each key of a history in the order of the periods.
 
     Parameters
     ----------
@@ -144,42 +144,66 @@ def in_order(history: pa.Table) -> Ordered:
     ValueError
         A part of a key is null.
     """
-    series = np.zeros(history.num_rows, np.int64)
+    ranks = []
     for name in ("vendor", "account_id", "granularity"):
-        ranks, count = _ranks(history, name)
-        series = series * count + ranks
-    days = _days(history, "period_end")
-    if not history.num_rows:
-        return Ordered(np.zeros(0, np.int64), series, days)
+        ranks.append(_ranks(history, name))
+    return put_in_order(ranks, _days(history, "period_end"), lambda places: version_numbers(history, places))
+
+
+def put_in_order(
+    ranks: Sequence[tuple[Ints, int]], days: Ints, versions: Callable[[Ints], tuple[Ints, ...]]
+) -> Ordered:
+    """Put the newest version of each key in the order of the periods.
+
+    Parameters
+    ----------
+    ranks
+        Of vendor, account and grain: the place of each row's text among all texts, and how many there are.
+    days
+        Period ends, in days since 1970.
+    versions
+        Gives, for some rows, numbers that say which version is the newest, the most important last.
+
+    Returns
+    -------
+    Ordered
+        One row per key.
+    """
+    (series, count), *others = ranks
+    series = series.astype(np.int64)
+    for numbers, more in others:
+        series *= more
+        series += numbers
+        count *= more
+    if not len(days):
+        return Ordered(np.zeros(0, np.int64), series, days.astype(np.int64))
     first = int(days.min())
     width = int(days.max()) - first + 1
-    if int(series.max()) + 1 > (1 << 62) // width:
-        series = np.unique(series, return_inverse=True)[1].astype(np.int64)
+    if count > (1 << 62) // width or count > max(1 << 20, 4 * len(series)):
+        # Few of the numbers are taken: what is kept of a series is kept for each.
+        found, series = np.unique(series, return_inverse=True)
+        count, series = len(found), series.astype(np.int64)
     # One number to sort by.
-    keys = series * width + (days - first)
+    keys = days.astype(np.int64)
+    keys -= first
+    keys *= count
+    keys += series
     places = np.arange(len(keys))
     if not (keys[1:] >= keys[:-1]).all():
         places = np.argsort(keys, kind="stable")
         keys = keys[places]
     again = keys[1:] == keys[:-1]
     if again.any():
-        places = _newest(history, keys, again, places)
+        places = _newest(keys, again, places, versions)
     if len(places) < len(series) or not (places[1:] > places[:-1]).all():
         series, days = series[places], days[places]
     return Ordered(places, series, days)
 
 
-def _newest(history: pa.Table, keys: Ints, again: Bools, places: Ints) -> Ints:
+def _newest(keys: Ints, again: Bools, places: Ints, versions: Callable[[Ints], tuple[Ints, ...]]) -> Ints:
     """Return the places without those of keys that are there again in a newer version."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     repeated = np.flatnonzero(np.r_[again, False] | np.r_[False, again])
-    rows = history.select(["received_ts_utc", "file_sha256", "line"]).take(pa.array(places[repeated]))
-    known = pc.fill_null(rows["received_ts_utc"].cast(pa.int64()), np.iinfo(np.int64).min).to_numpy()
-    lines = pc.fill_null(rows["line"], -1).to_numpy()
-    files, _ = _ranks(rows, "file_sha256")
-    order = np.lexsort((lines, files, known, keys[repeated]))
+    order = np.lexsort((*versions(places[repeated]), keys[repeated]))
     sorted_keys = keys[repeated][order]
     is_last = np.r_[sorted_keys[1:] != sorted_keys[:-1], True]
     kept = np.ones(len(places), bool)
@@ -188,130 +212,130 @@ def _newest(history: pa.Table, keys: Ints, again: Bools, places: Ints) -> Ints:
     return places[kept]
 
 
-def linked(rows: Ordered, alone: Alone) -> pa.Table:
+def version_numbers(history: pa.Table, places: Ints) -> tuple[Ints, ...]:
+    """Return line, file and known time of some rows, as numbers."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = history.select(["received_ts_utc", "file_sha256", "line"]).take(pa.array(places))
+    known = pc.fill_null(rows["received_ts_utc"].cast(pa.int64()), np.iinfo(np.int64).min).to_numpy()
+    lines = pc.fill_null(rows["line"], -1).to_numpy()
+    files, _ = _ranks(rows, "file_sha256")
+    return lines, files, known
+
+
+def linked(rows: Ordered, alone: Alone) -> Links:
     """Link rows to those before them.
 
     Parameters
     ----------
     rows
-        Rows in the order of their keys.
+        Rows in the order of their periods.
     alone
         What each of them has by itself.
 
     Returns
     -------
-    pyarrow.Table
-        `links_schema`, in the same order.
+    Links
+        In the same order.
 
     Notes
     -----
     A chain restarts after a gap or an overlap, after a row without a factor, and where the currency changes.
     """
-    import pyarrow as pa
-
-    def of(part: slice) -> pa.Table:
-        few = Ordered(rows.places[part], rows.series[part], rows.days[part])
-        return _linked(few, alone.part(part), part.start)
-
-    parts = side_by_side(of, _whole_series(rows.series))
-    return pa.concat_tables([links_schema().empty_table(), *parts]).combine_chunks()
-
-
-def _whole_series(series: Ints) -> Iterator[slice]:
-    """Cut rows into parts of whole series, of about so many rows each."""
-    start = 0
-    while start < len(series):
-        stop = int(np.searchsorted(series, series[min(start + _ROWS_AT_ONCE, len(series)) - 1], side="right"))
-        yield slice(start, stop)
-        start = stop
-
-
-def _linked(rows: Ordered, alone: Alone, offset: int) -> pa.Table:
-    """Link the rows of whole series, the first of which has a place among all rows."""
-    import pyarrow as pa
-
-    period_start, factor, currency = alone.period_start.astype(np.int64), alone.factor, alone.currency
-    is_daily, net_flow = alone.is_daily, alone.net_flow
-    size = len(rows.series)
-    is_first = np.ones(size, bool)
-    is_first[1:] = rows.series[1:] != rows.series[:-1]
-    before = np.maximum(np.arange(size) - 1, 0)
-    apart = period_start - rows.days[before] - 1
-    # A start that repeats the end of the period before is the date of the opening valuation.
-    is_adjacent = ~is_daily & (apart == -1)
-    is_adjacent |= is_daily & ~alone.starts_as_stated & (apart >= 0) & (apart < DAILY_GAP_DAYS)
-    gap_days = np.where(is_adjacent, 0, apart)
-    currency_changed = ~is_first & (currency >= 0) & (currency[before] >= 0) & (currency != currency[before])
-    starts_chain = is_first | (gap_days != 0) | np.isnan(factor)[before] | currency_changed
-    series_starts, chain_starts = np.flatnonzero(is_first), np.flatnonzero(starts_chain)
-    series_of_row, chain_of_row = np.cumsum(is_first) - 1, np.cumsum(starts_chain) - 1
-
-    def within(counted: Ints) -> Ints:
-        """Count from the beginning of the series, not of all rows."""
-        since: Ints = counted - np.r_[0, counted[series_starts[1:] - 1]][series_of_row]
-        return since
-
-    is_unknown = within(np.cumsum(net_flow.is_null().to_numpy(zero_copy_only=False))) > 0
-    wealth_chain = _running_products(factor, chain_starts)
-    wealth_all = _running_products(factor, series_starts)
-    return pa.table(
-        [
-            pa.array(offset + before, pa.int64(), mask=is_first),
-            pa.array(gap_days.astype(np.int32), mask=is_first),
-            pa.array(currency_changed),
-            pa.array(within(np.cumsum(currency_changed)) > 0),
-            _running_sums(net_flow, within, is_unknown),
-            pa.array((chain_of_row - chain_of_row[series_starts][series_of_row] + 1).astype(np.int32)),
-            pa.array(period_start[chain_starts][chain_of_row].astype(np.int32)).cast(pa.date32()),
-            pa.array(wealth_chain, mask=np.isnan(wealth_chain)),
-            pa.array(wealth_all, mask=np.isnan(wealth_all)),
-        ],
-        schema=links_schema(),
+    size = len(rows.days)
+    flows = alone.net_flow
+    if flows.dtype != object and float(np.abs(flows.astype(np.float64)).sum()) >= float(1 << 62):
+        flows = flows.astype(object)
+    made = Links(
+        previous=np.empty(size, np.int64),
+        gap_days=np.empty(size, np.int32),
+        currency_changed=np.empty(size, bool),
+        currencies_mixed=np.empty(size, bool),
+        flow_so_far=np.empty(size, flows.dtype),
+        has_flow_so_far=np.empty(size, bool),
+        chain_id=np.empty(size, np.int32),
+        chain_start=np.empty(size, np.int32),
+        wealth_chain=np.empty(size),
+        wealth_all=np.empty(size),
     )
+    if not size:
+        return made
+    bounds = np.flatnonzero(np.r_[True, rows.days[1:] != rows.days[:-1], True]).tolist()
+    series = int(rows.series.max()) + 1
+    threads = 1 if size < _SHARED_ROWS else 2
+    shares = [(series * place // threads, series * (place + 1) // threads) for place in range(threads)]
+    side_by_side(lambda share: _link(rows, alone, flows, bounds, share, made), shares)
+    return made
 
 
-def _running_products(factors: Floats, starts: Ints) -> Floats:
-    """Return the product of each row's segment up to it; NaN before the first factor that is one."""
-    lengths = np.diff(np.r_[starts, len(factors)])
-    order = np.argsort(-lengths, kind="stable")
-    places, negative_lengths = starts[order], -lengths[order]
-    products = np.empty(len(factors))
-    running = np.full(len(places), np.nan)
-    for step in range(int(lengths.max())):
-        # Segments that have ended are at the end.
-        count = int(np.searchsorted(negative_lengths, -step))
-        row = places[:count] + step
-        factor, so_far = factors[row], running[:count]
-        product = so_far * factor
-        is_nan = np.isnan(product)
-        if is_nan.any():
-            product = np.where(is_nan, np.fmax(so_far, factor), product)
-        running[:count] = product
-        products[row] = product
-    return products
+def _link(rows: Ordered, alone: Alone, flows: Any, bounds: list[int], share: tuple[int, int], made: Links) -> None:
+    """Link the rows of the series from one number to another."""
+    least, end = share
+    count = end - least
+    last = np.full(count, -1)
+    last_day = np.zeros(count, np.int64)
+    was_undefined, mixed, unknown = np.zeros(count, bool), np.zeros(count, bool), np.zeros(count, bool)
+    last_currency = np.full(count, -1, np.int32)
+    flow_sum = np.zeros(count, flows.dtype)
+    chain_id, chain_start = np.zeros(count, np.int32), np.zeros(count, np.int64)
+    wealth_chain, wealth_all = np.full(count, np.nan), np.full(count, np.nan)
+    for first, stop in pairwise(bounds):
+        day = int(rows.days[first])
+        low, high = np.searchsorted(rows.series[first:stop], (least, end)) + first
+        if low == high:
+            continue
+        here = slice(int(low), int(high))
+        series = rows.series[here] - least
+        # Where every series has a row, what is kept of them need not be picked out.
+        own: Any = slice(None) if high - low == count else series
+        start, factor, currency = alone.period_start[here], alone.factor[here], alone.currency[here]
+        previous = last[own]
+        is_first = previous < 0
+        apart = start - last_day[own] - 1
+        is_daily = alone.is_daily[here]
+        # A start that repeats the end of the period before is the date of the opening valuation.
+        is_adjacent = ~is_daily & (apart == -1)
+        if is_daily.any():
+            is_adjacent |= is_daily & ~alone.starts_as_stated[here] & (apart >= 0) & (apart < DAILY_GAP_DAYS)
+        gap = np.where(is_adjacent, 0, apart)
+        currency_before = last_currency[own]
+        changed = ~is_first & (currency >= 0) & (currency_before >= 0) & (currency != currency_before)
+        starts_chain = is_first | (gap != 0) | was_undefined[own] | changed
+        mixed_now, unknown_now = mixed[own] | changed, unknown[own] | ~alone.has_flow[here]
+        flow_now = flow_sum[own] + flows[here]
+        id_now = chain_id[own] + starts_chain
+        start_now = np.where(starts_chain, start, chain_start[own])
+        chain_now = _times(np.where(starts_chain, np.nan, wealth_chain[own]), factor)
+        all_now = _times(wealth_all[own], factor)
+        for whole, now in (
+            (made.previous, previous), (made.gap_days, gap), (made.currency_changed, changed),
+            (made.currencies_mixed, mixed_now), (made.flow_so_far, flow_now), (made.has_flow_so_far, ~unknown_now),
+            (made.chain_id, id_now), (made.chain_start, start_now), (made.wealth_chain, chain_now),
+            (made.wealth_all, all_now),
+        ):  # fmt: skip
+            whole[here] = now
+        for kept, now in (
+            (last, np.arange(low, high)), (last_day, day), (was_undefined, np.isnan(factor)), (mixed, mixed_now),
+            (unknown, unknown_now), (last_currency, currency), (flow_sum, flow_now), (chain_id, id_now),
+            (chain_start, start_now), (wealth_chain, chain_now), (wealth_all, all_now),
+        ):  # fmt: skip
+            kept[own] = now
 
 
-def _running_sums(amounts: pa.Array, within: Callable[[Ints], Ints], is_unknown: Bools) -> pa.Array:
-    """Return exact running sums of decimals in decimals of 38 digits.
+def _times(so_far: Floats, factor: Floats) -> Floats:
+    """Return the products of what is known; NaN where neither is."""
+    product: Floats = so_far * factor
+    is_nan = np.isnan(product)
+    return np.where(is_nan, np.fmax(so_far, factor), product) if is_nan.any() else product
 
-    A decimal is an integer of 128 bits. Its four words of 32 bits are summed by themselves, so that nothing runs over,
-    and what exceeds a word is carried to the next at the end.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
-    size = len(amounts)
-    filled = pc.fill_null(amounts, pa.scalar(0, pa.int32()).cast(amounts.type)) if amounts.null_count else amounts
-    words = np.frombuffer(filled.buffers()[1], np.uint32)[4 * filled.offset : 4 * (filled.offset + size)].reshape(-1, 4)
-    made = np.empty((size, 4), np.uint32)
-    carried = np.zeros(size, np.int64)
-    for place in range(4):
-        word = words[:, place].view(np.int32) if place == 3 else words[:, place]
-        total = within(np.cumsum(word, dtype=np.int64)) + carried
-        made[:, place] = (total & _WORD_MASK).astype(np.uint32)
-        carried = total >> _WORD
-    sums = pa.Array.from_buffers(pa.decimal128(38, amounts.type.scale), size, [None, pa.py_buffer(made)])
-    return pc.if_else(pa.array(is_unknown), None, sums) if is_unknown.any() else sums
+def exact_sums(links: Links, part: slice | Ints, is_known: Bools, kind: pa.DataType) -> pa.Array:
+    """Return the running flows of some rows as decimals with eight places, null where they are not known."""
+    sums = links.flow_so_far[part]
+    if sums.dtype == object:
+        return large_decimals(sums, kind, is_known)
+    return decimals_of(sums, kind, None if is_known.all() else is_known)
 
 
 def _ranks(table: pa.Table, name: str) -> tuple[Ints, int]:

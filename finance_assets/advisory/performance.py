@@ -1,31 +1,32 @@
 """Performance of accounts from vendors' rows, columnar: current versions, returns, chains, cumulative values.
 
-Belongs here: what turns the bitemporal history into one row of performance per vendor, account, grain and period: the
-SQL of single rows, the policies it needs, and putting it together with the links. Does not belong here: what a row has
-from those before it (`finance_assets.advisory.linking`), the arithmetic of a single value and its proof
+Belongs here: what turns the bitemporal history into one row of performance per vendor, account, grain and period: what
+the rows say by themselves (`finance_assets.advisory.returns`) put together with what they have from those before them
+(`finance_assets.advisory.linking`). Does not belong here: the arithmetic of a single value and its proof
 (`finance_assets.advisory.twrr`), reconciliation, tables on disk, Dagster.
 
-Money stays DECIMAL from input to output; only returns are doubles, computed from differences that were taken in
-DECIMAL. Every row is a function of its account's rows alone, so accounts may be computed in any division.
+Money is exact from input to output; only returns are doubles, computed from exact differences. Every row is a function
+of its account's rows alone, so accounts may be computed in any division.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from finance_assets.advisory.twrr import LARGE_FLOW_THRESHOLD, TIMINGS
-from finance_assets.contracts.status import Status
+from finance_assets.advisory.returns import DEFAULT_POLICY, Policies, Policy
+from finance_assets.advisory.twrr import TIMINGS
 
 if TYPE_CHECKING:
     import duckdb
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
+
+    from finance_assets.advisory.linking import Ordered
+    from finance_assets.advisory.returns import PolicyTable
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -45,8 +46,6 @@ __all__ = [
 KEY_COLUMNS: Final = ("vendor", "account_id", "granularity", "period_end")
 """What identifies a row of the history in valid time; its versions differ in known time."""
 
-#: Rows that one thread of DuckDB takes at a time, whole vectors of its own.
-_PIECE_ROWS: Final = 122_880
 _MONEY: Final = "decimal128(28, 8)"
 _RETURN: Final = "decimal128(24, 14)"
 
@@ -140,32 +139,9 @@ PERFORMANCE_COLUMNS: Final[dict[str, tuple[str, str]]] = {
 
 LINKING_COLUMNS: Final = (
     *KEY_COLUMNS, "currency", "period_start", "beginning_market_value", "contributions", "distributions", "net_flow",
-    "ending_market_value", "fees", "file_sha256", "line", "received_ts_utc",
+    "ending_market_value", "file_sha256", "line", "received_ts_utc",
 )  # fmt: skip
 """Columns of the history that say which version counts, and how the rows of an account are linked."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How the flows of one vendor are timed; configuration with a version, never inferred from data."""
-
-    timing: str = "mid"
-    """One of `finance_assets.advisory.twrr.TIMINGS`."""
-    version: str = "default-1"
-    large_flow_threshold: Decimal = LARGE_FLOW_THRESHOLD
-    """Share of the beginning value from which a net flow is large."""
-
-    def __post_init__(self) -> None:
-        if self.timing not in TIMINGS:
-            raise ValueError(f"unknown timing {self.timing!r}; known are {', '.join(TIMINGS)}")
-        if not (self.large_flow_threshold.is_finite() and self.large_flow_threshold > 0):
-            raise ValueError(f"a large flow cannot begin at {self.large_flow_threshold} of the beginning value")
-
-
-DEFAULT_POLICY: Final = Policy()
-"""For vendors without a policy: middle of the period, since only a period total of flows is known."""
-
-Policies = Mapping[str, "Policy | tuple[str, str | int, Decimal]"]
 
 
 def history_schema() -> pa.Schema:
@@ -215,7 +191,8 @@ def current_versions(history: pa.Table, as_of: datetime | None = None) -> pa.Tab
         if as_of.tzinfo is None:
             raise ValueError("as_of must have a time zone")
         history = history.filter(pc.field("received_ts_utc") <= pa.scalar(as_of.astimezone(UTC)))
-    return history.take(pa.array(in_order(history).places))
+    ordered = in_order(history)
+    return history.take(pa.array(ordered.places[_by_key(ordered)]))
 
 
 def account_performance(history: pa.Table, policies: Policies) -> pa.Table:
@@ -226,7 +203,8 @@ def account_performance(history: pa.Table, policies: Policies) -> pa.Table:
     history
         Rows with `HISTORY_COLUMNS`, one per key (`current_versions`).
     policies
-        `Policy`, or ``(timing, version, large_flow_threshold)``, by vendor; `DEFAULT_POLICY` for the others.
+        By vendor a `Policy`, several with the day since when each holds, or ``(timing, version,
+        large_flow_threshold)``; `DEFAULT_POLICY` for the others.
 
     Returns
     -------
@@ -245,27 +223,44 @@ def account_performance(history: pa.Table, policies: Policies) -> pa.Table:
     an overlap, after a row without a return, and where the currency changes; a period without any capital links
     with factor 1. A total loss keeps the chain at -100 %.
     """
+    performance = Performance([history], policies)
+    if len(performance) != history.num_rows:
+        raise ValueError("a key occurs more than once; select the current versions first")
+    chosen = _by_key(performance.rows)
+    return performance.part(chosen, history.take(_indices(performance.rows.places[chosen]))).cast(performance_schema())
+
+
+def _by_key(rows: Ordered) -> npt.NDArray[np.int64]:
+    """Return the order of rows by vendor, account, grain and period."""
     import numpy as np
 
-    with Performance(history, policies) as performance:
-        if len(performance) != history.num_rows:
-            raise ValueError("a key occurs more than once; select the current versions first")
-        return performance.part(np.arange(len(performance))).cast(performance_schema())
+    return np.lexsort((rows.days, rows.series))
+
+
+def _indices(places: npt.NDArray[np.int64]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(places)
 
 
 class Performance:
     """The performance table of a history, of which parts are computed as they are asked for.
 
-    What links the rows is computed at once, and takes about 60 bytes of a row; the wide rows are not kept. A context
-    manager; parts may be computed in several threads.
+    What links the rows is computed at once, and takes about 120 bytes of a row; the wide rows are not kept. Parts may
+    be computed in several threads.
 
     Parameters
     ----------
     history
-        Rows with `LINKING_COLUMNS`, and with all `HISTORY_COLUMNS` unless `part` is given them; of a key the newest
-        version counts, as in `current_versions`. Text may be dictionaries, which take a fraction of the memory.
+        Rows with `LINKING_COLUMNS` at least, in parts of any size; of a key the newest version counts, as in
+        `current_versions`. Text may be dictionaries.
     policies
         As for `account_performance`.
+
+    Attributes
+    ----------
+    rows
+        The rows that count, in the order of their periods.
 
     Raises
     ------
@@ -273,289 +268,228 @@ class Performance:
         If a policy is not valid, or a part of a key is null.
     """
 
-    def __init__(self, history: pa.Table, policies: Policies) -> None:
-        from finance_assets.advisory.linking import in_order
+    def __init__(self, history: Iterable[pa.Table], policies: Policies) -> None:
+        from finance_assets.advisory.linking import Alone, linked, put_in_order
+        from finance_assets.advisory.returns import PolicyTable
 
-        self._history = history
-        self._single_rows = _valued(policies)
-        self._vendors = sorted(policies)
-        self._database = _connect()
-        try:
-            for name, values in _enumerations(policies).items():
-                self._database.execute(f"CREATE TYPE {name} AS ENUM ({', '.join(map(_text, values))})")
-            with ThreadPoolExecutor(1) as pool:
-                ordered = pool.submit(in_order, history)
-                single = self._query(
-                    "SELECT period_start, starts_as_stated, factor, net_flow FROM valued",
-                    history.select(LINKING_COLUMNS),
-                )
-                self._rows = ordered.result()
-            self._links = self._linked(single)
-        except BaseException:
-            self._database.close()
-            raise
-
-    def __enter__(self) -> Performance:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._database.close()
+        self._policies = PolicyTable(policies)
+        gathered = _Gathered()
+        for part in history:
+            gathered.add(part, self._policies)
+        columns = gathered.columns()
+        names = ("vendor", "account_id", "granularity")
+        self.rows = put_in_order([gathered.ranks(name) for name in names], columns.pop("days"), gathered.versions)
+        places = self.rows.places
+        if len(places) < gathered.size or bool((places[1:] < places[:-1]).any()):
+            columns = {name: column[places] for name, column in columns.items()}
+        self._ending, self._has_ending = columns.pop("ending"), columns.pop("has_ending")
+        self._links = linked(self.rows, Alone(**columns))
 
     def __len__(self) -> int:
-        return len(self._rows.places)
+        return len(self.rows.places)
 
     @property
     def months(self) -> npt.NDArray[np.int64]:
-        """Month in which each row's period ends, counted from 1970, in the order of the keys."""
+        """Month in which each row's period ends, counted from 1970; ascends."""
         import numpy as np
 
-        return self._rows.days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+        return self.rows.days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
 
-    @property
-    def places(self) -> npt.NDArray[np.int64]:
-        """Place of each row in the history, in the order of the keys."""
-        return self._rows.places
-
-    def part(self, chosen: npt.NDArray[np.int64], rows: pa.Table | None = None) -> pa.Table:
+    def part(self, chosen: npt.NDArray[np.int64] | slice, rows: pa.Table) -> pa.Table:
         """Compute some rows of the table.
 
         Parameters
         ----------
         chosen
-            Places of rows in the order of the keys, in any order.
+            Places of rows among `rows` of this, in any order, or a part of them.
         rows
-            Their `HISTORY_COLUMNS`, in the order of `chosen`, where the history that was given has not all of them.
+            Their `HISTORY_COLUMNS`, in the order of `chosen`.
 
         Returns
         -------
         pyarrow.Table
             `PERFORMANCE_COLUMNS`, in the order of `chosen`; text as dictionaries.
         """
-        import pyarrow as pa
-
-        places = self._rows.places
-        given = self._history.take(pa.array(places[chosen])) if rows is None else rows
-        links = self._links.take(pa.array(chosen))
-        previous = links["previous"].combine_chunks()
-        is_first = previous.is_null().to_numpy(zero_copy_only=False)
-        before = pa.array(places[previous.fill_null(0).to_numpy()] if len(places) else places, mask=is_first)
-        source = given.append_column("previous_emv", self._history["ending_market_value"].take(before))
-        for name in links.column_names:
-            source = source.append_column(name, links[name])
-        direct = {*(set(HISTORY_COLUMNS) - {"period_start", "net_flow"}), *links.column_names}
-        columns = ", ".join(
-            _output(name, kind) for name, (kind, _) in PERFORMANCE_COLUMNS.items() if name not in direct
-        )
-        computed = self._query(f"{_results()} SELECT {columns} FROM results", source)
-        return pa.table({name: source[name] if name in direct else computed[name] for name in PERFORMANCE_COLUMNS})
-
-    def _linked(self, single: pa.Table) -> pa.Table:
-        """Link the rows by what was computed of each by itself, in the order of the history."""
         import numpy as np
         import pyarrow as pa
 
-        from finance_assets.advisory.columns import encoded, one_array
-        from finance_assets.advisory.linking import Alone, linked
+        from finance_assets.advisory.linking import exact_sums
+        from finance_assets.advisory.returns import SCALE, STATUS_TEXTS, TIMING_RULES, Amount, RowReturns
+        from finance_assets.contracts.status import Status
 
-        history, places = self._history, self._rows.places
-        is_moved = len(places) != history.num_rows or bool((places[1:] < places[:-1]).any())
+        alone, links = RowReturns(rows, self._policies), self._links
+        previous = links.previous[chosen]
+        is_first = previous < 0
+        gap, changed, factor = links.gap_days[chosen], links.currency_changed[chosen], alone.factor
+        has_return = ~np.isnan(factor)
+        wealth, wealth_all = links.wealth_chain[chosen], links.wealth_all[chosen]
+        start, chain = links.chain_start[chosen], links.chain_id[chosen]
 
-        def ordered(column: pa.ChunkedArray) -> pa.Array:
-            array = one_array(column)
-            return array.take(pa.array(places)) if is_moved else array
+        # What an adjacent period ended with.
+        bmv = alone.amount("beginning_market_value").at_full_scale()
+        before = np.where(is_first, 0, previous)
+        is_adjacent = ~is_first & (gap == 0) & ~changed & bmv.known & self._has_ending[before]
+        continuity = Amount(bmv.integers - self._ending[before], is_adjacent, SCALE)
 
-        def numbers(column: pa.ChunkedArray) -> Any:
-            return ordered(column).to_numpy(zero_copy_only=False)
+        days = alone.ends - start + 1
+        is_year = has_return & (days >= 365)
+        annualised = np.full(alone.size, np.nan)
+        # Of NumPy's two powers, the one that is the same on all processors.
+        annualised[is_year] = np.float_power(wealth[is_year], 365.25 / days[is_year]) - 1
 
-        currency = encoded(history["currency"])
-        alone = Alone(
-            period_start=numbers(single["period_start"].cast(pa.int32())),
-            starts_as_stated=numbers(single["starts_as_stated"]),
-            is_daily=numbers(_codes(history["granularity"], list(_GRAINS))) == _GRAINS["daily"],
-            currency=numbers(currency.indices.fill_null(-1)),
-            factor=numbers(single["factor"].fill_null(np.nan)),
-            net_flow=ordered(single["net_flow"]),
-        )
-        return linked(self._rows, alone)
+        cumulative_status = np.full(alone.size, Status.OK.code, np.int8)
+        cumulative_status[(chain > 1) | ~has_return] = Status.GAP.code
+        cumulative_status[np.isnan(wealth_all)] = Status.NO_DATA.code
 
-    def _query(self, select: str, source: pa.Table) -> pa.Table:
-        """Ask about the single rows of a table; the answer is in their order."""
+        def dates(days: Any) -> pa.Array:
+            return pa.array(days.astype(np.int32)).cast(pa.date32())
+
+        def floats(values: Any) -> pa.Array:
+            missing = np.isnan(values)
+            return pa.array(values, mask=missing if missing.any() else None)
+
+        def text(codes: Any, texts: tuple[str, ...] | list[str]) -> pa.Array:
+            return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(texts, pa.string()))
+
+        def decimals(name: str, amount: Amount) -> pa.Array:
+            return amount.decimals(_schema({name: PERFORMANCE_COLUMNS[name][0]}).field(0).type)
+
+        sum_type = _schema({"sum": PERFORMANCE_COLUMNS["cumulative_net_flow"][0]}).field(0).type
+        is_summed = links.has_flow_so_far[chosen] & ~links.currencies_mixed[chosen]
+        months = alone.months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+        made = {
+            "period_start": dates(alone.starts),
+            "period_month": dates(months),
+            "net_flow": decimals("net_flow", alone.net_flow),
+            "cumulative_net_flow": exact_sums(links, chosen, is_summed, sum_type),
+            "gain": decimals("gain", alone.gain),
+            "rollforward_difference": decimals("rollforward_difference", alone.rollforward_difference),
+            "continuity_difference": decimals("continuity_difference", continuity),
+            "gap_days": pa.array(gap, mask=is_first),
+            "timing": text(alone.timing, list(TIMINGS)),
+            "timing_rule": text(alone.timing_rule, TIMING_RULES),
+            "policy_version": text(alone.policy_versions, self._policies.versions),
+            "return_net_computed": floats(alone.return_net),
+            "return_status": text(alone.status, STATUS_TEXTS),
+            "return_sod": floats(alone.return_sod),
+            "return_mid": floats(alone.return_mid),
+            "return_eod": floats(alone.return_eod),
+            "timing_spread": floats(alone.timing_spread),
+            "return_gross_computed": floats(alone.return_gross),
+            "return_gross_status": text(alone.gross_status, STATUS_TEXTS),
+            "chain_id": pa.array(chain),
+            "chain_start": dates(start),
+            "cumulative_return_chain": floats(np.where(has_return, wealth - 1, np.nan)),
+            "cumulative_return_all": floats(wealth_all - 1),
+            "cumulative_status": text(cumulative_status, STATUS_TEXTS),
+            "annualised_return_chain": floats(annualised),
+            "is_large_flow": pa.array(alone.is_large_flow),
+            "is_terminated": pa.array(alone.is_terminated),
+            "is_partial": pa.array(alone.is_partial),
+            "is_negative_value": pa.array(alone.is_negative_value),
+        }
+        return pa.table({name: made[name] if name in made else rows[name] for name in PERFORMANCE_COLUMNS})
+
+
+class _Gathered:
+    """What links the rows of a history, gathered part by part, as numbers."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._columns: dict[str, list[Any]] = {}
+        self._texts: dict[str, _Texts] = {name: _Texts() for name in _CODED}
+        self._versions: list[pa.Table] = []
+
+    def add(self, part: pa.Table, policies: PolicyTable) -> None:
+        """Add the rows of one part."""
+        import numpy as np
+
+        from finance_assets.advisory.returns import RowReturns
+
+        for name in KEY_COLUMNS:
+            if part[name].null_count:
+                raise ValueError(f"{name} has a null")
+        alone = RowReturns(part, policies)
+        ending, flow = alone.amount("ending_market_value").at_full_scale(), alone.net_flow.at_full_scale()
+        flows = np.where(flow.known, flow.integers, 0)
+        for name, values in (
+            ("days", alone.ends.astype(np.int32)), ("period_start", alone.starts.astype(np.int32)),
+            ("starts_as_stated", alone.starts_as_stated), ("is_daily", alone.grain == 0), ("factor", alone.factor),
+            ("net_flow", flows), ("has_flow", flow.known), ("ending", ending.integers), ("has_ending", ending.known),
+            *((name, self._texts[name].codes(part[name])) for name in _CODED),
+        ):  # fmt: skip
+            self._columns.setdefault(name, []).append(values)
+        self._versions.append(part.select(["received_ts_utc", "file_sha256", "line"]))
+        self.size += part.num_rows
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns of `linking.Alone`, and days and ending values beside them, and keep none of them."""
+        import numpy as np
+
+        made = {}
+        for name in [*self._columns]:
+            if name not in _RANKED:
+                pieces = self._columns.pop(name)
+                made[name] = np.concatenate(pieces) if len(pieces) != 1 else pieces[0]
+        return made
+
+    def ranks(self, name: str) -> tuple[Any, int]:
+        """Return the place of each row's text of a key among the sorted texts, and how many there are."""
+        import numpy as np
+
+        ranks = self._texts[name].ranks()
+        return ranks[np.concatenate(self._columns.pop(name) or [np.zeros(0, np.int32)])], max(len(ranks), 1)
+
+    def versions(self, places: npt.NDArray[np.int64]) -> tuple[Any, ...]:
+        """Return line, file and known time of some rows, as numbers."""
         import pyarrow as pa
 
-        for name, column, texts in (("policy", "vendor", self._vendors), ("grain", "granularity", list(_GRAINS))):
-            source = source.append_column(name, _codes(source[column], texts))
-        with self._database.cursor() as connection:
-            # A piece is worked on by one thread.
-            connection.register("source", pa.Table.from_batches(source.to_batches(_PIECE_ROWS), source.schema))
-            # A relation is collected as Arrow by all threads; the answer to `execute` passes through one.
-            answer: pa.Table = connection.sql(f"{self._single_rows} {select}").to_arrow_table()
-        return answer
+        from finance_assets.advisory.linking import version_numbers
+
+        return version_numbers(pa.concat_tables(self._versions), places)
 
 
-#: Numbers of the grains in SQL: text is compared letter by letter.
-_GRAINS: Final = {"daily": 0, "monthly": 1, "quarterly": 2}
-_TIMING_RULES: Final = ("declared", "inception", "full_withdrawal", "no_capital")
+#: Text that is kept as numbers while the parts of a history are gathered; of the first three the order matters.
+_RANKED: Final = ("vendor", "account_id", "granularity")
+_CODED: Final = (*_RANKED, "currency")
 
 
-def _timing(value: str) -> str:
-    """Write a timing in SQL."""
-    return f"{_text(value)}::timing"
+class _Texts:
+    """The distinct texts of a column that comes in parts."""
 
+    def __init__(self) -> None:
+        self._known: pa.Array | None = None
 
-def _rule(value: str) -> str:
-    """Write why a timing was applied in SQL."""
-    return f"{_text(value)}::timing_rule"
+    def codes(self, column: pa.ChunkedArray) -> npt.NDArray[np.int32]:
+        """Return a number per text, the same in all parts; -1 for none."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
+        from finance_assets.advisory.columns import encoded
 
-def _status(value: Status) -> str:
-    """Write a status in SQL."""
-    return f"{_text(value)}::status"
+        array = encoded(column)
+        if self._known is None:
+            self._known = pa.array([], pa.string())
+        if not array.dictionary.equals(self._known):
+            new = array.dictionary.filter(pc.invert(pc.is_in(array.dictionary, self._known)))
+            self._known = pa.concat_arrays([self._known, new.unique()])
+        places = pc.index_in(array.dictionary, self._known).to_numpy(zero_copy_only=False).astype(np.int32)
+        codes: npt.NDArray[np.int32] = array.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        is_same = len(places) == 0 or bool((places == np.arange(len(places))).all())
+        return codes if is_same else np.where(codes < 0, np.int32(-1), places[codes])
 
+    def ranks(self) -> npt.NDArray[np.int32]:
+        """Return the place of each text among the sorted ones."""
+        import numpy as np
+        import pyarrow.compute as pc
 
-def _results() -> str:
-    """Write the common table expression ``results``: what is said of a row by itself and by its links."""
-    return f"""
-        , results AS (
-            SELECT *,
-            date_trunc('month', period_end)::DATE AS period_month,
-            CAST(capital_sod + appreciation + coalesce(income, 0) - coalesce(fees, 0) + coalesce(other_adjustments, 0)
-                - emv AS DECIMAL(28, 8)) AS rollforward_difference,
-            CASE WHEN NOT currencies_mixed THEN flow_so_far END AS cumulative_net_flow,
-            CASE WHEN gap_days = 0 AND NOT currency_changed THEN beginning_market_value - previous_emv
-                 END AS continuity_difference,
-            greatest(return_sod, return_mid, return_eod) - least(return_sod, return_mid, return_eod) AS timing_spread,
-            CASE WHEN fees IS NULL THEN {_status(Status.MISSING_INPUT)} ELSE return_status END AS return_gross_status,
-            CASE WHEN factor IS NOT NULL THEN wealth_chain - 1 END AS cumulative_return_chain,
-            wealth_all - 1 AS cumulative_return_all,
-            CASE WHEN wealth_all IS NULL THEN {_status(Status.NO_DATA)}
-                 WHEN chain_id > 1 OR factor IS NULL THEN {_status(Status.GAP)}
-                 ELSE {_status(Status.OK)} END AS cumulative_status,
-            CASE WHEN factor IS NOT NULL AND period_end - chain_start + 1 >= 365
-                 THEN pow(wealth_chain, 365.25::DOUBLE / (period_end - chain_start + 1)) - 1
-                 END AS annualised_return_chain,
-            timing_rule = {_rule("full_withdrawal")} AS is_terminated,
-            CASE grain WHEN 1 THEN period_start > date_trunc('month', period_end)
-                 WHEN 2 THEN period_start > date_trunc('quarter', period_end) ELSE false END AS is_partial,
-            coalesce(beginning_market_value < 0, false) OR coalesce(ending_market_value < 0, false) AS is_negative_value
-            FROM valued
-        )
-    """
-
-
-def _valued(policies: Policies) -> str:
-    """Write the common table expressions of each row of ``source`` by itself, the last of which is ``valued``."""
-    timing = _by_vendor(policies, lambda policy: _timing(policy.timing))
-    version = _by_vendor(policies, lambda policy: f"{_text(policy.version)}::policy_version")
-    threshold = _by_vendor(policies, lambda policy: f"{policy.large_flow_threshold:f}::DECIMAL(9, 8)")
-    money = f"DECIMAL{_MONEY.removeprefix('decimal128')}"
-    return f"""
-        WITH stated AS NOT MATERIALIZED (
-            SELECT * REPLACE (
-                coalesce(period_start, CASE grain
-                    WHEN 1 THEN date_trunc('month', period_end)
-                    WHEN 2 THEN date_trunc('quarter', period_end)
-                    ELSE period_end END)::DATE AS period_start,
-                CAST(coalesce(contributions - distributions, net_flow) AS {money}) AS net_flow
-            ),
-            period_start IS NOT NULL AS starts_as_stated,
-            {timing} AS declared, {version} AS policy_version, {threshold} AS threshold,
-            beginning_market_value AS bmv, ending_market_value AS emv
-            FROM source
-        ),
-        timed AS NOT MATERIALIZED (
-            SELECT *,
-            CASE WHEN bmv = 0 AND net_flow > 0 AND emv IS NOT NULL THEN {_rule("inception")}
-                 WHEN emv = 0 AND bmv > 0 AND net_flow < 0 THEN {_rule("full_withdrawal")}
-                 WHEN bmv = 0 AND net_flow = 0 AND emv = 0 THEN {_rule("no_capital")}
-                 ELSE {_rule("declared")} END AS timing_rule,
-            CASE timing_rule WHEN {_rule("inception")} THEN {_timing("sod")}
-                 WHEN {_rule("no_capital")} THEN {_timing("sod")}
-                 WHEN {_rule("full_withdrawal")} THEN {_timing("eod")} ELSE declared END AS timing,
-            bmv + net_flow AS capital_sod,
-            emv - capital_sod AS gain,
-            gain::DOUBLE AS gain_double,
-            -- capital of each timing; the sums are exact, and so are their signs: doubles of x and -x cancel
-            CASE WHEN bmv >= 0 AND capital_sod > 0 THEN capital_sod::DOUBLE END AS sod,
-            CASE WHEN bmv > 0 AND capital_sod IS NOT NULL THEN bmv::DOUBLE END AS eod,
-            CASE WHEN bmv >= 0 THEN nullif(greatest(bmv::DOUBLE + capital_sod::DOUBLE, 0), 0) / 2 END AS mid,
-            coalesce(bmv > 0 AND net_flow <> 0 AND abs(net_flow) >= threshold * bmv, false) AS is_large_flow
-            FROM stated
-        ),
-        valued AS NOT MATERIALIZED (
-            SELECT *,
-            CASE timing WHEN {_timing("sod")} THEN sod WHEN {_timing("mid")} THEN mid
-                 WHEN {_timing("mixed")} THEN CASE WHEN bmv >= 0 AND net_flow IS NOT NULL AND bmv + contributions > 0
-                      THEN (bmv + contributions)::DOUBLE END
-                 ELSE eod END AS capital,
-            CASE WHEN timing = {_timing("flow_after_valuation")} THEN (emv - bmv)::DOUBLE
-                 ELSE gain_double END AS earned,
-            earned / capital AS raw_return,
-            CASE WHEN raw_return >= -1 THEN raw_return END AS return_net_computed,
-            CASE WHEN raw_return >= -1 THEN (earned + fees::DOUBLE) / capital END AS return_gross_computed,
-            CASE WHEN bmv IS NULL OR emv IS NULL OR net_flow IS NULL THEN {_status(Status.MISSING_INPUT)}
-                 WHEN timing_rule = {_rule("no_capital")} OR bmv < 0 THEN {_status(Status.UNDEFINED_DENOMINATOR)}
-                 WHEN timing = {_timing("mixed")} AND contributions IS NULL THEN {_status(Status.MISSING_INPUT)}
-                 WHEN capital IS NULL THEN CASE timing
-                      WHEN {_timing("mid")} THEN {_status(Status.NON_POSITIVE_AVERAGE_CAPITAL)}
-                      ELSE {_status(Status.UNDEFINED_DENOMINATOR)} END
-                 WHEN raw_return < -1 THEN {_status(Status.OUTSIDE_DOMAIN)}
-                 WHEN is_large_flow AND grain <> 0 AND timing_rule <> {_rule("full_withdrawal")}
-                 THEN {_status(Status.LARGE_FLOW_UNVALUED)}
-                 ELSE {_status(Status.OK)} END AS return_status,
-            CASE WHEN return_net_computed IS NOT NULL THEN 1 + return_net_computed
-                 WHEN timing_rule = {_rule("no_capital")} THEN 1 END AS factor,
-            gain_double / sod AS return_sod, gain_double / mid AS return_mid, gain_double / eod AS return_eod
-            FROM timed
-        )
-    """
-
-
-def _output(name: str, kind: str) -> str:
-    """One output column in its declared type; text has its own."""
-    sql = {"date32": "DATE", "double": "DOUBLE", "bool": "BOOLEAN"}.get(kind) or (
-        "DECIMAL" + kind.removeprefix("decimal128")
-    )
-    return name if kind == "string" else f"CAST({name} AS {sql}) AS {name}"
-
-
-def _enumerations(policies: Policies) -> dict[str, tuple[str, ...]]:
-    """Give the values of the text that is computed, by type."""
-    versions = {policy.version if isinstance(policy, Policy) else str(policy[1]) for policy in policies.values()}
-    return {
-        "timing": TIMINGS,
-        "timing_rule": _TIMING_RULES,
-        "status": tuple(Status),
-        "policy_version": tuple(sorted(versions | {DEFAULT_POLICY.version})),
-    }
-
-
-def _codes(column: pa.ChunkedArray, texts: Sequence[str]) -> pa.Array:
-    """Give the place of each text of a column among some; -1 for another one."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from finance_assets.advisory.columns import encoded
-
-    text = encoded(column)
-    found = pc.index_in(text.dictionary, pa.array(texts, pa.string())).cast(pa.int16()).fill_null(-1)
-    return found.take(text.indices).fill_null(-1)
-
-
-def _by_vendor(policies: Policies, value: Callable[[Policy], str]) -> str:
-    """Write a CASE over the vendor, by its place among those that have a policy, for one field of it."""
-    given = (policy if isinstance(policy, Policy) else _policy(policy) for _, policy in sorted(policies.items()))
-    cases = [f"WHEN {place} THEN {value(policy)}" for place, policy in enumerate(given)]
-    return f"CASE policy {' '.join(cases)} ELSE {value(DEFAULT_POLICY)} END" if cases else value(DEFAULT_POLICY)
-
-
-def _policy(fields: tuple[str, str | int, Decimal]) -> Policy:
-    timing, version, threshold = fields
-    return Policy(timing, str(version), threshold)
-
-
-def _text(value: str) -> str:
-    """Quote a SQL string literal."""
-    return "'" + value.replace("'", "''") + "'"
+        if self._known is None:
+            return np.zeros(0, np.int32)
+        order = pc.sort_indices(self._known).to_numpy()
+        ranks = np.empty(len(order), np.int32)
+        ranks[order] = np.arange(len(order), dtype=np.int32)
+        return ranks
 
 
 def _schema(columns: Mapping[str, str]) -> pa.Schema:

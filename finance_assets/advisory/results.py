@@ -6,8 +6,10 @@ What belongs here: reading and writing the advisory tables piece by piece. The m
 from __future__ import annotations
 
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -42,14 +44,14 @@ if TYPE_CHECKING:
 
     from finance_assets.advisory.completeness import Rhythm
     from finance_assets.advisory.intake import Intake
+    from finance_assets.advisory.linking import Ordered
     from finance_assets.advisory.reading.vendor_contract import VendorContract
-    from finance_assets.storage.lake import Lake
+    from finance_assets.storage.lake import Lake, RowGroup
 
 #: Memory of the computation; beyond it, DuckDB goes by way of the disk.
 MEMORY_LIMIT = "1800MB"
-#: Rows of the history that are in memory at a time, of about 250 bytes, and 60 for what links them; a single month is
-#: never cut.
-ROWS_IN_MEMORY = 6_000_000
+#: Up to so many rows the history is read once and whole; of a larger one, what links the rows comes first.
+ROWS_IN_MEMORY = 1_000_000
 #: Rows whose performance is computed at a time, of about 600 bytes.
 ROWS_AT_ONCE = 262_144
 #: Such parts under way at a time.
@@ -113,93 +115,122 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
     """
     import numpy as np
 
-    is_large = sum(lake.row_counts(PERFORMANCE_HISTORY).values()) > ROWS_IN_MEMORY
-    known = lake.read(
-        PERFORMANCE_HISTORY,
-        columns=list(LINKING_COLUMNS if is_large else HISTORY_COLUMNS),
-        dictionaries=_REPETITIVE,
-    )
-    history = known.table.unify_dictionaries().combine_chunks()
-    changed: list[str] = []
-    with Performance(history, policies(contracts)) as performance, ThreadPoolExecutor(WRITERS) as pool:
-        # Within a month the rows stay in the order of their keys.
-        month_of_row = performance.months
-        order = np.argsort(month_of_row, kind="stable")
-        months, counts = np.unique(month_of_row, return_counts=True)
-        ends = np.cumsum(counts)
-        starts = ends - counts
-        days = months.astype("datetime64[M]").astype("datetime64[D]")
-        for few in _ranges(counts, ROWS_IN_MEMORY):
-            rows = None
-            if is_large:
-                rows = _MonthsRead.of(lake, known.keys, history, *days[[few.start, few.stop - 1]].tolist())
+    groups = lake.row_groups(PERFORMANCE_HISTORY)
+    size = sum(group.rows for group in groups)
+    if size <= ROWS_IN_MEMORY:
+        history = lake.read(PERFORMANCE_HISTORY, columns=list(HISTORY_COLUMNS), dictionaries=_REPETITIVE).table
+        history = history.unify_dictionaries().combine_chunks()
+        performance = Performance([history], policies(contracts))
+    else:
+        parts = lake.read_row_groups(PERFORMANCE_HISTORY, groups, list(LINKING_COLUMNS), _REPETITIVE)
+        performance = Performance(parts, policies(contracts))
+    months, starts, counts = np.unique(performance.months, return_index=True, return_counts=True)
+    days = months.astype("datetime64[M]").astype("datetime64[D]").astype(str).tolist()
+    places, pieces = performance.rows.places, list(_ranges(counts, ROWS_AT_ONCE))
 
-            def write(piece: range, rows: _MonthsRead | None = rows) -> list[str]:
-                start, end = starts[piece.start], ends[piece.stop - 1]
-                chosen = order[start:end]
-                given = None if rows is None else rows.take(performance.places[chosen])
-                table = performance.part(chosen, given)
-                return [
-                    key
-                    for month, key in zip(piece, days[piece.start : piece.stop].astype(str).tolist(), strict=True)
-                    if lake.write_partition_if_changed(
-                        ACCOUNT_PERFORMANCE, table.slice(starts[month] - start, counts[month]), key
-                    )
-                ]
+    def bounds(piece: range) -> slice:
+        return slice(int(starts[piece.start]), int(starts[piece.stop - 1] + counts[piece.stop - 1]))
 
-            pieces = [
-                range(few.start + piece.start, few.start + piece.stop)
-                for piece in _ranges(counts[few.start : few.stop], ROWS_AT_ONCE)
-            ]
-            for written in pool.map(write, pieces):
-                changed += written
-    return Written(len(order), tuple(changed))
+    if size > ROWS_IN_MEMORY:
+        wide = _RowGroups(lake, groups, [places[bounds(piece)] for piece in pieces])
+
+    def write(piece: range) -> list[str]:
+        part = bounds(piece)
+        chosen = places[part]
+        table = performance.part(part, wide.take(chosen) if size > ROWS_IN_MEMORY else _taken(history, chosen))
+        written = []
+        for month in piece:
+            rows = _by_key(performance.rows, slice(int(starts[month]), int(starts[month] + counts[month])))
+            own = table.slice(int(starts[month]) - part.start, int(counts[month]))
+            if lake.write_partition_if_changed(
+                ACCOUNT_PERFORMANCE, own if rows is None else _taken(own, rows), days[month]
+            ):
+                written.append(days[month])
+        return written
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        changed = [day for written in pool.map(write, pieces) for day in written]
+    return Written(len(performance), tuple(changed))
 
 
-@dataclass(frozen=True, slots=True)
-class _MonthsRead:
-    """The rows of the history whose periods end in some months.
+def _by_key(rows: Ordered, month: slice) -> npt.NDArray[np.int64] | None:
+    """Return the order by key of the rows of a month, which are in that of periods; None where it is the same."""
+    import numpy as np
 
-    Attributes
+    days, series = rows.days[month], rows.series[month]
+    return None if days[0] == days[-1] else np.lexsort((days, series))
+
+
+def _taken(table: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
+    """Return rows by their places; a run of them is not copied."""
+    import pyarrow as pa
+
+    if len(places) and places[-1] - places[0] == len(places) - 1 and (places[1:] > places[:-1]).all():
+        return table.slice(int(places[0]), len(places))
+    return table.take(pa.array(places))
+
+
+class _RowGroups:
+    """The wide rows of a large history: read as they are asked for, kept as long as somebody will ask for them.
+
+    Parameters
     ----------
-    rows
-        The rows.
-    places
-        Where each row of the whole history is among them.
+    lake, groups
+        Where the rows are.
+    wanted
+        Places in the history of the rows that will be asked for, by piece.
     """
 
-    rows: pa.Table
-    places: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, lake: Lake, keys: Sequence[str], history: pa.Table, first: date, last: date) -> _MonthsRead:
-        """Read the months from one first day to another, of the files that the history was read from."""
+    def __init__(self, lake: Lake, groups: Sequence[RowGroup], wanted: Sequence[npt.NDArray[np.int64]]) -> None:
         import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
 
-        from finance_assets.advisory.reading.values import month_end
+        self._lake = lake
+        self._groups = groups
+        self._starts = np.array([group.start for group in groups])
+        self._lock = threading.Lock()
+        self._tables: dict[int, Future[pa.Table]] = {}
+        #: Pieces that have yet to ask for each group.
+        self._asking = Counter(group for places in wanted for group in self._of(places))
 
-        last = month_end(last.year, last.month)
-        ends = pc.field("period_end")
-        within = (ends >= pa.scalar(first)) & (ends <= pa.scalar(last))
-        rows = lake.read(
-            PERFORMANCE_HISTORY, keys=keys, columns=list(HISTORY_COLUMNS), where=within, dictionaries=_REPETITIVE
-        ).table
-        is_here = pc.and_(
-            pc.greater_equal(history["period_end"], pa.scalar(first)),
-            pc.less_equal(history["period_end"], pa.scalar(last)),
-        )
-        places = np.cumsum(is_here.to_numpy()) - 1
-        if len(places) and places[-1] + 1 != rows.num_rows:
-            raise ValueError(f"{PERFORMANCE_HISTORY.path} was changed while it was read; run this again")
-        return cls(rows.unify_dictionaries().combine_chunks(), places)
+    def _of(self, places: npt.NDArray[np.int64]) -> list[int]:
+        import numpy as np
+
+        found: list[int] = np.unique(np.searchsorted(self._starts, places, side="right") - 1).tolist()
+        return found
 
     def take(self, places: npt.NDArray[np.int64]) -> pa.Table:
-        """Return rows by their places in the whole history."""
+        """Return the rows of a piece, in the order in which it names them."""
+        import numpy as np
         import pyarrow as pa
 
-        return self.rows.take(pa.array(self.places[places]))
+        groups = self._of(places)
+        tables = [self._table(group) for group in groups]
+        rows = np.array([self._groups[group].rows for group in groups])
+        before = np.r_[0, np.cumsum(rows)[:-1]] - self._starts[groups]
+        shift = before[np.searchsorted(self._starts[groups], places, side="right") - 1]
+        found = _taken(pa.concat_tables(tables).unify_dictionaries(), places + shift).combine_chunks()
+        with self._lock:
+            for group in groups:
+                self._asking[group] -= 1
+                if not self._asking[group]:
+                    del self._tables[group]
+        return found
+
+    def _table(self, group: int) -> pa.Table:
+        """Return a row group; the first who asks for it reads it."""
+        with self._lock:
+            is_mine = group not in self._tables
+            future = self._tables.setdefault(group, Future())
+        if is_mine:
+            try:
+                (table,) = self._lake.read_row_groups(
+                    PERFORMANCE_HISTORY, [self._groups[group]], list(HISTORY_COLUMNS), _REPETITIVE
+                )
+                future.set_result(table)
+            except BaseException as error:
+                future.set_exception(error)
+                raise
+        return future.result()
 
 
 def _ranges(counts: npt.NDArray[np.int64], at_most: int) -> Iterator[range]:

@@ -127,6 +127,24 @@ class LakeScan:
     outdated: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """Rows of a table that are read at once.
+
+    Attributes
+    ----------
+    key, place
+        File, and number in it.
+    start, rows
+        How many rows of the table come before, and how many these are.
+    """
+
+    key: str
+    place: int
+    start: int
+    rows: int
+
+
 @dataclass
 class Lake:
     """Parquet tables at one address.
@@ -255,9 +273,9 @@ class Lake:
             # An upload that is left in the middle would appear as it is.
             sink = pa.BufferOutputStream()
             _write_sorted(contract, batches, sink)
-            data = sink.getvalue()
+            data = memoryview(sink.getvalue()).cast("B")
             self.put(path, data)
-            return int(data.size)
+            return len(data)
         folder = os.path.dirname(path)
         _make_folder(folder)
         with _temporary_file(self._temporary_folder) as (descriptor, temporary):
@@ -319,10 +337,16 @@ class Lake:
 
         path = self.file(contract, key)
         data = parquet_bytes(conform(contract, table, dictionaries=table.num_rows >= SMALL_FILE_ROWS))
-        if self.exists(path) and self.get(path) == data:
+        if self._holds(path, data):
             return False
         self.put(path, data)
         return True
+
+    def _holds(self, path: str, data: memoryview) -> bool:
+        """Whether a file has these very bytes."""
+        with self._explained("looking for", path):
+            size = self.filesystem.get_file_info(path).size
+        return size == len(data) and self.get(path) == data
 
     def share(self, contract: Contract, key: str, other: Contract, other_key: str) -> None:
         """Make a file of one table a file of another one too, with the same rows, without writing them again.
@@ -370,11 +394,11 @@ class Lake:
             os.close(descriptor)
         _sync_folder(folder)
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes | memoryview) -> None:
         """Put ``data`` at ``path`` whole: it is all there, durably, or not at all."""
         self._put_all([path], lambda _: data)
 
-    def _put_all(self, paths: Iterable[str], data: Callable[[int], bytes]) -> None:
+    def _put_all(self, paths: Iterable[str], data: Callable[[int], bytes | memoryview]) -> None:
         """Put what ``data`` gives for each place in ``paths``; what follows an error is not begun."""
         listed = list(paths)
         folders = sorted({os.path.dirname(path) for path in listed})
@@ -398,7 +422,7 @@ class Lake:
             for folder in folders:
                 _sync_folder(folder)
 
-    def _upload(self, path: str, data: bytes) -> None:
+    def _upload(self, path: str, data: bytes | memoryview) -> None:
         # Arrow would compress what is called .gz, though it is already.
         with (
             self._explained("writing", path),
@@ -406,7 +430,7 @@ class Lake:
         ):
             stream.write(data)
 
-    def _replace(self, path: str, data: bytes) -> None:
+    def _replace(self, path: str, data: bytes | memoryview) -> None:
         """Put a local file in place; the caller syncs the folder, once for all that it holds."""
         with _temporary_file(self._temporary_folder) as (descriptor, temporary):
             with open(descriptor, "wb", closefd=False) as file:
@@ -765,6 +789,68 @@ class Lake:
         """Return the rows of each file of a table, from the files' footers."""
         return {key: footer.num_rows for key, footer in self._footers(contract).items()}
 
+    def row_groups(self, contract: Contract) -> builtins.list[RowGroup]:
+        """Return the row groups of all files of a table, in the order of the files, from their footers."""
+        found, before = [], 0
+        for key, footer in self._footers(contract).items():
+            for place in range(footer.num_row_groups):
+                rows = footer.row_group(place).num_rows
+                found.append(RowGroup(key, place, before, rows))
+                before += rows
+        return found
+
+    def read_row_groups(
+        self, contract: Contract, groups: Sequence[RowGroup], columns: Sequence[str], dictionaries: Sequence[str] = ()
+    ) -> Iterator[pa.Table]:
+        """Read row groups one after the other; the next ones are read meanwhile.
+
+        Parameters
+        ----------
+        contract
+            The table.
+        groups
+            What to read, as `row_groups` gave it.
+        columns
+            Columns to read.
+        dictionaries
+            Columns of text that come as dictionaries.
+
+        Yields
+        ------
+        pyarrow.Table
+            The rows of each, in today's types, each column in one piece.
+
+        Raises
+        ------
+        LakeError
+            A file was removed or replaced since, is broken, or holds values that today's contract has no room for.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        names = frozenset(dictionaries)
+
+        def read(group: RowGroup) -> pa.Table:
+            path = self.file(contract, group.key)
+            try:
+                with (
+                    self.filesystem.open_input_file(path) as stream,
+                    pq.ParquetFile(stream, read_dictionary=names, pre_buffer=self.is_s3) as file,
+                ):
+                    own = file.schema.to_arrow_schema()
+                    table = file.read_row_group(
+                        group.place, columns=[name for name in columns if name in own.names], use_threads=False
+                    )
+            except (pa.ArrowInvalid, OSError) as error:
+                raise _unreadable(path, error) from error
+            if table.num_rows != group.rows:
+                raise LakeError(f"{path} was replaced while it was read; run this again")
+            difference = schema_difference(contract, own)
+            return _as_today(contract, path, table, columns, names) if difference else table
+
+        with ThreadPoolExecutor(1) as pool:
+            yield from _one_ahead(pool, read, groups)
+
     def bounds(
         self, contract: Contract, names: Sequence[str], keys: Iterable[str] | None = None
     ) -> dict[str, dict[str, tuple[Any, Any]]]:
@@ -823,7 +909,7 @@ class Lake:
         return {_key(info.path): found for info, found in zip(files, footers, strict=True) if found is not None}
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
+def parquet_bytes(table: pa.Table) -> memoryview:
     """Return ``table`` as the bytes of a Parquet file; the same rows always give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -832,7 +918,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     table = _with_dictionaries_as_written(table.combine_chunks())
     pq.write_table(table, sink, row_group_size=ROW_GROUP_ROWS, **_parquet_options(table.schema, is_small))
-    return bytes(sink.getvalue())
+    return memoryview(sink.getvalue()).cast("B")
 
 
 def _parquet_options(schema: pa.Schema, is_small: bool) -> dict[str, Any]:
@@ -953,9 +1039,7 @@ def _joined(*tables: pa.Table) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _one_ahead(
-    pool: ThreadPoolExecutor, work: Callable[[pa.Table], pa.Table], items: Iterable[pa.Table]
-) -> Iterator[pa.Table]:
+def _one_ahead(pool: ThreadPoolExecutor, work: Callable[[T], pa.Table], items: Iterable[T]) -> Iterator[pa.Table]:
     """Yield the outcome of ``work`` on each item, while a thread works on the next."""
     under_way = None
     for item in items:

@@ -11,6 +11,7 @@ import pytest
 
 from finance_assets.advisory.performance import (
     DEFAULT_POLICY,
+    KEY_COLUMNS,
     LINKING_COLUMNS,
     PERFORMANCE_COLUMNS,
     Performance,
@@ -272,10 +273,18 @@ def test_parts_in_any_order_are_parts_of_the_table(make_history: Any, make_month
     whole = account_performance(history, {})
     assert whole["account_id"].to_pylist() == sorted(row["account_id"] for row in rows)
     chosen = np.array(random.Random(6).sample(range(60), 60))
-    with Performance(history.select(LINKING_COLUMNS), {}) as performance:
-        given = history.take(pa.array(performance.places[chosen]))
+    # However the history is cut, and the text of its parts encoded.
+    for size in (60, 13, 1):
+        cut = [history.select(LINKING_COLUMNS).slice(at, size) for at in range(0, 60, size)]
+        for place in range(0, len(cut), 2):
+            cut[place] = cut[place].set_column(1, "account_id", cut[place]["account_id"].dictionary_encode())
+        performance = Performance(cut, {})
+        given = history.take(pa.array(performance.rows.places[chosen]))
         parts = [performance.part(chosen[at : at + 7], given.slice(at, 7)) for at in range(0, 60, 7)]
-    assert pa.concat_tables(part.cast(performance_schema()) for part in parts).equals(whole.take(pa.array(chosen)))
+        made = pa.concat_tables(part.cast(performance_schema()) for part in parts)
+        by_key = [(name, "ascending") for name in KEY_COLUMNS]
+        assert made.sort_by(by_key).equals(whole)
+        assert made["line"].to_pylist() == given["line"].to_pylist()
 
 
 def test_keys_must_be_unique(make_history: Any) -> None:
