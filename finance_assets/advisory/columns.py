@@ -5,7 +5,9 @@ What belongs here: what the reader of files and the maths both do to columns, wh
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +34,30 @@ def one_array(array: Any) -> Any:
     return array
 
 
+def taken(table: pa.Table, places: Any) -> pa.Table:
+    """Return rows of a table by their places; a run of them is not copied."""
+    if len(places) and places[-1] - places[0] == len(places) - 1 and (places[1:] > places[:-1]).all():
+        return table.slice(int(places[0]), len(places))
+    return table.take(pa.array(places))
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep memory that it frees, for what it asks for next, where the system's library can be told.
+
+    Arrays of NumPy come and go by the megabyte. By default each is given back to the system, and the next one is paid
+    for page by page. On other systems than glibc nothing changes.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for option, value in ((_M_TRIM_THRESHOLD, 1 << 28), (_M_MMAP_THRESHOLD, 1 << 25)):
+        mallopt(option, value)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _here = threading.local()
 
 

@@ -143,6 +143,9 @@ class Intake:
         VendorContractError
             A contract is broken. No file is touched: none of them is to blame.
         """
+        from finance_assets.advisory.columns import keep_freed_memory
+
+        keep_freed_memory()
         _ = self.contracts
         register = self.register()
         seen = _seen(register)

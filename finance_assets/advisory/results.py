@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,11 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
     the wide rows are read for some months at a time.
     """
     import numpy as np
+    import pyarrow as pa
 
+    from finance_assets.advisory.columns import keep_freed_memory, taken
+
+    keep_freed_memory()
     groups = lake.row_groups(PERFORMANCE_HISTORY)
     size = sum(group.rows for group in groups)
     if size <= ROWS_IN_MEMORY:
@@ -126,24 +131,28 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
         performance = Performance(parts, policies(contracts))
     months, starts, counts = np.unique(performance.months, return_index=True, return_counts=True)
     days = months.astype("datetime64[M]").astype("datetime64[D]").astype(str).tolist()
-    places, pieces = performance.rows.places, list(_ranges(counts, ROWS_AT_ONCE))
+    pieces = list(_ranges(counts, ROWS_AT_ONCE))
 
     def bounds(piece: range) -> slice:
         return slice(int(starts[piece.start]), int(starts[piece.stop - 1] + counts[piece.stop - 1]))
 
     if size > ROWS_IN_MEMORY:
-        wide = _RowGroups(lake, groups, [places[bounds(piece)] for piece in pieces])
+        wide = _RowGroups(lake, groups, performance.rows.places, [bounds(piece) for piece in pieces])
 
     def write(piece: range) -> list[str]:
         part = bounds(piece)
-        chosen = places[part]
-        table = performance.part(part, wide.take(chosen) if size > ROWS_IN_MEMORY else _taken(history, chosen))
+        table = pa.concat_tables(
+            performance.part(chosen, rows)
+            for chosen, rows in (
+                wide.parts(part) if size > ROWS_IN_MEMORY else [(part, taken(history, performance.rows.places[part]))]
+            )
+        )
         written = []
         for month in piece:
             rows = _by_key(performance.rows, slice(int(starts[month]), int(starts[month] + counts[month])))
             own = table.slice(int(starts[month]) - part.start, int(counts[month]))
             if lake.write_partition_if_changed(
-                ACCOUNT_PERFORMANCE, own if rows is None else _taken(own, rows), days[month]
+                ACCOUNT_PERFORMANCE, own if rows is None else taken(own.combine_chunks(), rows), days[month]
             ):
                 written.append(days[month])
         return written
@@ -161,15 +170,6 @@ def _by_key(rows: Ordered, month: slice) -> npt.NDArray[np.int64] | None:
     return None if days[0] == days[-1] else np.lexsort((days, series))
 
 
-def _taken(table: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
-    """Return rows by their places; a run of them is not copied."""
-    import pyarrow as pa
-
-    if len(places) and places[-1] - places[0] == len(places) - 1 and (places[1:] > places[:-1]).all():
-        return table.slice(int(places[0]), len(places))
-    return table.take(pa.array(places))
-
-
 class _RowGroups:
     """The wide rows of a large history: read as they are asked for, kept as long as somebody will ask for them.
 
@@ -177,44 +177,58 @@ class _RowGroups:
     ----------
     lake, groups
         Where the rows are.
-    wanted
-        Places in the history of the rows that will be asked for, by piece.
+    places
+        Place in the history of each row of the result.
+    pieces
+        The rows of the result that will be asked for.
     """
 
-    def __init__(self, lake: Lake, groups: Sequence[RowGroup], wanted: Sequence[npt.NDArray[np.int64]]) -> None:
+    def __init__(
+        self, lake: Lake, groups: Sequence[RowGroup], places: npt.NDArray[np.int64], pieces: Sequence[slice]
+    ) -> None:
         import numpy as np
 
         self._lake = lake
         self._groups = groups
+        self._places = places
         self._starts = np.array([group.start for group in groups])
         self._lock = threading.Lock()
         self._tables: dict[int, Future[pa.Table]] = {}
         #: Pieces that have yet to ask for each group.
-        self._asking = Counter(group for places in wanted for group in self._of(places))
+        self._asking = Counter(group for piece in pieces for group in np.unique(self._of(piece)).tolist())
 
-    def _of(self, places: npt.NDArray[np.int64]) -> list[int]:
+    def _of(self, piece: slice) -> npt.NDArray[np.int64]:
+        """Return the row group of each row of a piece."""
         import numpy as np
 
-        found: list[int] = np.unique(np.searchsorted(self._starts, places, side="right") - 1).tolist()
-        return found
+        return np.searchsorted(self._starts, self._places[piece], side="right") - 1
 
-    def take(self, places: npt.NDArray[np.int64]) -> pa.Table:
-        """Return the rows of a piece, in the order in which it names them."""
+    def parts(self, piece: slice) -> Iterator[tuple[slice, pa.Table]]:
+        """Yield the rows of a piece, in parts as they are stored where each group has a run of them."""
         import numpy as np
         import pyarrow as pa
 
-        groups = self._of(places)
-        tables = [self._table(group) for group in groups]
-        rows = np.array([self._groups[group].rows for group in groups])
-        before = np.r_[0, np.cumsum(rows)[:-1]] - self._starts[groups]
-        shift = before[np.searchsorted(self._starts[groups], places, side="right") - 1]
-        found = _taken(pa.concat_tables(tables).unify_dictionaries(), places + shift).combine_chunks()
+        from finance_assets.advisory.columns import taken
+
+        groups = self._of(piece)
+        cuts = np.flatnonzero(groups[1:] != groups[:-1]) + 1
+        asked = np.unique(groups).tolist()
+        if len(asked) == len(cuts) + 1:
+            for first, stop in pairwise([0, *cuts.tolist(), len(groups)]):
+                group = int(groups[first])
+                part = slice(piece.start + first, piece.start + stop)
+                yield part, taken(self._table(group), self._places[part] - self._starts[group])
+        else:
+            tables = [self._table(group) for group in asked]
+            starts = self._starts[asked]
+            before = np.r_[0, np.cumsum([table.num_rows for table in tables])[:-1]] - starts
+            shift = before[np.searchsorted(starts, self._places[piece], side="right") - 1]
+            yield piece, taken(pa.concat_tables(tables).unify_dictionaries(), self._places[piece] + shift)
         with self._lock:
-            for group in groups:
+            for group in asked:
                 self._asking[group] -= 1
                 if not self._asking[group]:
                     del self._tables[group]
-        return found
 
     def _table(self, group: int) -> pa.Table:
         """Return a row group; the first who asks for it reads it."""

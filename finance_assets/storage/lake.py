@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from finance_assets.contracts.model import Contract, ContractError
 from finance_assets.contracts.validation import schema_difference
@@ -276,16 +276,7 @@ class Lake:
             data = memoryview(sink.getvalue()).cast("B")
             self.put(path, data)
             return len(data)
-        folder = os.path.dirname(path)
-        _make_folder(folder)
-        with _temporary_file(self._temporary_folder) as (descriptor, temporary):
-            with open(descriptor, "wb", closefd=False) as file:
-                _write_sorted(contract, batches, file)
-            os.fsync(descriptor)
-            size = os.fstat(descriptor).st_size
-            os.replace(temporary, path)
-        _sync_folder(folder)
-        return size
+        return self._write_local(path, lambda file: _write_sorted(contract, batches, file))
 
     def write_partitions(self, contract: Contract, table: pa.Table, keys: Sequence[str]) -> dict[str, int]:
         """Replace one file for each of ``keys`` with its rows of ``table``; return rows by key.
@@ -336,10 +327,14 @@ class Lake:
         from finance_assets.contracts.arrow import conform
 
         path = self.file(contract, key)
-        data = parquet_bytes(conform(contract, table, dictionaries=table.num_rows >= SMALL_FILE_ROWS))
-        if self._holds(path, data):
-            return False
-        self.put(path, data)
+        conformed = conform(contract, table, dictionaries=table.num_rows >= SMALL_FILE_ROWS)
+        if self.is_s3 or self.exists(path):
+            data = parquet_bytes(conformed)
+            if self._holds(path, data):
+                return False
+            self.put(path, data)
+        else:
+            self._write_local(path, lambda file: _write_parquet(conformed, file))
         return True
 
     def _holds(self, path: str, data: memoryview) -> bool:
@@ -389,7 +384,8 @@ class Lake:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
                 raise
             # Not every file system knows second names.
-            self._replace(path, self.get(source))
+            data = self.get(source)
+            self._replace(path, lambda file: file.write(data))
         finally:
             os.close(descriptor)
         _sync_folder(folder)
@@ -410,7 +406,8 @@ class Lake:
             if self.is_s3:
                 self._upload(listed[place], data(place))
             else:
-                self._replace(listed[place], data(place))
+                own = data(place)
+                self._replace(listed[place], lambda file: file.write(own))
 
         if len(listed) == 1 and threading.current_thread() is not threading.main_thread():
             put(0)
@@ -430,13 +427,23 @@ class Lake:
         ):
             stream.write(data)
 
-    def _replace(self, path: str, data: bytes | memoryview) -> None:
+    def _write_local(self, path: str, write: Callable[[BinaryIO], object]) -> int:
+        """Make a local file of what ``write`` writes, whole and durably; return its bytes."""
+        folder = os.path.dirname(path)
+        _make_folder(folder)
+        size = self._replace(path, write)
+        _sync_folder(folder)
+        return size
+
+    def _replace(self, path: str, write: Callable[[BinaryIO], object]) -> int:
         """Put a local file in place; the caller syncs the folder, once for all that it holds."""
         with _temporary_file(self._temporary_folder) as (descriptor, temporary):
             with open(descriptor, "wb", closefd=False) as file:
-                file.write(data)
+                write(file)
             os.fsync(descriptor)
+            size = os.fstat(descriptor).st_size
             os.replace(temporary, path)
+        return size
 
     @cached_property
     def _temporary_folder(self) -> str:
@@ -912,13 +919,18 @@ class Lake:
 def parquet_bytes(table: pa.Table) -> memoryview:
     """Return ``table`` as the bytes of a Parquet file; the same rows always give the same bytes."""
     import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    _write_parquet(table, sink)
+    return memoryview(sink.getvalue()).cast("B")
+
+
+def _write_parquet(table: pa.Table, sink: Any) -> None:
     import pyarrow.parquet as pq
 
     is_small = table.num_rows < SMALL_FILE_ROWS
-    sink = pa.BufferOutputStream()
     table = _with_dictionaries_as_written(table.combine_chunks())
     pq.write_table(table, sink, row_group_size=ROW_GROUP_ROWS, **_parquet_options(table.schema, is_small))
-    return memoryview(sink.getvalue()).cast("B")
 
 
 def _parquet_options(schema: pa.Schema, is_small: bool) -> dict[str, Any]:
