@@ -170,7 +170,7 @@ class Intake:
             if outcome.action != "skip_duplicate":
                 known_until = received if known_until is None else max(known_until, received)
                 if outcome.action != "quarantine_file":
-                    seen[digest] = identity.key
+                    seen[digest] = (identity.key, identity.size)
             status = FileStatus.QUARANTINED if outcome.action == "quarantine_file" else FileStatus.PROCESSED
             self.ledger.record(identity, status, reason=outcome.reason)
             taken.append(outcome)
@@ -211,22 +211,31 @@ class Intake:
         """Return the kept bytes of a file that was received."""
         return self.lake.get(self.lake.landed_path(digest, LANDED_FOLDER))
 
-    def _take_one(self, data: bytes, key: str, received: datetime, seen: dict[str, str]) -> tuple[Taken, str]:
+    def _take_one(
+        self, data: bytes, key: str, received: datetime, seen: Mapping[str, tuple[str, int]]
+    ) -> tuple[Taken, str]:
         import pyarrow as pa
 
         from finance_assets.advisory.reading.reader import read_vendor_file
 
         name = key.rsplit("/", 1)[-1]
-        digest = hashlib.sha256(data).hexdigest()
         with ThreadPoolExecutor(1, initializer=_step_aside) as pool:
-            # The bytes are on their way to the disk while they are read.
-            kept = pool.submit(self.lake.land, data, LANDED_FOLDER, digest=digest)
+            # The bytes are counted, and on their way to the disk, while they are read.
+            counted = pool.submit(lambda: hashlib.sha256(data).hexdigest())
+            kept = pool.submit(lambda: self.lake.land(data, LANDED_FOLDER, digest=counted.result()))
+            may_be_known = any(size == len(data) for _, size in seen.values())
             reading = read_vendor_file(
-                data, name, contracts=self.contracts, received_at=received, seen=seen, sha256=digest
+                data,
+                name,
+                contracts=self.contracts,
+                received_at=received,
+                seen={digest: where for digest, (where, _) in seen.items()} if may_be_known else {},
+                sha256=counted.result,
             )
             kept.result()
+        digest = reading.sha256
         if reading.action == "skip_duplicate":
-            return Taken(key, reading.action, f"the same bytes as {seen[digest]}"), digest
+            return Taken(key, reading.action, f"the same bytes as {seen[digest][0]}"), digest
         tables = raw_tables(reading, key=key, size=len(data), received=received)
         # raw/vendor_files last: a file that has its line there has all its rows.
         for contract, rows in tables:
@@ -349,10 +358,12 @@ def raw_tables(
     yield VENDOR_FILES, pa.Table.from_pylist([line], schema=storage_schema(VENDOR_FILES))
 
 
-def _seen(register: pa.Table) -> dict[str, str]:
-    """Return the files of which something was loaded: their bytes need not be read again."""
+def _seen(register: pa.Table) -> dict[str, tuple[str, int]]:
+    """Return key and size of the files of which something was loaded: their bytes need not be read again."""
     return {
-        row["file_sha256"]: row["landing_key"] for row in register.to_pylist() if row["action"] != "quarantine_file"
+        row["file_sha256"]: (row["landing_key"], row["size_bytes"])
+        for row in register.to_pylist()
+        if row["action"] != "quarantine_file"
     }
 
 

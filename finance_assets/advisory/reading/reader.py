@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
@@ -84,7 +84,7 @@ def read_vendor_file(
     contracts: Sequence[VendorContract] = (),
     received_at: datetime,
     seen: Mapping[str, str] = {},
-    sha256: str | None = None,
+    sha256: Callable[[], str] | None = None,
 ) -> FileReading:
     """Read one vendor file.
 
@@ -101,25 +101,25 @@ def read_vendor_file(
     seen
         sha256 -> name of files that were read before.
     sha256
-        Of the bytes, where it is known already.
+        Gives the hash of the bytes, where somebody else works it out; asked for as late as can be.
 
     Returns
     -------
     FileReading
         Action, rows, quarantined rows, warnings; never raises for what is in the file.
     """
-    digest = sha256 or hashlib.sha256(data).hexdigest()
-    if digest in seen:
-        return _refused(name, digest, "skip_duplicate", "duplicate_file")
+    hashed = sha256 or (lambda: hashlib.sha256(data).hexdigest())
+    if seen and hashed() in seen:
+        return _refused(name, hashed(), "skip_duplicate", "duplicate_file")
     try:
         part = _read(data, name, contracts, received_at.date())
-        return _finished(part, name, digest)
+        return _finished(part, name, hashed())
     except FileRejected as rejected:
-        return _refused(name, digest, "quarantine_file", rejected.reason)
+        return _refused(name, hashed(), "quarantine_file", rejected.reason)
     except (RecursionError, MemoryError, pa.ArrowException, ValueError, ArithmeticError, LookupError, TypeError):
         # A file that breaks a rule of a library in a way that is not foreseen is a file that cannot be read. The
         # message of the error may hold cells of the file, so it goes nowhere.
-        return _refused(name, digest, "quarantine_file", "unreadable_file")
+        return _refused(name, hashed(), "quarantine_file", "unreadable_file")
 
 
 def _refused(name: str, digest: str, action: str, reason: str) -> FileReading:
