@@ -1,4 +1,4 @@
-"""A large delimited file, read block by block: what is in between stays small, and no memory is asked for twice.
+"""A large delimited or Parquet file, read block by block: what is in between stays small, and in the same memory.
 
 Belongs here: cutting the text, reading each block with the code that reads whole files, the proof that all blocks say
 the same, and the rows of the file in the order in which they are stored. A file whose blocks differ in a convention, or
@@ -9,11 +9,12 @@ outcome.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
-from itertools import pairwise
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from finance_assets.advisory.reading.flagging import (
     footing_of,
     neighbours,
 )
+from finance_assets.advisory.reading.headers import month_columns
 from finance_assets.advisory.reading.layouts import (
     Block,
     NotInBlocksError,
@@ -46,7 +48,10 @@ from finance_assets.advisory.reading.layouts import (
     RawTable,
     columnar_table,
     first_accounts,
+    open_parquet,
     opening_of,
+    parquet_headers,
+    parquet_table,
     plan_of,
 )
 from finance_assets.advisory.reading.outcome import ENCODED_ROWS, ROWS, left_out
@@ -60,8 +65,10 @@ if TYPE_CHECKING:
 LARGE_TEXT = 1 << 25
 """From so many bytes on a text is read by blocks."""
 BLOCK_BYTES = 1 << 24
+LARGE_TABLE = 1 << 18
+"""From so many rows on a Parquet file is."""
 _QUOTE, _LINE_END = ord('"'), ord("\n")
-#: Rows whose flags are found at a time.
+#: Rows of a Parquet file that are one block, and rows whose flags are found at a time.
 _ROWS_AT_ONCE = 1 << 17
 
 
@@ -126,7 +133,7 @@ class LargeRows:
 
 @dataclass(frozen=True)
 class ByBlocks:
-    """What became of a large text that was read by blocks.
+    """What became of a large file that was read by blocks.
 
     Attributes
     ----------
@@ -172,13 +179,21 @@ class _Read:
         )  # fmt: skip
 
 
-def read_by_blocks(data: bytes, contract: VendorContract | None, latest: date, label: str) -> ByBlocks | None:
-    """Read a large delimited text block by block.
+#: Gives the tables of one block after the other; is told the accounts of the first rows, once they are known.
+_Tables = Callable[["frozenset[str] | None"], Iterator[RawTable]]
+
+
+def read_by_blocks(
+    kind: str, data: bytes, contract: VendorContract | None, latest: date, label: str
+) -> ByBlocks | None:
+    """Read a large delimited text or Parquet file block by block.
 
     Parameters
     ----------
+    kind
+        ``text``, ``parquet``, or another one, which is not read so.
     data
-        UTF-8 text with single line feeds.
+        UTF-8 text with single line feeds, or the bytes of the Parquet file.
     contract
         Contract that matched the file.
     latest
@@ -189,29 +204,65 @@ def read_by_blocks(data: bytes, contract: VendorContract | None, latest: date, l
     Returns
     -------
     ByBlocks or None
-        None where the text is not large, or must be read as a whole.
+        None where the file is not large, or must be read as a whole.
     """
-    if len(data) < LARGE_TEXT or (contract is not None and contract.positional and not contract.has_header):
-        return None
     try:
-        opening = opening_of(data, contract)
-        if not opening.is_columnar or opening.found + 1 >= len(opening.head):
+        if kind == "text" and len(data) >= LARGE_TEXT:
+            blocks = _of_text(data, contract)
+        elif kind == "parquet":
+            blocks = _of_parquet(data, contract)
+        else:
             return None
-        blocks = _cut(data, opening, contract)
 
-        def read(block: Block) -> _Read:
-            return _read(data, opening, contract, latest, label, block)
+        def read(table: RawTable) -> _Read:
+            return _read(table, contract, latest, label)
 
-        first = read(blocks[0])
-        account = first.typed.mapping.columns["account_id"][0]
-        known = first_accounts(first.table.columns[account])
-        # The first block stands for all: its columns, but for a few rows, are not needed any more.
+        def rest(tables: Iterator[RawTable]) -> list[_Read]:
+            return [_without_table(read(table)) for table in tables]
+
+        if not blocks:
+            return None
+        # The first table stands for all in what was decided.
+        beginning = blocks[0](None)
+        first = read(next(beginning))
+        known = first_accounts(first.table.columns[first.typed.mapping.columns["account_id"][0]])
         first.table.columns = [column.slice(0, 0) for column in first.table.columns]
-        others = side_by_side(lambda block: _without_table(read(block._replace(known=known))), blocks[1:])
-        return _put_together([first, *others])
+        others = side_by_side(rest, [beginning, *(block(known) for block in blocks[1:])])
+        return _put_together([first, *(read for reads in others for read in reads)])
     except (NotInBlocksError, FileRejected, pa.ArrowException):
         # What is wrong with the file, or looks so in a block, is said of the whole.
         return None
+
+
+def _of_text(data: bytes, contract: VendorContract | None) -> list[_Tables]:
+    """Return the blocks of a delimited text, of which none has records of another."""
+    if contract is not None and contract.positional and not contract.has_header:
+        return []
+    opening = opening_of(data, contract)
+    if not opening.is_columnar:
+        return []
+
+    def tables(block: Block, known: frozenset[str] | None) -> Iterator[RawTable]:
+        yield columnar_table(data, opening, contract, block._replace(known=known))
+
+    return [partial(tables, block) for block in _cut(data, opening, contract)]
+
+
+def _of_parquet(data: bytes, contract: VendorContract | None) -> list[_Tables]:
+    """Return the row groups of a large Parquet file, each of which may give several tables."""
+    with open_parquet(data) as file:
+        if file.metadata.num_rows < LARGE_TABLE or month_columns(parquet_headers(data)):
+            return []
+        rows = [file.metadata.row_group(place).num_rows for place in range(file.num_row_groups)]
+
+    def tables(place: int, before: int, _: frozenset[str] | None) -> Iterator[RawTable]:
+        with open_parquet(data) as file:
+            whole = file.read_row_group(place, use_threads=False)
+        for start in range(0, whole.num_rows, _ROWS_AT_ONCE):
+            yield parquet_table(whole.slice(start, _ROWS_AT_ONCE), contract, is_large=True, before=before + start)
+
+    before = [0, *accumulate(rows)]
+    return [partial(tables, place, before[place]) for place in range(len(rows)) if rows[place]]
 
 
 def _cut(data: bytes, opening: Opening, contract: VendorContract | None) -> list[Block]:
@@ -260,11 +311,8 @@ def _record_lines(data: bytes, start: int, stop: int) -> tuple[Ints, int]:
     return (starts if raw[-1] != _LINE_END else starts[:-1]), len(ends)
 
 
-def _read(
-    data: bytes, opening: Opening, contract: VendorContract | None, latest: date, label: str, block: Block
-) -> _Read:
-    """Read one block as if it were a file."""
-    table = columnar_table(data, opening, contract, block)
+def _read(table: RawTable, contract: VendorContract | None, latest: date, label: str) -> _Read:
+    """Read the table of one block as if it were that of a file."""
     typed = interpret(table, contract, latest)
     grain = grains_of(table, typed, contract)
     if typed.is_mixed or (grain.by_row is not None and typed.grain is None):

@@ -1866,14 +1866,49 @@ def parquet_tables(data: bytes, contract: VendorContract | None = None) -> list[
     list of RawTable
         One table; lines are row numbers from one.
     """
+    with open_parquet(data) as file:
+        try:
+            table = file.read()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise FileRejected("corrupt_parquet") from error
+    return [parquet_table(table, contract, is_large=table.num_rows >= LARGE_TABLE)]
+
+
+def open_parquet(data: bytes) -> Any:
+    """Open a Parquet file; one that is damaged is rejected."""
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        return pq.ParquetFile(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FileRejected("corrupt_parquet") from error
-    if table.num_columns and any(pa.types.is_struct(f.type) for f in table.schema):
-        table = table.flatten()
+
+
+def parquet_headers(data: bytes) -> list[str]:
+    """Return the names of the columns of a Parquet file, those in structures by themselves."""
+    with open_parquet(data) as file:
+        return list(_flat(file.schema_arrow.empty_table()).column_names)
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    return table.flatten() if any(pa.types.is_struct(f.type) for f in table.schema) else table
+
+
+def parquet_table(table: pa.Table, contract: VendorContract | None, *, is_large: bool, before: int = 0) -> RawTable:
+    """Return rows of a Parquet file as a raw table.
+
+    Parameters
+    ----------
+    table
+        All rows of the file, or some.
+    contract
+        Contract that matched the file.
+    is_large
+        Keep columns of numbers as numbers.
+    before
+        Rows of the file before these; lines are row numbers from one.
+    """
+    table = _flat(table)
     headers, rows = list(table.column_names), table.num_rows
     lossy = {i for i, f in enumerate(table.schema) if pa.types.is_floating(f.type)}
     proposals = naming.proposals(headers, contract.columns if contract else {})
@@ -1885,7 +1920,7 @@ def parquet_tables(data: bytes, contract: VendorContract | None = None) -> list[
         # What has been read is let go: a large file would be in memory twice.
         table = table.remove_column(0)
         name = proposals[i][0]
-        typed = _native_numbers(column, name, contract) if rows >= LARGE_TABLE else None
+        typed = _native_numbers(column, name, contract) if is_large else None
         if typed is not None:
             columns.append(typed[0])
             decimals[i] = typed[1]
@@ -1894,11 +1929,11 @@ def parquet_tables(data: bytes, contract: VendorContract | None = None) -> list[
         text, is_native = _parquet_text(column)
         if is_native:
             native[i] = one_array(pc.is_valid(text))
-        if rows >= LARGE_TABLE and name in {"account_id", "period_start", "period_end", "currency"}:
+        if is_large and name in {"account_id", "period_start", "period_end", "currency"}:
             text = text.dictionary_encode()
         columns.append(_trimmed_column(text))
-    lines = pa.array(np.arange(1, rows + 1), pa.int64())
-    return [RawTable(headers, columns, lines, native=native, lossy=lossy, decimals=decimals)]
+    lines = pa.array(np.arange(before + 1, before + rows + 1), pa.int64())
+    return RawTable(headers, columns, lines, native=native, lossy=lossy, decimals=decimals)
 
 
 LARGE_TABLE = 50_000
@@ -1920,6 +1955,9 @@ def _native_numbers(column: Any, name: str | None, contract: VendorContract | No
             column = text.cast(wanted)
         elif pa.types.is_decimal(kind):
             digits = max(kind.scale, 0)
+            if pa.types.is_decimal128(kind) and kind.scale < wanted.scale:
+                found = _with_scale(column, wanted)
+                return None if found is None else (found, digits)
             column = column.cast(wanted)
         elif pa.types.is_integer(kind):
             digits = 0

@@ -29,6 +29,7 @@ from finance_assets.advisory.reading.layouts import (
     delimited_tables,
     fixed_width_table,
     json_tables,
+    parquet_headers,
     parquet_tables,
     records,
     unpivoted,
@@ -235,10 +236,15 @@ def _glance(kind: str, content: bytes) -> tuple[str, list[str] | None]:
         head = content[: 1 << 16].decode("utf-8", "replace")
         # Only text near the top names the author of a document.
         return head, sorted(set(re.findall(r'"([^"\\]{1,60})"\s*:', head)))
+    if kind == "parquet":
+        try:
+            return "", parquet_headers(content)
+        except FileRejected:
+            return "", None
     try:
-        tables = workbook_tables(content) if kind == "xlsx" else parquet_tables(content)
+        tables = workbook_tables(content)
     except FileRejected:
-        return _sheet_text(content) if kind == "xlsx" else ("", None)
+        return _sheet_text(content)
     return "\n".join(line for t in tables for line in t.preamble), tables[0].headers
 
 
@@ -292,7 +298,8 @@ def _read_member(
     if contract is None and terms and by_name is not None and not by_name.positional:
         contract = by_name
         noted.add("contract_by_name")
-    if kind == "text" and is_alone and (large := read_by_blocks(content, contract, latest, member.name)) is not None:
+    large = read_by_blocks(kind, content, contract, latest, member.name) if is_alone else None
+    if large is not None:
         _take_large(large, contract, matches, part)
         part.warnings |= noted
         return

@@ -16,6 +16,7 @@ import pytest
 
 from finance_assets.advisory.generating import vendor_files, write_large_csv
 from finance_assets.advisory.reading import blocks, layouts
+from finance_assets.advisory.reading.blocks import LargeRows
 from finance_assets.advisory.reading.reader import FileReading, read_vendor_file
 
 RECEIVED = datetime(2024, 7, 3, tzinfo=UTC)
@@ -194,7 +195,7 @@ def as_parquet(lines: list[str], types: dict[str, pa.DataType], odd: dict[str, o
             values[700] = odd[name]
         table = table.set_column(place, name, pa.array(values, kind))
     sink = io.BytesIO()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, row_group_size=600)
     return sink.getvalue()
 
 
@@ -225,4 +226,9 @@ def test_numbers_of_a_large_parquet_file_stay_numbers(
     (table,) = layouts.parquet_tables(data)
     assert_same(small, read(data))
     assert len(table.decimals) == (6 if is_typed else 5)
+    monkeypatch.setattr(blocks, "LARGE_TABLE", 0)
+    monkeypatch.setattr(blocks, "_ROWS_AT_ONCE", 250)
+    large = read(data)
+    assert isinstance(large.content, LargeRows)
+    assert_same(small, large, by_blocks=True)
     assert small.rows.num_rows + small.quarantined.num_rows == 1440
