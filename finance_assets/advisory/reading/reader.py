@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from finance_assets.advisory.columns import by_blocks, one_array, side_by_side, text_ranks
 from finance_assets.advisory.reading import headers as naming
-from finance_assets.advisory.reading.containers import FileRejected, Member, open_members
+from finance_assets.advisory.reading.containers import READABLE, FileRejected, Member, open_members
 from finance_assets.advisory.reading.decoding import to_utf8
 from finance_assets.advisory.reading.detection import Interpreted, floats_of, implied_range, interpret, zeroed
 from finance_assets.advisory.reading.layouts import (
@@ -31,13 +31,16 @@ from finance_assets.advisory.reading.layouts import (
     json_tables,
     parquet_tables,
     records,
+    sheet_tables,
     unpivoted,
     workbook_tables,
 )
 from finance_assets.advisory.reading.layouts import choose_delimiter as _choose
 from finance_assets.advisory.reading.matching import Match, match_contracts, named_contract
+from finance_assets.advisory.reading.spreadsheets import Workbook, read_workbook
 from finance_assets.advisory.reading.values import PERSONAL_VALUE, month_end
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS, VendorContract
+from finance_assets.advisory.reading.xml_documents import opened, xml_tables
 
 _MONEY_TYPE = pa.decimal128(28, 8)
 _RETURN_TYPE = pa.decimal128(24, 14)
@@ -187,11 +190,11 @@ def _read(data: bytes, name: str, contracts: Sequence[VendorContract], latest: d
     part = _Part()
     reasons: list[str] = []
     for member in members:
-        if len(members) > 1 and member.kind not in {"text", "xlsx", "parquet"}:
+        if len(members) > 1 and member.kind not in READABLE:
             part.skipped[f"member_{member.kind}"] += 1
             reasons.append("html_content" if member.kind == "html" else f"{member.kind}_content")
             continue
-        if member.kind not in {"text", "xlsx", "parquet"}:
+        if member.kind not in READABLE:
             raise FileRejected(
                 "html_content"
                 if member.kind == "html"
@@ -217,8 +220,12 @@ def _read(data: bytes, name: str, contracts: Sequence[VendorContract], latest: d
     return part
 
 
-def _content(member: Member, encoding: str | None = None) -> tuple[str, bytes]:
-    """Return kind (text, json, xlsx, parquet) and the bytes to parse."""
+def _content(member: Member, encoding: str | None = None) -> tuple[str, Any]:
+    """Return kind (text, json, xlsx, parquet) and the bytes to parse; of other workbooks and XML what they hold."""
+    if member.kind in {"xls", "xlsb", "ods"}:
+        return "sheets", read_workbook(member.kind, member.data)
+    if member.kind == "xml":
+        return _xml_content(member.data)
     if member.kind != "text":
         return member.kind, member.data
     text, _ = to_utf8(member.data, encoding)
@@ -230,13 +237,23 @@ def _content(member: Member, encoding: str | None = None) -> tuple[str, bytes]:
     if re.match(rb"(?i)<(!doctype html|html|table|head|body)", head):
         raise FileRejected("html_content")
     if head.startswith(b"<?xml"):
-        raise FileRejected("xml_content")
+        # The text is UTF-8 by now, whatever it says of itself.
+        return _xml_content(re.sub(rb"""^(\s*<\?xml[^>]*?)\s+encoding\s*=\s*(["'])[^"'>]*\2""", rb"\1", text))
     return "text", text
 
 
-def _tables(kind: str, content: bytes, contract: VendorContract | None) -> list[RawTable]:
+def _xml_content(data: bytes) -> tuple[str, Any]:
+    content = opened(data)
+    return ("sheets" if isinstance(content, Workbook) else "xml"), content
+
+
+def _tables(kind: str, content: Any, contract: VendorContract | None) -> list[RawTable]:
     if kind == "xlsx":
         return workbook_tables(content, contract)
+    if kind == "sheets":
+        return sheet_tables(content.sheets, contract)
+    if kind == "xml":
+        return [unpivoted(t, contract.columns if contract else {}) for t in xml_tables(content, contract)]
     if kind in {"parquet", "json"}:
         flat = parquet_tables(content, contract) if kind == "parquet" else json_tables(content, contract)
         return [unpivoted(table, contract.columns if contract else {}) for table in flat]
@@ -245,7 +262,7 @@ def _tables(kind: str, content: bytes, contract: VendorContract | None) -> list[
     return delimited_tables(content, contract)
 
 
-def _glance(kind: str, content: bytes) -> tuple[str, list[str] | None]:
+def _glance(kind: str, content: Any) -> tuple[str, list[str] | None]:
     """Return the beginning of a file as text, and its header, to compare with contracts."""
     if kind == "text":
         cut = content[: 1 << 16]
@@ -274,14 +291,23 @@ def _glance(kind: str, content: bytes) -> tuple[str, list[str] | None]:
         head = content[: 1 << 16].decode("utf-8", "replace")
         # Only text near the top names the author of a document.
         return head, sorted(set(re.findall(r'"([^"\\]{1,60})"\s*:', head)))
+    if kind == "xml":
+        return content.head, content.names
     try:
-        tables = workbook_tables(content) if kind == "xlsx" else parquet_tables(content)
+        tables = parquet_tables(content) if kind == "parquet" else _tables(kind, content, None)
     except FileRejected:
-        return _sheet_text(content) if kind == "xlsx" else ("", None)
+        return ("", None) if kind == "parquet" else _sheet_text(kind, content)
     return "\n".join(line for t in tables for line in t.preamble), tables[0].headers
 
 
-def _sheet_text(content: bytes) -> tuple[str, list[str] | None]:
+def _sheet_text(kind: str, content: Any) -> tuple[str, list[str] | None]:
+    rows = _first_rows(content) if kind == "xlsx" else [r.cells for _, rows in content.sheets[:1] for r in rows[:40]]
+    width = max((sum(bool(c) for c in r) for r in rows), default=0)
+    header = next((r for r in rows if width > 2 and sum(bool(c) for c in r) == width), None)
+    return "\n".join("\t".join(r).rstrip() for r in rows), header
+
+
+def _first_rows(content: bytes) -> list[list[str]]:
     import io
 
     import openpyxl  # type: ignore[import-untyped,unused-ignore]
@@ -294,10 +320,8 @@ def _sheet_text(content: bytes) -> tuple[str, list[str] | None]:
         ]
         book.close()
     except Exception:  # the library raises whatever a damaged part makes it raise
-        return "", None
-    width = max((sum(bool(c) for c in r) for r in rows), default=0)
-    header = next((r for r in rows if width > 2 and sum(bool(c) for c in r) == width), None)
-    return "\n".join("\t".join(r).rstrip() for r in rows), header
+        return []
+    return rows
 
 
 def _read_member(member: Member, name: str, contracts: Sequence[VendorContract], latest: date, part: _Part) -> None:
@@ -342,7 +366,7 @@ def _read_member(member: Member, name: str, contracts: Sequence[VendorContract],
 
 
 def _attempt(
-    kind: str, content: bytes, contract: VendorContract | None, latest: date
+    kind: str, content: Any, contract: VendorContract | None, latest: date
 ) -> tuple[list[RawTable], list[Interpreted]]:
     tables = _tables(kind, content, contract)
     if not tables:
@@ -521,7 +545,7 @@ def _canonical(
     grains = (
         pa.array([g or grain for g in by_row], pa.string()).dictionary_encode() if by_row else _repeated(grain, size)
     )
-    flags: dict[int, list[str]] = {}
+    flags: dict[int, list[str]] = {row: list(said) for row, said in table.flags.items()}
     ends, stated = _period_ends(typed, grains, flags, part, bool(by_row))
     money = dict(typed.money)
     contributions, distributions = money.get("contributions"), money.get("distributions")
