@@ -1295,6 +1295,27 @@ def workbook_tables(data: bytes, contract: VendorContract | None = None) -> list
     list of RawTable
         One per table; other sheets are counted in the first.
     """
+    return sheet_tables(workbook_sheets(data), contract)
+
+
+def workbook_sheets(data: bytes) -> list[tuple[str, list[Row]]]:
+    """Read the sheets of an xlsx workbook.
+
+    Parameters
+    ----------
+    data
+        Its content, already checked.
+
+    Returns
+    -------
+    list of tuple
+        Titles and rows.
+
+    Raises
+    ------
+    FileRejected
+        ``corrupt_workbook``.
+    """
     import warnings
 
     import openpyxl  # type: ignore[import-untyped,unused-ignore]
@@ -1307,7 +1328,7 @@ def workbook_tables(data: bytes, contract: VendorContract | None = None) -> list
             book.close()
     except Exception as error:  # the library raises whatever a damaged part makes it raise
         raise FileRejected("corrupt_workbook") from error
-    return sheet_tables(sheets, contract)
+    return sheets
 
 
 def sheet_tables(sheets: Iterable[tuple[str, list[Row]]], contract: VendorContract | None = None) -> list[RawTable]:

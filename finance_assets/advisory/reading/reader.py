@@ -33,6 +33,7 @@ from finance_assets.advisory.reading.layouts import (
     records,
     sheet_tables,
     unpivoted,
+    workbook_sheets,
     workbook_tables,
 )
 from finance_assets.advisory.reading.layouts import choose_delimiter as _choose
@@ -220,8 +221,27 @@ def _read(data: bytes, name: str, contracts: Sequence[VendorContract], latest: d
     return part
 
 
-def _content(member: Member, encoding: str | None = None) -> tuple[str, Any]:
-    """Return kind (text, json, xlsx, parquet) and the bytes to parse; of other workbooks and XML what they hold."""
+def content_of(member: Member, encoding: str | None = None) -> tuple[str, Any]:
+    """Say how a member is read.
+
+    Parameters
+    ----------
+    member
+        A file, or a member of an archive.
+    encoding
+        Of text, from a contract.
+
+    Returns
+    -------
+    tuple
+        ``text``, ``json``, ``xlsx`` or ``parquet`` and the bytes to parse; ``sheets`` and the workbook of another kind;
+        ``xml`` and the document.
+
+    Raises
+    ------
+    FileRejected
+        If it cannot be read at all.
+    """
     if member.kind in {"xls", "xlsb", "ods"}:
         return "sheets", read_workbook(member.kind, member.data)
     if member.kind == "xml":
@@ -301,44 +321,35 @@ def _glance(kind: str, content: Any) -> tuple[str, list[str] | None]:
 
 
 def _sheet_text(kind: str, content: Any) -> tuple[str, list[str] | None]:
-    rows = _first_rows(content) if kind == "xlsx" else [r.cells for _, rows in content.sheets[:1] for r in rows[:40]]
-    width = max((sum(bool(c) for c in r) for r in rows), default=0)
-    header = next((r for r in rows if width > 2 and sum(bool(c) for c in r) == width), None)
-    return "\n".join("\t".join(r).rstrip() for r in rows), header
-
-
-def _first_rows(content: bytes) -> list[list[str]]:
-    import io
-
-    import openpyxl  # type: ignore[import-untyped,unused-ignore]
-
+    """Return the beginning of the sheet that has a header in words that nobody knows, or of the first."""
     try:
-        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        rows = [
-            [str(c) if c is not None else "" for c in row]
-            for row in book.worksheets[0].iter_rows(max_row=40, max_col=200, values_only=True)
-        ]
-        book.close()
-    except Exception:  # the library raises whatever a damaged part makes it raise
-        return []
-    return rows
+        sheets = workbook_sheets(content) if kind == "xlsx" else content.sheets
+    except FileRejected:
+        return "", None
+    found: list[tuple[str, list[str] | None]] = []
+    for _, sheet in sheets:
+        rows = [r.cells[:200] for r in sheet[:40]]
+        width = max((sum(bool(c) for c in r) for r in rows), default=0)
+        header = next((r for r in rows if width > 2 and sum(bool(c) for c in r) == width), None)
+        found.append(("\n".join("\t".join(r).rstrip() for r in rows), header))
+    return next((f for f in found if f[1] is not None), found[0] if found else ("", None))
 
 
 def _read_member(member: Member, name: str, contracts: Sequence[VendorContract], latest: date, part: _Part) -> None:
     by_name = named_contract(contracts, name)
     try:
-        kind, content = _content(member)
+        kind, content = content_of(member)
     except FileRejected as rejected:
         encoded = [c for c in contracts if c.encoding]
         if rejected.reason not in {"undecodable", "binary_content"} or not encoded:
             raise
-        kind, content = _content(
+        kind, content = content_of(
             member, encoded[0].encoding if len(encoded) == 1 else by_name.encoding if by_name else None
         )
     head, header = _glance(kind, content)
     matches = match_contracts(contracts, kind, head, header, latest)
     if matches and matches[0].contract.encoding and member.kind == "text":
-        kind, content = _content(member, matches[0].contract.encoding)
+        kind, content = content_of(member, matches[0].contract.encoding)
     contract: VendorContract | None = matches[0].contract if matches else None
     if (
         len(matches) > 1
