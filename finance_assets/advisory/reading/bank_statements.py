@@ -67,6 +67,25 @@ def _text(element: Element, *path: str) -> str:
     return next((found.text for found in _all(element, *path) if found.text), "")
 
 
+def servicers(messages: Sequence[Element]) -> list[str]:
+    """Return which banks made statements.
+
+    Parameters
+    ----------
+    messages
+        Elements ``BkToCstmrStmt``.
+
+    Returns
+    -------
+    list of str
+        BICs of the servicers of accounts, or their names where there is no BIC; none where statements do not say it.
+    """
+    found: dict[str, None] = {}
+    for bank in (b for message in messages for b in _all(message, "Stmt", "Acct", "Svcr", "FinInstnId")):
+        found.setdefault(_text(bank, "BICFI") or _text(bank, "BIC") or _text(bank, "Nm"))
+    return [text for text in found if text]
+
+
 def statement_table(messages: Sequence[Element]) -> RawTable:
     """Read the statements of messages.
 

@@ -106,7 +106,11 @@ def _describe(kind: str, content: Any, lines: list[str], draft: dict[str, Any], 
         lines.append(f"# There are no records in it ({rejected.reason}).")
         return
     if table.directed:
-        lines.append("# Bank statements of ISO 20022 (camt.053): they are read without a contract.")
+        lines.append("# Bank statements of ISO 20022 (camt.053): a contract only names the bank, by its BIC.")
+        if len(content.servicers) == 1:
+            draft["detect"] = {"contains": content.servicers}
+        elif content.servicers:
+            lines.append(f"# Statements of {len(content.servicers)} banks are in the file.")
         return
     if kind == "xml":
         # The name of an element stands for it wherever it is; only one that is there twice needs its path.

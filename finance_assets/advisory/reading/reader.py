@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from finance_assets.advisory.columns import by_blocks, one_array, side_by_side, text_ranks
 from finance_assets.advisory.reading import headers as naming
-from finance_assets.advisory.reading.containers import READABLE, FileRejected, Member, open_members
+from finance_assets.advisory.reading.containers import READABLE, FileRejected, Member, kind_of, open_members
 from finance_assets.advisory.reading.decoding import to_utf8
 from finance_assets.advisory.reading.detection import Interpreted, floats_of, implied_range, interpret, zeroed
 from finance_assets.advisory.reading.layouts import (
@@ -256,7 +256,7 @@ def content_of(member: Member, encoding: str | None = None) -> tuple[str, Any]:
         return "json", text
     if re.match(rb"(?i)<(!doctype html|html|table|head|body)", head):
         raise FileRejected("html_content")
-    if head.startswith(b"<?xml"):
+    if kind_of(head) == "xml":
         # The text is UTF-8 by now, whatever it says of itself.
         return _xml_content(re.sub(rb"""^(\s*<\?xml[^>]*?)\s+encoding\s*=\s*(["'])[^"'>]*\2""", rb"\1", text))
     return "text", text

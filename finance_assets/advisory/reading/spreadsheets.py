@@ -418,7 +418,7 @@ class _XmlSpreadsheet(_Reader):
             return  # marks of text within a cell
 
         def said(key: str) -> str | None:
-            return attributes.get(f"{_SHEETS} {key}")
+            return attributes.get(f"{_SHEETS} {key}", attributes.get(key))  # not every program writes the prefix
 
         if name == "Style":
             self.style = said("ID") or ""

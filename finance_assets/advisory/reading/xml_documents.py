@@ -32,8 +32,18 @@ class XmlDocument:
 
     @property
     def head(self) -> str:
-        """Text near the top, and what the document calls itself, to compare with contracts."""
-        return "\n".join([self.namespace, self.root.name, *titles_of(self.tree)])
+        """Text near the top, what the document calls itself, and whose statements it has, to compare with contracts."""
+        return "\n".join([self.namespace, self.root.name, *self.servicers, *titles_of(self.tree)])
+
+    @property
+    def statements(self) -> list[Element]:
+        """The messages of a bank with statements."""
+        return [found for found in _below(self.root) if found.name == "BkToCstmrStmt"]
+
+    @property
+    def servicers(self) -> list[str]:
+        """The banks whose statements are in the document."""
+        return bank_statements.servicers(self.statements)
 
 
 def opened(data: bytes) -> spreadsheets.Workbook | XmlDocument:
@@ -163,8 +173,7 @@ def xml_tables(document: XmlDocument, contract: VendorContract | None = None) ->
         ``not_performance`` for an ISO 20022 message that is no bank statement, ``unknown_schema`` or ``empty_file``
         where there are no records.
     """
-    statements = [s for s in _below(document.root) if s.name == "BkToCstmrStmt"]
-    if statements:
+    if statements := document.statements:
         return [bank_statements.statement_table(statements)]
     if document.namespace.startswith(_ISO_20022) or any(
         e.name in {"BkToCstmrAcctRpt", "BkToCstmrDbtCdtNtfctn"} for e in _below(document.root, 3)

@@ -363,6 +363,10 @@ def test_encodings_of_xml_spreadsheets(encoding):
     check(read(xml_sheet({"Übersicht": table}, encoding)))
 
 
+def test_attributes_without_a_prefix():
+    check(read(xml_sheet({"S": [["Title"], [], *grid()]}).replace(b" ss:", b" ")))
+
+
 def test_cells_of_xml_spreadsheets():
     body = (
         '<Worksheet ss:Name="S"><Table ss:StyleID="Default"><Column ss:Index="3" ss:StyleID="s1" ss:Span="1"/>'

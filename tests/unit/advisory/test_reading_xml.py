@@ -8,12 +8,14 @@ from decimal import Decimal
 from xml.sax.saxutils import escape
 
 import pytest
+import yaml
 from fixtures.spreadsheets import ods, parts_of, xlsb, xml_sheet, zipped
 from fixtures.vendor_files import check, quarantined, read, truth
 
 from finance_assets.advisory.reading import markup
 from finance_assets.advisory.reading.containers import FileRejected
-from finance_assets.advisory.reading.vendor_contract import VendorContract, contract_from_sheet
+from finance_assets.advisory.reading.proposing import propose_contract
+from finance_assets.advisory.reading.vendor_contract import Detection, VendorContract, contract_from_sheet
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
@@ -125,6 +127,8 @@ def test_encodings(encoding):
     declared = encoding.removesuffix("-sig").removesuffix("-le")
     text = flat().replace("UTF-8", declared).replace("<Row>", "<Row><Name>Zürich</Name>")
     check(read(text.encode(encoding)))
+    if encoding.startswith("utf"):
+        check(read(text.removeprefix(text[: text.index("<Perf")]).encode(encoding)))
 
 
 def test_comments_and_lines_before_the_document():
@@ -423,3 +427,13 @@ def test_within_an_envelope():
     assert row(f'<Envelope xmlns="urn:bank"><AppHdr><To>x</To></AppHdr>{inner}</Envelope>')["net_flow"] == Decimal(
         "100.05"
     )
+
+
+def test_a_bank_is_named_by_its_bic():
+    servicer = "<Svcr><FinInstnId><BIC>COBADEFFXXX</BIC></FinInstnId></Svcr>"
+    text = camt(statement(*MONTH, *ENTRIES, ccy=f"<Ccy>EUR</Ccy>{servicer}"))
+    draft = VendorContract.model_validate(yaml.safe_load(propose_contract(text.encode(), "commerz.xml")))
+    assert draft.detect.contains == ("COBADEFFXXX",)
+    reading = read(text, "x", [draft.model_copy(update={"detect": Detection(contains=("COBADEFF",))})])
+    assert (reading.vendor, reading.rows.num_rows) == ("commerz", 1)
+    assert read(camt(statement(*MONTH, *ENTRIES)), "x", [draft]).vendor.startswith("detected:")
