@@ -15,7 +15,7 @@ from finance_assets.advisory.reading.containers import FileRejected
 
 MAX_DEPTH = 100
 """Most elements around one another; records of vendors have about ten."""
-MAX_ELEMENTS = 8_000_000
+MAX_ELEMENTS = 5_000_000
 """Most elements of one document."""
 
 Start = Callable[[str, str, dict[str, str], int], None]
@@ -23,6 +23,7 @@ End = Callable[[str, str], None]
 Text = Callable[[str], None]
 
 _INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
+_XML = "http://www.w3.org/XML/1998/namespace"
 _CUT_OFF = frozenset({3, 5, 6, 20})  # no element found, unclosed token, partial character, unclosed CDATA section
 
 
@@ -148,7 +149,7 @@ def elements(data: bytes) -> tuple[str, Element]:
             of, local = split_name(key)
             if of == _INSTANCE:
                 made.null = made.null or (local == "nil" and value in {"true", "1"})
-            else:
+            elif of != _XML:  # xml:lang and the like
                 made.attributes[local] = value
         if stack:
             stack[-1].children.append(made)

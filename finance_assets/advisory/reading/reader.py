@@ -257,12 +257,20 @@ def content_of(member: Member, encoding: str | None = None) -> tuple[str, Any]:
     if re.match(rb"(?i)<(!doctype html|html|table|head|body)", head):
         raise FileRejected("html_content")
     if kind_of(head) == "xml":
-        # The text is UTF-8 by now, whatever it says of itself.
-        return _xml_content(re.sub(rb"""^(\s*<\?xml[^>]*?)\s+encoding\s*=\s*(["'])[^"'>]*\2""", rb"\1", text))
+        return _xml_content(text)
     return "text", text
 
 
+_DECLARED = re.compile(rb"""^(\s*<\?xml[^>]*?)\s+encoding\s*=\s*(["'])([^"'>]*)\2""")
+
+
 def _xml_content(data: bytes) -> tuple[str, Any]:
+    """Return a workbook or a document in XML."""
+    declared = _DECLARED.match(data.removeprefix(b"\xef\xbb\xbf"))
+    if declared is None or re.match(rb"(?i)(utf|ucs|us-ascii)", declared[3]):
+        # Many a program declares UTF-16 or nothing and writes something else: the bytes decide, as in other text.
+        text, _ = to_utf8(data)
+        data = _DECLARED.sub(rb"\1", text)
     content = opened(data)
     return ("sheets" if isinstance(content, Workbook) else "xml"), content
 

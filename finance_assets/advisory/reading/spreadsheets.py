@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, time
@@ -220,7 +221,7 @@ def _number(text: str, number_format: str) -> tuple[str, bool]:
     return cell_text(float(plain), number_format)
 
 
-class _Reader:
+class _Reader(ABC):
     """Calls a method by the element that opens or closes; what lies in elements of no interest is passed over."""
 
     def __init__(self) -> None:
@@ -244,14 +245,17 @@ class _Reader:
         else:
             self.closed(space, name)
 
+    @abstractmethod
     def passes_over(self, space: str, name: str) -> bool:
-        raise NotImplementedError
+        """Say whether an element and all that is in it is of no interest."""
 
+    @abstractmethod
     def opened(self, space: str, name: str, attributes: dict[str, str]) -> None:
-        raise NotImplementedError
+        """Take the beginning of an element."""
 
+    @abstractmethod
     def closed(self, space: str, name: str) -> None:
-        raise NotImplementedError
+        """Take the end of an element."""
 
     def read(self, data: bytes) -> Workbook:
         markup.parse(data, self.start, self.end, self.characters)
@@ -308,6 +312,7 @@ class _OpenDocument(_Reader):
         self.column = 0
         self.row: dict[int, tuple[str, bool]] = {}
         self.cell: dict[str, str] | None = None
+        self.shown: list[str] = []
         self.row_times = 1
 
     def passes_over(self, space: str, name: str) -> bool:
@@ -327,16 +332,18 @@ class _OpenDocument(_Reader):
             self.row, self.column = {}, 0
             self.row_times = _count(attributes.get(f"{_TABLE} number-rows-repeated"))
         elif space == _TABLE and name in {"table-cell", "covered-table-cell"}:
-            self.cell, self.text = attributes, []
+            self.cell, self.shown = attributes, []
+        elif space == _TEXT and name == "p" and self.cell is not None:
+            self.text = [*self.shown, " "] if self.shown else []
         elif space == _TEXT and self.text is not None:
-            if name == "p" and self.text:
-                self.text.append(" ")
-            elif name == "s":
+            if name == "s":
                 self.text.append(" " * min(_count(attributes.get(f"{_TEXT} c")), 100))
             elif name in {"tab", "line-break"}:
                 self.text.append(" ")
 
     def closed(self, space: str, name: str) -> None:
+        if space == _TEXT and name == "p" and self.text is not None:
+            self.shown, self.text = self.text, None
         if space != _TABLE:
             return
         if name == "table":
@@ -356,7 +363,7 @@ class _OpenDocument(_Reader):
 
     def _value(self, cell: dict[str, str]) -> tuple[str, bool]:
         kind = cell.get(f"{_OFFICE} value-type", "string")
-        shown = "".join(self.text or ()).strip()
+        shown = "".join(self.shown).strip()
         if kind in {"float", "currency", "percentage"}:
             # An error is a number without a value, or with one that is not shown.
             if shown.startswith(("#", "Err:")) and any(c.isalpha() for c in shown):

@@ -337,6 +337,12 @@ def test_repeated_cells_notes_and_hidden_values():
     assert book.sheets == [("S", [(1, *row), (2, *row)])]
 
 
+def test_line_ends_between_elements():
+    body = parts_of(ods({"S": [["Title"], *grid()]}))["content.xml"]
+    assert isinstance(body, bytes)
+    check(read(body.replace(b"office:document-content", b"office:document").replace(b"><", b">\n  <")))
+
+
 def repeated(rows: int, columns: int) -> str:
     return (
         f'<table:table table:name="S"><table:table-row table:number-rows-repeated="{rows}"><table:table-cell '

@@ -131,6 +131,14 @@ def test_encodings(encoding):
         check(read(text.removeprefix(text[: text.index("<Perf")]).encode(encoding)))
 
 
+def test_encodings_that_are_declared_wrongly():
+    text = flat().replace("<Row>", "<Row><Name>Zürich</Name>")
+    check(read(text.replace("UTF-8", "utf-16").encode()))
+    check(read(text.encode("cp1252")))
+    check(read(text.replace(' encoding="UTF-8"', "").encode("utf-16")))
+    assert read(text.encode("cp1252").replace(b"Z\xfcrich", b"\x81\x8d\x8f\x90" * 9)).file_reason == "undecodable"
+
+
 def test_comments_and_lines_before_the_document():
     check(read("\n\n" + flat()))
     reading = read("<!-- made by Acme -->\n" + flat().removeprefix(HEAD))
