@@ -139,6 +139,8 @@ def match_contracts(
     for contract in contracts:
         detect = contract.detect
         score = 0.0
+        if contract.layout not in {"auto", kind} and (contract.layout in {"json", "xml"} or kind == "xml"):
+            continue  # short names in one may be those in the other
         if detect.required_headers:
             if not all(h in present or naming.normalised(h) in present for h in detect.required_headers):
                 continue

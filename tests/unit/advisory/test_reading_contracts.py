@@ -165,6 +165,17 @@ def test_json_under_a_path():
     assert reading.vendor == "lumen_views"
 
 
+def test_xml_under_a_path():
+    rows = "".join(
+        f"<row><k>{t.account}</k><d>{t.end}</d><c>USD</c><b>{t.bmv}</b><f>{t.net}</f><e>{t.emv}</e><r>{t.ret * 10000}</r></row>"
+        for t in truth()
+    )
+    noise = "<head><row><k>1</k><d>x</d></row><row><k>2</k><d>y</d></row></head>"
+    reading = read(f"<export>{noise}<body>{rows}</body></export>", "x.xml", CONTRACTS)
+    check(reading)
+    assert reading.vendor == "tarnside_custody"
+
+
 def test_sections_by_contract():
     rows = truth(("A/1", "B/2"))
     out = ["Larkspur Reports", ""]
