@@ -188,8 +188,8 @@ def _balance(pages: Sequence[Element], codes: Sequence[str], currencies: set[str
     for code in codes:
         found: dict[str, Decimal] = {}
         for balance in (b for page in pages for b in _all(page, "Bal")):
-            if _text(balance, "Tp", "CdOrPrtry", "Cd") != code:
-                continue
+            if _text(balance, "Tp", "CdOrPrtry", "Cd") != code or _text(balance, "Tp", "SubTp", "Cd") == "INTM":
+                continue  # of another kind, or at the edge of a page
             for line in [*_all(balance, "CdtLine"), *_all(balance, "CdtLn")]:
                 if _text(line, "Incl") in {"true", "1"} and _text(line, "Amt").strip("0."):
                     raise _Unusable("ambiguous_balance", f"the balance {code} includes a credit line")

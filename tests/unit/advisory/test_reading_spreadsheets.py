@@ -233,6 +233,19 @@ def test_other_documents_in_the_container_of_xls():
     assert read(data).file_reason == "unsupported_document"
 
 
+def test_records_without_a_container():
+    import xlwt
+
+    book = xlwt.Workbook()
+    sheet = book.add_sheet("S")
+    for r, row in enumerate(grid()):
+        for c, value in enumerate(row):
+            sheet.write(r, c, str(value) if isinstance(value, date) else value)
+    data = book.get_biff_data()
+    assert not data.startswith(b"\xd0\xcf")
+    check(read(data))
+
+
 def test_dates_since_1904():
     import xlwt
 

@@ -405,8 +405,11 @@ def test_pages_of_one_statement():
     def page(number: int, last: bool) -> str:
         return f"<ElctrncSeqNb>7</ElctrncSeqNb><StmtPgntn><PgNb>{number}</PgNb><LastPgInd>{str(last).lower()}</LastPgInd></StmtPgntn>"
 
+    interim = balance("CLBD", "1150.15", "2024-01-31").replace(
+        "</CdOrPrtry>", "</CdOrPrtry><SubTp><Cd>INTM</Cd></SubTp>"
+    )
     got = row(camt(
-        statement(MONTH[0], balance("ITBD", "1150.15", "2024-01-20"), ENTRIES[0], more=page(1, False)),
+        statement(MONTH[0], interim, balance("ITBD", "1150.15", "2024-01-20"), ENTRIES[0], more=page(1, False)),
         statement(balance("ITBD", "1150.15", "2024-01-20"), MONTH[1], *ENTRIES[1:], more=page(2, True)),
     ))  # fmt: skip
     assert (got["contributions"], got["distributions"]) == (Decimal("175.05"), 75)
