@@ -198,7 +198,7 @@ def canonical_rows(table: RawTable, typed: Interpreted, grain: Grains, label: st
         if by_row
         else repeated(grain.common, size)
     )
-    flags: dict[int, list[str]] = {}
+    flags: dict[int, list[str]] = {row: list(said) for row, said in table.flags.items()}
     ends, stated = _period_ends(typed, grains, flags, warnings, bool(by_row))
     money = dict(typed.money)
     contributions, distributions = money.get("contributions"), money.get("distributions")

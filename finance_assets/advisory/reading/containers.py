@@ -20,6 +20,13 @@ MAX_RATIO = 150
 RATIO_FLOOR = 1 << 20
 MAX_MEMBERS = 500
 _CHUNK = 1 << 16
+ZIPPED_WORKBOOKS = frozenset({"xlsx", "xlsb", "ods"})
+READABLE = frozenset({"text", "parquet", "xml", "xls"}) | ZIPPED_WORKBOOKS
+"""Kinds of content that can hold rows; XML may be a workbook too, which its root tells."""
+_COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_BARE_XLS = re.compile(rb"\x09[\x00\x02\x04\x08][\x04-\x10]\x00", re.DOTALL)
+"""The first record of a workbook of old, which had no container around its records."""
+_OPEN_DOCUMENT_SHEETS = b"application/vnd.oasis.opendocument.spreadsheet"
 _BINARY = (
     (b"%PDF", "pdf"),
     (b"\x89PNG", "image"),
@@ -58,7 +65,7 @@ class Member:
     """One piece of content: the file itself (name ``""``) or a member of an archive."""
 
     name: str
-    kind: str  # text | xlsx | parquet
+    kind: str  # one of READABLE
     data: bytes
 
 
@@ -73,8 +80,8 @@ def kind_of(data: bytes) -> str:
     Returns
     -------
     str
-        ``empty``, ``gzip``, ``zip``, ``xlsx``, ``parquet``, ``html``, ``xml``, ``text``, or the reason why it cannot
-        be read (``pdf``, ``encrypted``, ``legacy_xls``, ...).
+        ``empty``, ``gzip``, ``zip``, ``html``, one of `READABLE`, or the reason why it cannot be read (``pdf``,
+        ``encrypted``, ``unsupported_document``, ...).
     """
     if not data:
         return "empty"
@@ -83,30 +90,42 @@ def kind_of(data: bytes) -> str:
     if data[:4] == b"PK\x03\x04" or data[:4] == b"PK\x05\x06":
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                names = set(archive.namelist())
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+                return _kind_of_archive(archive)
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OSError, RuntimeError):
             return "corrupt_archive"
-        if "xl/workbook.xml" in names or any(n.startswith("xl/") and n.endswith("workbook.xml") for n in names):
-            return "xlsx"
-        if "xl/workbook.bin" in names or "mimetype" in names or "[Content_Types].xml" in names:
-            return "unsupported_document"
-        return "zip"
     if data[:4] == b"PAR1":
         return "parquet"
-    if data[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
+    if data[:8] == _COMPOUND:
         # An encrypted workbook is a compound file with this stream in its directory.
-        return "encrypted" if "EncryptedPackage".encode("utf-16-le") in data else "legacy_xls"
+        return "encrypted" if "EncryptedPackage".encode("utf-16-le") in data else "xls"
+    if _BARE_XLS.match(data):
+        return "xls"
     for magic, kind in _BINARY:
         if data.startswith(magic):
             return kind
     head = data[:2048].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "text"
+    while comment := re.match(rb"<!--.*?-->\s*", head, re.DOTALL):
+        head = head[comment.end() :]
     if re.match(rb"<(!doctype html|html|head|body|table|meta|style|div|!--)", head) or b"<html" in head[:1024]:
         return "html"
-    if head.startswith(b"<?xml") or re.match(rb"<[a-z][\w:.-]*[\s>]", head):
+    if head.startswith((b"<?xml", b"<!doctype")) or re.match(rb"<[a-z_][\w:.-]*[\s/>]", head):
         return "xml"
     return "text"
+
+
+def _kind_of_archive(archive: zipfile.ZipFile) -> str:
+    names = set(archive.namelist())
+    if "xl/workbook.xml" in names or any(n.startswith("xl/") and n.endswith("workbook.xml") for n in names):
+        return "xlsx"
+    if "xl/workbook.bin" in names:
+        return "xlsb"
+    if "mimetype" in names:
+        with archive.open("mimetype") as stream:
+            sheets = stream.read(len(_OPEN_DOCUMENT_SHEETS)) == _OPEN_DOCUMENT_SHEETS
+        return "ods" if sheets else "unsupported_document"
+    return "unsupported_document" if "[Content_Types].xml" in names else "zip"
 
 
 def _gunzip(data: bytes) -> bytes:
@@ -188,7 +207,7 @@ def check_workbook(data: bytes) -> None:
     Parameters
     ----------
     data
-        Content of an xlsx file.
+        Content of a workbook of one of `ZIPPED_WORKBOOKS`.
 
     Raises
     ------
@@ -243,7 +262,7 @@ def open_members(data: bytes) -> list[Member]:
             inner_kind = kind_of(content)
             if inner_kind in {"gzip", "zip", "unsupported_archive"}:
                 raise FileRejected("nested_archive")
-            if inner_kind == "xlsx":
+            if inner_kind in ZIPPED_WORKBOOKS:
                 check_workbook(content)
             members.append(Member(name, inner_kind, content))
         if not members:
@@ -253,12 +272,12 @@ def open_members(data: bytes) -> list[Member]:
 
 
 def _plain(name: str, data: bytes, kind: str) -> Member:
-    if kind == "xlsx":
+    if kind in ZIPPED_WORKBOOKS:
         check_workbook(data)
     elif kind == "html":
         raise FileRejected("html_content")
     elif kind == "encrypted":
         raise FileRejected("encrypted")
-    elif kind not in {"text", "parquet"}:
+    elif kind not in READABLE:
         raise FileRejected(kind if kind.startswith(("corrupt", "unsupported")) else f"{kind}_content")
     return Member(name, kind, data)

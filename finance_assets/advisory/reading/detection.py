@@ -647,7 +647,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
         for n in ("return_net", "return_gross")
         if n in stated
     ]
-    signs = _prove_signs(identities, tests)
+    signs = _Signs() if table.directed else _prove_signs(identities, tests)
     flipped: dict[str, int] = {}
     for name, sign in (
         ("contributions", signs.contribution),

@@ -63,7 +63,8 @@ class RawTable:
     """Columns of one table: text, or numbers where a large file has nothing but plain ones in a column.
 
     ``decimals`` has the columns of numbers, with the most digits after the point that their text has. Text that
-    repeats may be a dictionary.
+    repeats may be a dictionary. ``directed`` says that the source states the direction of every flow,
+    ``flags`` what is known of a row already.
     """
 
     headers: list[str]
@@ -81,6 +82,8 @@ class RawTable:
     header_line: int = 0
     lossy: set[int] = field(default_factory=set)
     inherited: set[int] = field(default_factory=set)
+    directed: bool = False
+    flags: dict[int, list[str]] = field(default_factory=dict)
     decimals: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -804,6 +807,9 @@ def keep_rows(table: RawTable, mask: Any) -> None:
     mask
         Boolean array.
     """
+    if table.flags:
+        kept = pc.indices_nonzero(mask).to_pylist()
+        table.flags = {new: table.flags[old] for new, old in enumerate(kept) if old in table.flags}
     table.columns = [pc.filter(c, mask) for c in table.columns]
     table.lines = pc.filter(table.lines, mask)
     table.native = {k: pc.filter(v, mask) for k, v in table.native.items()}
@@ -1384,7 +1390,21 @@ def plain_number(value: float | int | Decimal) -> str:
     return format(number, "f") if number.adjusted() > -40 else "0"
 
 
-def _cell(value: Any, number_format: str) -> tuple[str, bool]:
+def cell_text(value: Any, number_format: str) -> tuple[str, bool]:
+    """Write the value of a cell as text.
+
+    Parameters
+    ----------
+    value
+        What a workbook holds.
+    number_format
+        How it is shown; only a percent sign in it matters.
+
+    Returns
+    -------
+    tuple
+        Text, empty where there is nothing, and whether it is a number.
+    """
     if value is None:
         return "", False
     if isinstance(value, bool):
@@ -1419,6 +1439,27 @@ def workbook_tables(data: bytes, contract: VendorContract | None = None) -> list
     list of RawTable
         One per table; other sheets are counted in the first.
     """
+    return sheet_tables(workbook_sheets(data), contract)
+
+
+def workbook_sheets(data: bytes) -> list[tuple[str, list[Row]]]:
+    """Read the sheets of an xlsx workbook.
+
+    Parameters
+    ----------
+    data
+        Its content, already checked.
+
+    Returns
+    -------
+    list of tuple
+        Titles and rows.
+
+    Raises
+    ------
+    FileRejected
+        ``corrupt_workbook``.
+    """
     import warnings
 
     import openpyxl  # type: ignore[import-untyped,unused-ignore]
@@ -1431,6 +1472,30 @@ def workbook_tables(data: bytes, contract: VendorContract | None = None) -> list
             book.close()
     except Exception as error:  # the library raises whatever a damaged part makes it raise
         raise FileRejected("corrupt_workbook") from error
+    return sheets
+
+
+def sheet_tables(sheets: Iterable[tuple[str, list[Row]]], contract: VendorContract | None = None) -> list[RawTable]:
+    """Find the tables of performance in the sheets of a workbook.
+
+    Parameters
+    ----------
+    sheets
+        Titles and rows.
+    contract
+        Contract that matched.
+
+    Returns
+    -------
+    list of RawTable
+        One per table; other sheets are counted in the first.
+
+    Raises
+    ------
+    FileRejected
+        If no sheet has one.
+    """
+    sheets = list(sheets)
     tables: list[RawTable] = []
     other = 0
     feeds: list[str] = []
@@ -1473,7 +1538,7 @@ def _sheet_rows(sheet: Any) -> Iterator[Row]:
     for number, cells in enumerate(sheet.iter_rows(), 1):
         texts, native = [], set()
         for i, cell in enumerate(cells[:2000]):
-            text, typed = _cell(cell.value, getattr(cell, "number_format", "") or "")
+            text, typed = cell_text(cell.value, getattr(cell, "number_format", "") or "")
             texts.append(text)
             if typed:
                 native.add(i)
@@ -1484,7 +1549,8 @@ def _sheet_rows(sheet: Any) -> Iterator[Row]:
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
-_LINE = "\0line"
+LINE = "\0line"
+"""Key under which an object of a document keeps where it stands."""
 _NOT_FINITE = "NaN"
 
 
@@ -1497,7 +1563,7 @@ class _Decoder(json.JSONDecoder):
 
         def positioned(s_and_end: tuple[str, int], *args: Any) -> tuple[dict[str, Any], int]:
             made, end = parse(s_and_end, *args)
-            made[_LINE] = s_and_end[1] - 1
+            made[LINE] = s_and_end[1] - 1
             return made, end
 
         self.parse_object = positioned
@@ -1579,15 +1645,52 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
                 warnings.add("truncated_file")
     except RecursionError as error:
         raise FileRejected("malformed_json") from error
-    flat: list[tuple[dict[str, Any], int]] = []
-    from_above: set[str] = set()
-    preamble: list[str] = []
+    path = contract.json_rows if contract and offsets_absolute else None
+    records = Records(line_of if offsets_absolute else None, skipped, bad, warnings)
     for document, number in documents:
-        before = len(flat)
-        root = document
-        if contract and contract.json_rows and offsets_absolute:
-            context: dict[str, Any] = {}
-            for part in contract.json_rows.split("."):
+        records.add(document, path, number)
+    return [records.table(contract)]
+
+
+@dataclass
+class Records:
+    """Flat records out of nested documents, whatever these were written in.
+
+    ``line_of`` gives the line of the offset of an object; without it each document has a line of its own.
+    """
+
+    line_of: Callable[[int], int] | None
+    skipped: Counter[str] = field(default_factory=Counter)
+    bad: list[BadRow] = field(default_factory=list)
+    warnings: set[str] = field(default_factory=set)
+    flat: list[tuple[dict[str, Any], int]] = field(default_factory=list)
+    from_above: set[str] = field(default_factory=set)
+    preamble: list[str] = field(default_factory=list)
+    empty: bool | None = None
+
+    def add(self, document: Any, path: str | None = None, line: int = 0) -> None:
+        """Write out the records of a document.
+
+        Parameters
+        ----------
+        document
+            Dicts and lists; a dict has its offset under `LINE`.
+        path
+            Keys that lead to the list of records, with dots between them; without it the lists are found.
+        line
+            Line of the document, where objects have no offsets.
+
+        Raises
+        ------
+        FileRejected
+            ``unknown_schema`` where the path leads nowhere.
+        """
+        before = len(self.flat)
+        if self.empty is None:
+            self.empty = not document or (isinstance(document, dict) and not document.keys() - {LINE})
+        root, context = document, dict[str, Any]()
+        if path:
+            for part in path.split("."):
                 if isinstance(root, dict) and part in root:
                     _scalars({k: v for k, v in root.items() if k != part}, "", context)
                     root = root[part]
@@ -1597,65 +1700,100 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
                     break  # the rest of the path lies within the elements
                 elif part not in {"*", ""}:
                     raise FileRejected("unknown_schema")
-            _expand(root, "", context, flat, None, from_above)
-        else:
-            if isinstance(root, dict):
-                preamble += [v for v in root.values() if isinstance(v, str) and not isinstance(v, _Native)][:10]
-                for nested in root.values():
-                    if isinstance(nested, dict):
-                        preamble += [v for v in nested.values() if isinstance(v, str) and not isinstance(v, _Native)][
-                            :10
-                        ]
-            _expand(root, "", {}, flat, None, from_above)
-        if not offsets_absolute:
-            flat[before:] = [(r, -number) for r, _ in flat[before:]]
-    if not flat:
-        if bad:
-            raise FileRejected("malformed_json")
-        nothing = bool(documents) and not [k for k in documents[0][0] if k != _LINE]
-        raise FileRejected("empty_file" if nothing else "unknown_schema")
-    names: dict[str, None] = {}
-    for record, _ in flat:
-        for name in record:
-            names.setdefault(name)
-    headers = list(names)
-    columns, native = [], {}
-    for i, name in enumerate(headers):
-        cells = [record.get(name) for record, _ in flat]
-        columns.append(trimmed(pa.array([_json_text(c) for c in cells], pa.string())))
-        typed = [isinstance(c, _Native) for c in cells]
-        if any(typed):
-            native[i] = pa.array(typed, pa.bool_())
-    at = [line_of(offset) if offset >= 0 else -offset for _, offset in flat]
-    table = RawTable(
-        headers,
-        columns,
-        pa.array(at, pa.int64()),
-        native=native,
-        preamble=preamble,
-        skipped=skipped,
-        bad=bad,
-        warnings=warnings,
-    )
-    table.inherited = {i for i, name in enumerate(headers) if name in from_above}
+        elif isinstance(root, dict):
+            self.preamble += titles_of(root)
+        _expand(root, "", context, self.flat, None, self.from_above)
+        if self.line_of is None:
+            self.flat[before:] = [(r, line) for r, _ in self.flat[before:]]
+
+    def table(self, contract: VendorContract | None = None) -> RawTable:
+        """Return the records as a table.
+
+        Parameters
+        ----------
+        contract
+            Contract that matched.
+
+        Returns
+        -------
+        RawTable
+            A column per key, with the keys above it; rows of totals are left out.
+
+        Raises
+        ------
+        FileRejected
+            If there are no records, or more keys than a table has columns.
+        """
+        if not self.flat:
+            if self.bad:
+                raise FileRejected("malformed_json")
+            raise FileRejected("empty_file" if self.empty else "unknown_schema")
+        headers = list(dict.fromkeys(name for record, _ in self.flat for name in record))
+        if len(headers) > MAX_COLUMNS:
+            raise FileRejected("too_many_columns")
+        columns, native = [], {}
+        for i, name in enumerate(headers):
+            cells = [record.get(name) for record, _ in self.flat]
+            columns.append(trimmed(pa.array([_json_text(c) for c in cells], pa.string())))
+            typed = [isinstance(c, _Native) for c in cells]
+            if any(typed):
+                native[i] = pa.array(typed, pa.bool_())
+        at = [self.line_of(offset) if self.line_of else offset for _, offset in self.flat]
+        table = RawTable(
+            headers,
+            columns,
+            pa.array(at, pa.int64()),
+            native=native,
+            preamble=self.preamble,
+            skipped=self.skipped,
+            bad=self.bad,
+            warnings=self.warnings,
+        )
+        table.inherited = {i for i, name in enumerate(headers) if name in self.from_above}
+        _drop_totals(table, contract)
+        return table
+
+
+def titles_of(root: dict[str, Any]) -> list[str]:
+    """Return text near the top of a document, where a report says what it is.
+
+    Parameters
+    ----------
+    root
+        The document.
+
+    Returns
+    -------
+    list of str
+        At most ten values of each object.
+    """
+    found = [v for v in root.values() if isinstance(v, str) and not isinstance(v, _Native)][:10]
+    for nested in root.values():
+        if isinstance(nested, dict):
+            found += [v for v in nested.values() if isinstance(v, str) and not isinstance(v, _Native)][:10]
+    return found
+
+
+def _drop_totals(table: RawTable, contract: VendorContract | None) -> None:
+    headers, columns = table.headers, table.columns
     fields = naming.fields_of(headers, contract.columns if contract else {})
-    if "account_id" in fields:
-        names_of = [
-            i
-            for i, h in enumerate(headers)
-            if naming.normalised(h.split(".")[-1]) in {"name", "grouping", "level", "type", "label"}
-        ]
-        mask = []
-        for row in range(table.rows):
-            cells_here = [columns[fields["account_id"]][row].as_py(), *(columns[i][row].as_py() for i in names_of)]
-            total = bool(re.search(TOTAL, cells_here[0])) or (
-                not cells_here[0] and any(re.search(TOTAL, c) for c in cells_here)
-            )
-            mask.append(not total)
-            skipped["totals"] += total
-        if not all(mask):
-            keep_rows(table, pa.array(mask))
-    return [table]
+    if "account_id" not in fields:
+        return
+    names_of = [
+        i
+        for i, h in enumerate(headers)
+        if naming.normalised(h.split(".")[-1]) in {"name", "grouping", "level", "type", "label"}
+    ]
+    mask = []
+    for row in range(table.rows):
+        cells_here = [columns[fields["account_id"]][row].as_py(), *(columns[i][row].as_py() for i in names_of)]
+        total = bool(re.search(TOTAL, cells_here[0])) or (
+            not cells_here[0] and any(re.search(TOTAL, c) for c in cells_here)
+        )
+        mask.append(not total)
+        table.skipped["totals"] += total
+    if not all(mask):
+        keep_rows(table, pa.array(mask))
 
 
 def _json_text(value: Any) -> str:
@@ -1719,7 +1857,7 @@ def _documents(decoder: json.JSONDecoder, text: str, position: int) -> list[Any]
 
 def _scalars(node: dict[str, Any], prefix: str, out: dict[str, Any]) -> None:
     for key, value in node.items():
-        if key == _LINE:
+        if key == LINE:
             continue
         name = f"{prefix}.{key}" if prefix else key
         if isinstance(value, dict):
@@ -1731,10 +1869,10 @@ def _scalars(node: dict[str, Any], prefix: str, out: dict[str, Any]) -> None:
 
 def _keyed(node: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Return entries of an object that is really a list: objects of one shape under keys that are data."""
-    entries = [(k, v) for k, v in node.items() if k != _LINE]
+    entries = [(k, v) for k, v in node.items() if k != LINE]
     if len(entries) < 1 or not all(isinstance(v, dict) for _, v in entries):
         return []
-    shapes = [set(v) - {_LINE} for _, v in entries]
+    shapes = [set(v) - {LINE} for _, v in entries]
     data_like = all(re.search(r"\d", k) for k, _ in entries)
     if not data_like or (len(entries) > 1 and len(set.union(*shapes)) > 2 * max(1, len(set.intersection(*shapes)))):
         return []
@@ -1745,7 +1883,7 @@ def _entry(label: str, key: str, value: dict[str, Any]) -> dict[str, Any]:
     """Return an object with its key; an object of periods below an account becomes a list."""
     inner = _keyed(value)
     if inner:
-        return {label: key, "periods": [{"period": k, **v} for k, v in inner], _LINE: value.get(_LINE, 0)}
+        return {label: key, "periods": [{"period": k, **v} for k, v in inner], LINE: value.get(LINE, 0)}
     return {label: key, **value}
 
 
@@ -1753,7 +1891,7 @@ def _children(node: dict[str, Any], prefix: str) -> list[tuple[str, list[Any]]]:
     """Return lists of records below a node, through plain objects."""
     found: list[tuple[str, list[Any]]] = []
     for key, value in node.items():
-        if key == _LINE:
+        if key == LINE:
             continue
         name = f"{prefix}.{key}" if prefix else key
         if isinstance(value, list):
@@ -1774,7 +1912,7 @@ def _children(node: dict[str, Any], prefix: str) -> list[tuple[str, list[Any]]]:
                         for t in titles
                     ]
                     found.append(
-                        (name, [{**dict(zip(heads, v, strict=False)), _LINE: node.get(_LINE, 0)} for v in value])
+                        (name, [{**dict(zip(heads, v, strict=False)), LINE: node.get(LINE, 0)} for v in value])
                     )
         elif isinstance(value, dict):
             keyed = _keyed(value)
@@ -1813,12 +1951,12 @@ def _expand(
     _scalars(node, prefix, own)
     lists = [(name, rows) for name, rows in _children(node, prefix) if not _metadata(name, rows)]
     if not lists:
-        if any(k for k in node if k != _LINE):
-            out.append((own, int(node.get(_LINE, 0))))
+        if any(k for k in node if k != LINE):
+            out.append((own, int(node.get(LINE, 0))))
         return
     for name, rows in lists:
         holder = _holder(node, name, prefix)
-        tree = sum(k in holder for k in rows[0] if k != _LINE) >= 2
+        tree = sum(k in holder for k in rows[0] if k != LINE) >= 2
         # In a tree the parent's figures are subtotals of its children and must not reach them.
         passed = dict(context) if tree else own
         if tree:

@@ -118,7 +118,7 @@ def match_contracts(
     contracts
         Candidates.
     kind
-        ``text``, ``json``, ``xlsx`` or ``parquet``.
+        ``text``, ``json``, ``xml``, ``xlsx``, ``sheets`` (of another workbook) or ``parquet``.
     head
         Text of the first lines, of titles and of top-level strings.
     header
@@ -134,11 +134,13 @@ def match_contracts(
     found: list[Match] = []
     lines = head.split("\n")
     # Inside of records a vendor's name is more likely that of an account.
-    titles = head.partition("[")[0] if kind == "json" else _titles(lines, header)
+    titles = head.partition("[")[0] if kind == "json" else head if kind == "xml" else _titles(lines, header)
     present = {naming.normalised(h) for h in header or []} | {h.strip() for h in header or []}
     for contract in contracts:
         detect = contract.detect
         score = 0.0
+        if contract.layout not in {"auto", kind} and (contract.layout in {"json", "xml"} or kind == "xml"):
+            continue  # short names in one may be those in the other
         if detect.required_headers:
             if not all(h in present or naming.normalised(h) in present for h in detect.required_headers):
                 continue
@@ -152,7 +154,7 @@ def match_contracts(
                 continue
             score = max(score, 0.9)
         if contract.positional and not contract.has_header:
-            sheet = kind == "xlsx" and contract.layout != "fixed_width"
+            sheet = kind in {"xlsx", "sheets"} and contract.layout != "fixed_width"
             shape = _positional(contract, lines, latest, "\t" if sheet else None) if kind == "text" or sheet else 0.0
             if shape == 0.0:
                 continue
@@ -177,6 +179,8 @@ def match_contracts(
                 and kind == "json"
                 and all(f'"{p}"' in head for p in contract.json_rows.split(".") if p and not p.isdigit() and p != "*")
             ):
+                score = max(score, 0.6)
+            if contract.xml_rows and kind == "xml" and set(contract.xml_rows.split(".")) <= set(header or []):
                 score = max(score, 0.6)
         vendor = re.escape(contract.vendor.replace("_", " "))
         if len(contract.vendor) >= 3 and re.search(rf"(?i)(?<![a-z0-9]){vendor}(?![a-z0-9])", titles.replace("_", " ")):

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.containers import FileRejected, kind_of, open_members
 from finance_assets.advisory.reading.decoding import to_utf8
-from finance_assets.advisory.reading.layouts import choose_delimiter, records
-from finance_assets.advisory.reading.reader import read_vendor_file
+from finance_assets.advisory.reading.layouts import Row, choose_delimiter, parquet_tables, records, workbook_sheets
+from finance_assets.advisory.reading.reader import content_of, read_vendor_file
 from finance_assets.advisory.reading.values import number_evidence, trimmed, unique_readings
+from finance_assets.advisory.reading.xml_documents import xml_tables
 
 _ORDERS = ("mdy", "dmy", "ymd")
 
@@ -48,6 +49,100 @@ def _column_evidence(texts: list[str], latest: Any) -> list[str]:
     return out
 
 
+def _written(lines: list[str], draft: dict[str, Any]) -> str:
+    import yaml
+
+    return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)
+
+
+def _ask_for_terms(reason: str | None, lines: list[str], draft: dict[str, Any]) -> None:
+    if reason == "ambiguous_dates":
+        lines.append("# The order of day and month is not provable: set date_order to mdy or dmy.")
+        draft["date_order"] = None
+    if reason == "return_unit_unproved":
+        lines.append("# The unit of returns is not provable: set return_unit to decimal, percent or bps.")
+        draft["return_unit"] = None
+
+
+def _describe_columns(
+    header: list[str], rows: list[list[str]], lines: list[str], draft: dict[str, Any], latest: date
+) -> None:
+    """Write what each column seems to be."""
+    draft["detect"] = {"required_headers": [h.strip() for h in header if h.strip() and not naming.is_personal(h)][:8]}
+    columns = {}
+    for i, title in enumerate(header):
+        if not title.strip():
+            continue
+        if naming.is_personal(title):
+            lines.append(f"# Column {i} looks like personal data and is dropped.")
+            continue
+        proposed, score = naming.field_of(title)
+        values = [r[i] for r in rows if i < len(r)]
+        lines.append(
+            f"# {title.strip()!r}: {proposed or 'unknown'} ({score}); " + "; ".join(_column_evidence(values, latest))
+        )
+        columns[title.strip()] = proposed or "ignore"
+    draft["columns"] = columns
+
+
+def _describe(kind: str, content: Any, lines: list[str], draft: dict[str, Any], latest: date) -> None:
+    """Write what is in a workbook, an XML document or a Parquet file."""
+    if kind in {"xlsx", "sheets"}:
+        draft["layout"] = "xlsx"
+        sheets = workbook_sheets(content) if kind == "xlsx" else content.sheets
+        found = [(title, rows, at) for title, rows in sheets if (at := _header_row(rows)) is not None]
+        if not found:
+            lines.append("# No sheet has a row that could be a header: name the fields by position.")
+            draft |= {"has_header": False, "fields": []}
+            return
+        # The sheet with the most rows below its header.
+        title, rows, at = max(found, key=lambda f: len(f[1]) - f[2])
+        lines.append(f"# Sheet {_shown(title)}, header in row {rows[at].line}. Sheets: {len(sheets)}.")
+        _describe_columns(rows[at].cells, [r.cells for r in rows[at + 1 : at + 300]], lines, draft, latest)
+        return
+    try:
+        table = (xml_tables(content) if kind == "xml" else parquet_tables(content))[0]
+    except FileRejected as rejected:
+        lines.append(f"# There are no records in it ({rejected.reason}).")
+        return
+    if table.directed:
+        lines.append("# Bank statements of ISO 20022 (camt.053): a contract only names the bank, by its BIC.")
+        if len(content.servicers) == 1:
+            draft["detect"] = {"contains": content.servicers}
+        elif content.servicers:
+            lines.append(f"# Statements of {len(content.servicers)} banks are in the file.")
+        return
+    if kind == "xml":
+        # The name of an element stands for it wherever it is; only one that is there twice needs its path.
+        lines.append("# XML. xml_rows is the path of the elements that are rows, where others are taken for them.")
+        draft |= {"layout": "xml", "xml_rows": None}
+    values = [table.text(i, 300).to_pylist() for i in range(len(table.headers))]
+    last = Counter(h.rpartition(".")[2] for h in table.headers)
+    names = [short if kind == "xml" and last[short := h.rpartition(".")[2]] == 1 else h for h in table.headers]
+    _describe_columns(names, [list(row) for row in zip(*values, strict=True)], lines, draft, latest)
+    if kind == "xml":
+        draft["detect"] = {"required_headers": [h.rpartition(".")[2] for h in draft["detect"]["required_headers"]]}
+
+
+def _header_row(rows: list[Row]) -> int | None:
+    """Return the row that is a header, or is as wide as any and has words in its cells."""
+    head = [r.cells for r in rows[:200]]
+    found = naming.find_header(head)
+    if found is not None:
+        return found
+    width = max((sum(bool(c.strip()) for c in cells) for cells in head), default=0)
+    for i, cells in enumerate(head[:-1]):
+        filled = [c for c in cells if c.strip()]
+        if width > 1 and len(filled) == width and sum(bool(re.search(r"\d", c)) for c in filled) <= width / 4:
+            return i
+    return None
+
+
+def _shown(title: str) -> str:
+    """Return the title of a sheet, unless it may be an account or a person."""
+    return repr(title) if re.fullmatch(r"[^\W\d_]{1,20}", title) else "(title not shown)"
+
+
 def propose_contract(data: bytes, name: str) -> str:
     """Write a draft of a contract for an unknown file.
 
@@ -63,8 +158,6 @@ def propose_contract(data: bytes, name: str) -> str:
     str
         YAML with the evidence as comments.
     """
-    import yaml
-
     now = datetime.now(UTC)
     stem = re.sub(r"[^a-z0-9]+", "_", re.sub(r"\d+", "", name.rpartition("/")[2].rpartition(".")[0].casefold())).strip(
         "_"
@@ -80,13 +173,15 @@ def propose_contract(data: bytes, name: str) -> str:
         lines.append("# Warnings: " + ", ".join(reading.warnings))
     draft: dict[str, Any] = {"vendor": stem or "new_vendor", "version": 1}
     try:
-        member = open_members(data)[0]
-        if member.kind != "text":
-            raise FileRejected(member.kind)
-        text, encoding = to_utf8(member.data)
+        kind, content = content_of(open_members(data)[0])
+        if kind not in {"text", "json"}:
+            _describe(kind, content, lines, draft, now.date())
+            _ask_for_terms(reading.file_reason, lines, draft)
+            return _written(lines, draft)
+        text, encoding = to_utf8(open_members(data)[0].data)
     except FileRejected as rejected:
-        lines.append(f"# The content is not plain text ({rejected.reason}); columns are named by their headers.")
-        return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)
+        lines.append(f"# Nothing can be proposed: the content cannot be read ({rejected.reason}).")
+        return _written(lines, draft)
     if encoding not in {"utf-8", "utf-8-sig"}:
         draft["encoding"] = encoding
     head = text[: 1 << 16].decode("utf-8", "replace")
@@ -99,7 +194,7 @@ def propose_contract(data: bytes, name: str) -> str:
             "json_rows": None,
             "columns": {k: naming.field_of(k)[0] or "ignore" for k in keys[:60]},
         }
-        return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)
+        return _written(lines, draft)
     filled = [line for line in head.split("\n") if line.strip()]
     lengths = Counter(len(line) for line in filled)
     delimiter = choose_delimiter(head)
@@ -120,7 +215,7 @@ def propose_contract(data: bytes, name: str) -> str:
             "record_length": lengths.most_common(1)[0][0],
             "fields": [],
         }
-        return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)
+        return _written(lines, draft)
     draft["delimiter"] = delimiter
     found = naming.find_header(rows)
     if found is None and rows and sum(bool(re.search(r"\d", c)) for c in rows[0]) <= len(rows[0]) / 4 and len(rows) > 1:
@@ -132,28 +227,7 @@ def propose_contract(data: bytes, name: str) -> str:
         for i in range(width):
             values = [r[i] for r in rows if len(r) == width]
             lines.append(f"# Field {i}: " + "; ".join(_column_evidence(values, now.date())))
-        return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)
-    header = rows[found]
-    draft["detect"] = {"required_headers": [h.strip() for h in header if h.strip() and not naming.is_personal(h)][:8]}
-    columns = {}
-    for i, title in enumerate(header):
-        if not title.strip():
-            continue
-        if naming.is_personal(title):
-            lines.append(f"# Column {i} looks like personal data and is dropped.")
-            continue
-        proposed, score = naming.field_of(title)
-        values = [r[i] for r in rows[found + 1 :] if i < len(r)]
-        lines.append(
-            f"# {title.strip()!r}: {proposed or 'unknown'} ({score}); "
-            + "; ".join(_column_evidence(values, now.date()))
-        )
-        columns[title.strip()] = proposed or "ignore"
-    draft["columns"] = columns
-    if reading.file_reason == "ambiguous_dates":
-        lines.append("# The order of day and month is not provable: set date_order to mdy or dmy.")
-        draft["date_order"] = None
-    if reading.file_reason == "return_unit_unproved":
-        lines.append("# The unit of returns is not provable: set return_unit to decimal, percent or bps.")
-        draft["return_unit"] = None
-    return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)
+        return _written(lines, draft)
+    _describe_columns(rows[found], rows[found + 1 :], lines, draft, now.date())
+    _ask_for_terms(reading.file_reason, lines, draft)
+    return _written(lines, draft)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +21,7 @@ from finance_assets.advisory.columns import one_array
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.blocks import ByBlocks, LargeRows, read_by_blocks
 from finance_assets.advisory.reading.canonical import canonical_rows, grains_of
-from finance_assets.advisory.reading.containers import FileRejected, Member, open_members
+from finance_assets.advisory.reading.containers import READABLE, FileRejected, Member, kind_of, open_members
 from finance_assets.advisory.reading.decoding import to_utf8
 from finance_assets.advisory.reading.detection import Interpreted, interpret
 from finance_assets.advisory.reading.flagging import flag_rows, in_order
@@ -32,13 +33,17 @@ from finance_assets.advisory.reading.layouts import (
     parquet_headers,
     parquet_tables,
     records,
+    sheet_tables,
     unpivoted,
+    workbook_sheets,
     workbook_tables,
 )
 from finance_assets.advisory.reading.layouts import choose_delimiter as _choose
 from finance_assets.advisory.reading.matching import Match, match_contracts, named_contract
 from finance_assets.advisory.reading.outcome import ENCODED_ROWS, QUARANTINED, ROWS, Part, left_out
+from finance_assets.advisory.reading.spreadsheets import Workbook, read_workbook
 from finance_assets.advisory.reading.vendor_contract import VendorContract
+from finance_assets.advisory.reading.xml_documents import opened, xml_tables
 
 _NAMED_TERMS_HELP = frozenset(
     {"unknown_schema", "ambiguous_dates", "return_unit_unproved", "unknown_measure", "ambiguous_numbers"}
@@ -149,11 +154,11 @@ def _read(data: bytes, name: str, contracts: Sequence[VendorContract], latest: d
     part = Part()
     reasons: list[str] = []
     for member in members:
-        if len(members) > 1 and member.kind not in {"text", "xlsx", "parquet"}:
+        if len(members) > 1 and member.kind not in READABLE:
             part.skipped[f"member_{member.kind}"] += 1
             reasons.append("html_content" if member.kind == "html" else f"{member.kind}_content")
             continue
-        if member.kind not in {"text", "xlsx", "parquet"}:
+        if member.kind not in READABLE:
             raise FileRejected(
                 "html_content"
                 if member.kind == "html"
@@ -179,8 +184,31 @@ def _read(data: bytes, name: str, contracts: Sequence[VendorContract], latest: d
     return part
 
 
-def _content(member: Member, encoding: str | None = None) -> tuple[str, bytes]:
-    """Return kind (text, json, xlsx, parquet) and the bytes to parse."""
+def content_of(member: Member, encoding: str | None = None) -> tuple[str, Any]:
+    """Say how a member is read.
+
+    Parameters
+    ----------
+    member
+        A file, or a member of an archive.
+    encoding
+        Of text, from a contract.
+
+    Returns
+    -------
+    tuple
+        ``text``, ``json``, ``xlsx`` or ``parquet`` and the bytes to parse; ``sheets`` and the workbook of another kind;
+        ``xml`` and the document.
+
+    Raises
+    ------
+    FileRejected
+        If it cannot be read at all.
+    """
+    if member.kind in {"xls", "xlsb", "ods"}:
+        return "sheets", read_workbook(member.kind, member.data)
+    if member.kind == "xml":
+        return _xml_content(member.data)
     if member.kind != "text":
         return member.kind, member.data
     text, _ = to_utf8(member.data, encoding)
@@ -191,14 +219,32 @@ def _content(member: Member, encoding: str | None = None) -> tuple[str, bytes]:
         return "json", text
     if re.match(rb"(?i)<(!doctype html|html|table|head|body)", head):
         raise FileRejected("html_content")
-    if head.startswith(b"<?xml"):
-        raise FileRejected("xml_content")
+    if kind_of(head) == "xml":
+        return _xml_content(text)
     return "text", text
 
 
-def _tables(kind: str, content: bytes, contract: VendorContract | None) -> list[RawTable]:
+_DECLARED = re.compile(rb"""^(\s*<\?xml[^>]*?)\s+encoding\s*=\s*(["'])([^"'>]*)\2""")
+
+
+def _xml_content(data: bytes) -> tuple[str, Any]:
+    """Return a workbook or a document in XML."""
+    declared = _DECLARED.match(data.removeprefix(b"\xef\xbb\xbf"))
+    if declared is None or re.match(rb"(?i)(utf|ucs|us-ascii)", declared[3]):
+        # Many a program declares UTF-16 or nothing and writes something else: the bytes decide, as in other text.
+        text, _ = to_utf8(data)
+        data = _DECLARED.sub(rb"\1", text)
+    content = opened(data)
+    return ("sheets" if isinstance(content, Workbook) else "xml"), content
+
+
+def _tables(kind: str, content: Any, contract: VendorContract | None) -> list[RawTable]:
     if kind == "xlsx":
         return workbook_tables(content, contract)
+    if kind == "sheets":
+        return sheet_tables(content.sheets, contract)
+    if kind == "xml":
+        return [unpivoted(t, contract.columns if contract else {}) for t in xml_tables(content, contract)]
     if kind in {"parquet", "json"}:
         flat = parquet_tables(content, contract) if kind == "parquet" else json_tables(content, contract)
         return [unpivoted(table, contract.columns if contract else {}) for table in flat]
@@ -207,7 +253,7 @@ def _tables(kind: str, content: bytes, contract: VendorContract | None) -> list[
     return delimited_tables(content, contract)
 
 
-def _glance(kind: str, content: bytes) -> tuple[str, list[str] | None]:
+def _glance(kind: str, content: Any) -> tuple[str, list[str] | None]:
     """Return the beginning of a file as text, and its header, to compare with contracts."""
     if kind == "text":
         cut = content[: 1 << 16]
@@ -241,30 +287,28 @@ def _glance(kind: str, content: bytes) -> tuple[str, list[str] | None]:
             return "", parquet_headers(content)
         except FileRejected:
             return "", None
+    if kind == "xml":
+        return content.head, content.names
     try:
-        tables = workbook_tables(content)
+        tables = _tables(kind, content, None)
     except FileRejected:
-        return _sheet_text(content)
+        return _sheet_text(kind, content)
     return "\n".join(line for t in tables for line in t.preamble), tables[0].headers
 
 
-def _sheet_text(content: bytes) -> tuple[str, list[str] | None]:
-    import io
-
-    import openpyxl  # type: ignore[import-untyped,unused-ignore]
-
+def _sheet_text(kind: str, content: Any) -> tuple[str, list[str] | None]:
+    """Return the beginning of the sheet that has a header in words that nobody knows, or of the first."""
     try:
-        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        rows = [
-            [str(c) if c is not None else "" for c in row]
-            for row in book.worksheets[0].iter_rows(max_row=40, max_col=200, values_only=True)
-        ]
-        book.close()
-    except Exception:  # the library raises whatever a damaged part makes it raise
+        sheets = workbook_sheets(content) if kind == "xlsx" else content.sheets
+    except FileRejected:
         return "", None
-    width = max((sum(bool(c) for c in r) for r in rows), default=0)
-    header = next((r for r in rows if width > 2 and sum(bool(c) for c in r) == width), None)
-    return "\n".join("\t".join(r).rstrip() for r in rows), header
+    found: list[tuple[str, list[str] | None]] = []
+    for _, sheet in sheets:
+        rows = [r.cells[:200] for r in sheet[:40]]
+        width = max((sum(bool(c) for c in r) for r in rows), default=0)
+        header = next((r for r in rows if width > 2 and sum(bool(c) for c in r) == width), None)
+        found.append(("\n".join("\t".join(r).rstrip() for r in rows), header))
+    return next((f for f in found if f[1] is not None), found[0] if found else ("", None))
 
 
 def _read_member(
@@ -272,18 +316,18 @@ def _read_member(
 ) -> None:
     by_name = named_contract(contracts, name)
     try:
-        kind, content = _content(member)
+        kind, content = content_of(member)
     except FileRejected as rejected:
         encoded = [c for c in contracts if c.encoding]
         if rejected.reason not in {"undecodable", "binary_content"} or not encoded:
             raise
-        kind, content = _content(
+        kind, content = content_of(
             member, encoded[0].encoding if len(encoded) == 1 else by_name.encoding if by_name else None
         )
     head, header = _glance(kind, content)
     matches = match_contracts(contracts, kind, head, header, latest)
     if matches and matches[0].contract.encoding and member.kind == "text":
-        kind, content = _content(member, matches[0].contract.encoding)
+        kind, content = content_of(member, matches[0].contract.encoding)
     contract: VendorContract | None = matches[0].contract if matches else None
     if (
         len(matches) > 1
@@ -316,7 +360,7 @@ def _read_member(
 
 
 def _attempt(
-    kind: str, content: bytes, contract: VendorContract | None, latest: date
+    kind: str, content: Any, contract: VendorContract | None, latest: date
 ) -> tuple[list[RawTable], list[Interpreted]]:
     tables = _tables(kind, content, contract)
     if not tables:

@@ -108,7 +108,7 @@ class VendorContract(_Model):
     version: int = 1
     description: str = ""
     detect: Detection = Detection()
-    layout: Literal["auto", "delimited", "fixed_width", "json", "xlsx"] = "auto"
+    layout: Literal["auto", "delimited", "fixed_width", "json", "xml", "xlsx"] = "auto"
     encoding: str | None = None
     delimiter: str | None = None
     has_header: bool = True
@@ -128,6 +128,9 @@ class VendorContract(_Model):
     units: dict[str, Unit] = Field(default_factory=dict, description="canonical field -> unit")
     pictures: dict[str, str] = Field(default_factory=dict, description="canonical field -> implied decimals")
     json_rows: str | None = Field(default=None, description="path of the list of rows: data.attributes.rows")
+    xml_rows: str | None = Field(
+        default=None, description="path of the elements that are rows, with or without the outermost: Accounts.Account"
+    )
     section_pattern: str | None = Field(default=None, description="pattern of the line that opens an account's section")
     footers: tuple[str, ...] = Field(default=(), description="beginnings of lines that are no data")
     id_width: int | None = None
@@ -535,6 +538,8 @@ def contract_from_sheet(vendor: str, sheet: dict[str, Any]) -> VendorContract:
         made["pictures"] = {**made.get("pictures", {}), **given_pictures}
     rows = _first(sheet, "json_rows", "rows_path", "row_path", "json_row_path", "json_path", "records_path", "rows")
     made["json_rows"] = _path(rows) if rows else None
+    elements = _first(sheet, "xml_rows", "xml_path", "row_element")
+    made["xml_rows"] = _path(elements) if elements else None
     pattern = _first(sheet, "section_pattern", "section_regex", "account_section_pattern")
     prefix = _first(sheet, "section_prefix", "section_header", "account_line_prefix", "section_marker", "section_start")
     sections = _first(sheet, "sections", "sectioned", "section")

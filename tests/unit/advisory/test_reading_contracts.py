@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fixtures.vendor_files import HEADER, RECEIVED, check, csv, line, quarantined, read, truth
+from fixtures.spreadsheets import WRITERS
+from fixtures.vendor_files import HEADER, RECEIVED, check, csv, line, quarantined, read, truth, workbook
 
 from finance_assets.advisory.reading.inspection import inspect_files
 from finance_assets.advisory.reading.proposing import propose_contract
@@ -164,6 +165,17 @@ def test_json_under_a_path():
     assert reading.vendor == "lumen_views"
 
 
+def test_xml_under_a_path():
+    rows = "".join(
+        f"<row><k>{t.account}</k><d>{t.end}</d><c>USD</c><b>{t.bmv}</b><f>{t.net}</f><e>{t.emv}</e><r>{t.ret * 10000}</r></row>"
+        for t in truth()
+    )
+    noise = "<head><row><k>1</k><d>x</d></row><row><k>2</k><d>y</d></row></head>"
+    reading = read(f"<export>{noise}<body>{rows}</body></export>", "x.xml", CONTRACTS)
+    check(reading)
+    assert reading.vendor == "tarnside_custody"
+
+
 def test_sections_by_contract():
     rows = truth(("A/1", "B/2"))
     out = ["Larkspur Reports", ""]
@@ -289,3 +301,46 @@ def test_names_of_accounts_are_not_names_of_vendors(tmp_path):
     assert reading.vendor.startswith("detected:")
     text = "\n".join(["name," + HEADER, *(f"Oscar Fund,{line(t)}" for t in rows)])
     assert read(text, "x.csv", contracts).vendor.startswith("detected:")
+
+
+UNKNOWN = {"Mandat": "account_id", "Tag X": "period_end", "Vortrag Q": "beginning_market_value", "Zug": "net_flow", "Uebertrag": "ending_market_value", "Erfolg P": "return_net"}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["xls", "xlsb", "ods", "xml", "xlsx"])
+def test_the_draft_for_a_workbook_leads_to_a_contract(kind):
+    rows = [[t.account, t.end, float(t.bmv), float(t.net), float(t.emv), float(t.ret * 100)] for t in truth()]
+    sheets = {"Notes": [["nothing"]], "Perf": [["Report"], [], list(UNKNOWN), *rows]}
+    data = workbook(sheets) if kind == "xlsx" else WRITERS[kind](sheets)
+    assert read(data).file_reason == "unknown_schema"
+    draft = propose_contract(data, "acme.xls")
+    assert "header in row 3" in draft
+    assert "1234567.89" not in draft
+    assert "dates possible" in draft
+    contract = VendorContract.model_validate(yaml.safe_load(draft))
+    assert contract.columns == dict.fromkeys(UNKNOWN, "ignore") | {"Mandat": "account_id"}
+    reading = read(data, "x", [contract.model_copy(update={"columns": UNKNOWN, "currency_default": "EUR"})])
+    check(reading)
+    assert reading.vendor == "acme"
+
+
+def test_the_draft_for_xml_leads_to_a_contract():
+    tags = ["K", "T", "V", "Z", "U", "E"]
+    records = "".join(
+        "<s><h><K>bank</K></h><d>" + "".join(f"<{g}>{v}</{g}>" for g, v in zip(tags, (t.account, t.end, t.bmv, t.net, t.emv, t.ret), strict=True)) + "<Email>jane@example.com</Email></d></s>"
+        for t in truth()
+    )  # fmt: skip
+    data = f"<Doc>{records}</Doc>".encode()
+    draft = propose_contract(data, "acme.xml")
+    assert "jane" not in draft
+    contract = VendorContract.model_validate(yaml.safe_load(draft))
+    assert set(contract.columns) == {"s.h.K", "s.d.K", *tags[1:]}
+    wanted = dict(zip(["s.d.K", *tags[1:]], UNKNOWN.values(), strict=True))
+    reading = read(data, "x", [contract.model_copy(update={"columns": {"s.h.K": "ignore", **wanted}})])
+    check(reading)
+    assert reading.vendor == "acme"
+    for other in (
+        b"<!DOCTYPE a><a/>",
+        b"<a/>",
+        b"<Document><BkToCstmrStmt><Stmt><Id>1</Id></Stmt></BkToCstmrStmt></Document>",
+    ):
+        VendorContract.model_validate(yaml.safe_load(propose_contract(other, "x")))

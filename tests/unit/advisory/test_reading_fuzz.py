@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import tempfile
 import time
 
 import pytest
+from fixtures.spreadsheets import WRITERS, parts_of, zipped
 from fixtures.vendor_files import HEADER, RECEIVED, csv, line, read, truth, workbook
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -67,6 +69,39 @@ def originals() -> list[bytes]:
     ]
 
 
+def other_kinds() -> dict[str, bytes]:
+    """A sample of each kind that is no text and no xlsx, with personal data in it."""
+    rows = truth()
+    head = [*HEADER.split(","), "ssn", "email", "birth date"]
+    grid = [
+        head,
+        *([t.account, t.end, "USD", float(t.bmv), 0, 0, 0, float(t.emv), float(t.ret), *SECRETS] for t in rows),
+    ]
+    records = "".join(
+        f"<Row id='{n}'><Account>{t.account}</Account><Date>{t.end}</Date><Bmv>{t.bmv}</Bmv><NetFlow>{t.net}</NetFlow>"
+        f"<Emv>{t.emv}</Emv><Twr>{t.ret}</Twr><Ssn>{SECRETS[0]}</Ssn><Email>{SECRETS[1]}</Email></Row>\n"
+        for n, t in enumerate(rows)
+    )
+    balances = "".join(
+        f"<Bal><Tp><CdOrPrtry><Cd>{code}</Cd></CdOrPrtry></Tp><Amt Ccy='EUR'>{amount}</Amt><CdtDbtInd>CRDT</CdtDbtInd>"
+        f"<Dt><Dt>{day}</Dt></Dt></Bal>"
+        for code, amount, day in (("OPBD", "5.00", "2024-01-01"), ("CLBD", "7.50", "2024-01-31"))
+    )
+    entry = (
+        "<Ntry><Amt Ccy='EUR'>2.50</Amt><CdtDbtInd>CRDT</CdtDbtInd><Sts>BOOK</Sts><BookgDt><Dt>2024-01-05</Dt></BookgDt>"
+        f"<AddtlNtryInf>{SECRETS[1]}</AddtlNtryInf></Ntry>"
+    )
+    camt = (
+        f"<Stmt><Id>1</Id><Acct><Id><IBAN>DE89370400440532013000</IBAN></Id><Ownr><Nm>{SECRETS[0]}</Nm></Ownr></Acct>"
+        f"{balances}{entry}</Stmt>"
+    )
+    return {
+        **{kind: write({"S": grid, "T": [["note"]]}) for kind, write in WRITERS.items()},
+        "records": f"<?xml version='1.0'?><Report>{records}</Report>".encode(),
+        "camt": f"<Document><BkToCstmrStmt>{camt * 3}</BkToCstmrStmt></Document>".encode(),
+    }
+
+
 def mutated(data: bytes, chance: random.Random) -> bytes:
     out = bytearray(data)
     for _ in range(chance.randint(1, 12)):
@@ -99,6 +134,37 @@ def test_mutations(seed):
             break
 
 
+@pytest.mark.parametrize("kind", sorted([*WRITERS, "records", "camt"]))
+def test_mutations_of_workbooks_and_xml(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    chance = random.Random(kind)
+    original = other_kinds()[kind]
+    sound(original)
+    assert read(original).rows.num_rows
+    end = time.monotonic() + 1.5
+    for _ in range(150):
+        data = original
+        if kind in {"xlsb", "ods"} and chance.random() < 0.8:
+            # Damage within the archive; from outside nearly all of it is seen by the archive.
+            parts = parts_of(original)
+            part = chance.choice(sorted(parts))
+            parts[part] = mutated(bytes(parts[part]), chance)
+            data = zipped(parts)
+        else:
+            data = mutated(original, chance)
+        sound(data)
+        if time.monotonic() > end:
+            break
+    assert not list(tmp_path.iterdir())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.recursive(st.sampled_from(["", "1.5", "2024-01-31", "A1"]).map(lambda t: f">{t}"), lambda c: st.lists(st.tuples(st.sampled_from(["account", "date", "emv", "bmv", "row", "x"]), c), max_size=4).map(lambda kids: ' id="7">' + "".join(f"<{n}{inner}</{n}>" for n, inner in kids)), max_leaves=20))  # fmt: skip
+def test_any_xml(inner):
+    sound(f"<r{inner}</r>".encode())
+
+
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.one_of(st.binary(max_size=400), st.text(max_size=300).map(str.encode), st.lists(st.lists(st.text("0123456789.,-%$ ()aAE/é", max_size=10), min_size=9, max_size=9), max_size=6).map(
     lambda rows: "\n".join([HEADER, *(",".join(f'"{c}"' for c in r) for r in rows)]).encode())))  # fmt: skip
@@ -122,6 +188,11 @@ def test_deep_and_wide_documents_end():
         b"a,b\n" * 50_000,
         b"\n" * 300_000,
         b"(" * 20_000 + b",date,emv\n",
+        b"<a>" * 100_000,
+        b"<" * 200_000,
+        b"<a " + b"b='1' " * 50_000 + b"/>",
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\xff" * 200_000,
+        b"\x09\x08\x10\x00" + b"\xff" * 200_000,
     ):
         sound(data)
     assert time.monotonic() - start < 10

@@ -829,7 +829,7 @@ def test_headers_in_other_languages(header):
      ("Account Number,CUSIP,Shares,Price,Market Value,Date\nA1,123456789,10,5,50,2024-01-31\n", "not_performance"),
      ("city,people\nParis,2\nRome,3\n", "unknown_schema"), ("hello world\n", "unknown_schema"),
      ("<html><body><table><tr><td>account</td></tr></table></body></html>", "html_content"), ("%PDF-1.7 x", "pdf_content"),
-     ("<?xml version='1.0'?><Document/>", "xml_content"), ("", "empty_file"), ("\n\n  \n", "empty_file"), ("{}", "empty_file"), ("[]", "empty_file"), ('{"a": ', "malformed_json")],
+     ("<?xml version='1.0'?><Document/>", "empty_file"), ("", "empty_file"), ("\n\n  \n", "empty_file"), ("{}", "empty_file"), ("[]", "empty_file"), ('{"a": ', "malformed_json")],
 )  # fmt: skip
 def test_files_that_are_refused(text, reason):
     reading = read(text, "performance.xls")
@@ -926,7 +926,7 @@ def test_encrypted_and_damaged_archives():
     assert read(gzip.compress(csv().encode())[:-20]).file_reason == "corrupt_archive"
     assert read(zipped({"a.csv": csv().encode()})[:-30]).file_reason == "corrupt_archive"
     assert read(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + "EncryptedPackage".encode("utf-16-le")).file_reason == "encrypted"
-    assert read(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600).file_reason == "legacy_xls_content"
+    assert read(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600).file_reason == "corrupt_workbook"
 
 
 # --- personal data ---------------------------------------------------------------------------------------------------
