@@ -1,7 +1,8 @@
 """Why a break is there: hypotheses tried in a fixed order, the first that closes the gap is the explanation.
 
-Belongs here: the hypotheses and their wording, on one break and the rows around it. Does not belong here: finding
-breaks and their tables (`finance_assets.advisory.reconciliation`), storage, Dagster.
+Belongs here: the hypotheses and their wording, on one break and the rows around it. Does not belong here: the same for
+tables of breaks (`finance_assets.advisory.explanations_columnar`), finding breaks
+(`finance_assets.advisory.reconciliation`), storage, Dagster.
 
 All arithmetic is in decimals. A hypothesis closes the gap if what remains is within the tolerance of the break; it
 explains, it proves nothing, and the row stays as the vendor stated it.
@@ -26,7 +27,7 @@ Candidate = tuple[str, Decimal]
 _FLOWS: Final = (("contributions", "contribution"), ("distributions", "distribution"), ("net_flow", "net flow"))
 _RETURNS: Final = ("return_net", "return_gross")
 _SCALES: Final = (Decimal(100), Decimal(10_000))
-_TIMING_NAMES: Final = {
+TIMING_NAMES: Final = {
     "sod": "flows at the start",
     "eod": "flows at the end",
     "mid": "flows in the middle",
@@ -174,7 +175,7 @@ def _return_tries(hypothesis: str, field: str, difference: Decimal, around: Surr
         for timing in TIMINGS:
             if timing != values.timing:
                 yield from given(
-                    f"With {_TIMING_NAMES[timing]} ({timing} instead of {values.timing}) the row",
+                    f"With {TIMING_NAMES[timing]} ({timing} instead of {values.timing}) the row",
                     values.result(timing=timing),
                 )
     elif hypothesis == "currency" and _differ(row, around.previous, "currency") and around.previous is not None:

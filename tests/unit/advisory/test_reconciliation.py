@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from finance_assets.advisory import reconciliation
 from finance_assets.advisory.explaining import explain_row, restatements
 from finance_assets.advisory.performance import account_performance, current_versions
 from finance_assets.advisory.reconciliation import (
@@ -327,7 +328,13 @@ def test_breaks_inside_a_database(make_history: Any) -> None:
         assert performance_breaks(connection).equals(expected)
 
 
-def test_unexplained_beyond_the_limit(make_history: Any) -> None:
-    history = make_history({"return_net": "1"}, {"account_id": "A2", "return_net": "1"})
-    table = performance_breaks(account_performance(history, {}), explain_at_most=1)
-    assert table["hypothesis"].to_pylist() == ["percent", None]
+def test_blocks_do_not_show(make_history: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = make_history(*({"account_id": f"A{n}", "return_net": "1"} for n in range(5)))
+    performance = account_performance(history, {})
+    whole = performance_breaks(performance)
+    assert whole["hypothesis"].to_pylist() == ["percent"] * 5
+    assert whole["break_id"].to_pylist() == [
+        break_id("RETURN_TOLERANCE", "alpha", f"A{n}", "monthly", JAN, None) for n in range(5)
+    ]
+    monkeypatch.setattr(reconciliation, "_EXPLAINED_AT_ONCE", 2)
+    assert performance_breaks(performance).equals(whole)
