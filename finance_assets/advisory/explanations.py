@@ -1,8 +1,9 @@
 """Why a break is there: hypotheses tried in a fixed order, the first that closes the gap is the explanation.
 
-Belongs here: the hypotheses and their wording, on one break and the rows around it. Does not belong here: the same for
-tables of breaks (`finance_assets.advisory.explanations_columnar`), finding breaks
-(`finance_assets.advisory.reconciliation`), storage, Dagster.
+Belongs here: the names of all hypotheses; of those that close a gap between numbers the arithmetic and the wording, on
+one break and the rows around it. Does not belong here: the same for tables of breaks
+(`finance_assets.advisory.explanations_columnar`), breaks that are about rows (`finance_assets.advisory.circumstances`),
+finding breaks (`finance_assets.advisory.reconciliation`), storage, Dagster.
 
 All arithmetic is in decimals. A hypothesis closes the gap if what remains is within the tolerance of the break; it
 explains, it proves nothing, and the row stays as the vendor stated it.
@@ -14,7 +15,16 @@ from typing import Any, Final, NamedTuple
 
 from finance_assets.advisory.twrr import CONTEXT, TIMINGS, net_flow_of, period_return
 
-__all__ = ["HYPOTHESES", "MONEY_TOLERANCE", "RETURN_TOLERANCE", "Explanation", "Surroundings", "explain_break"]
+__all__ = [
+    "HYPOTHESES",
+    "MONEY_TOLERANCE",
+    "RETURN_TOLERANCE",
+    "ROW_HYPOTHESES",
+    "TIMING_NAMES",
+    "Explanation",
+    "Surroundings",
+    "explain_break",
+]
 
 MONEY_TOLERANCE: Final = Decimal("0.02")
 """Four amounts rounded to cents may disagree by two cents (METRICS C4)."""
@@ -110,6 +120,41 @@ HYPOTHESES: Final = (
     "period_shift",
 )
 """In the order in which they are tried."""
+
+ROW_HYPOTHESES: Final = {
+    "GAP": {
+        "overlap": "The period begins before the one before it ends.",
+        "missing_rows": "Other accounts of the vendor have rows in between: the rows of this account are missing.",
+        "missing_file": "Nobody has rows in between, and several accounts have this gap: a delivery is missing.",
+    },
+    "MISSING": {
+        "renamed_account": "One new account of the vendor, and no other, begins with the value this one ended with.",
+        "whole_delivery": "None of the accounts of the file that had stated it came.",
+        "closed": "Its last ending value is 0.",
+    },
+    "RESTATED": {
+        "sign": "What was changed has the opposite sign, or contributions and distributions change places.",
+        "percent": "What was changed is a hundred times what it was, or a hundredth; a return also ten thousand times.",
+        "new_break": "The new version breaks what the version before did not.",
+        "correction": "The version before broke what the new one does not.",
+    },
+    "DUPLICATE": {
+        "identical_rows": "The rows say the same.",
+        "conflicting_rows": "The rows differ.",
+    },
+    "EXTRA": {
+        "renamed_account": "One account of the existing records, and no other, has this value; the vendor lacks it.",
+        "period_shift": "The existing records have the values of this account one period earlier or later.",
+    },
+    "MISSING_IN_VENDOR": {
+        "renamed_account": "One account of the vendor, and no other, has this value; the existing records lack it.",
+        "period_shift": "The vendor states the values of this account one period earlier or later.",
+    },
+}
+"""Of breaks that are about rows: by code, in the order in which they are tried, and what proves each.
+
+`finance_assets.advisory.circumstances` tries them on tables, since they rest on other accounts and periods.
+"""
 
 
 def _return_tries(hypothesis: str, field: str, difference: Decimal, around: Surroundings) -> Iterator[Candidate]:

@@ -16,8 +16,17 @@ from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, Final
 
+from finance_assets.advisory.circumstances import explain_rows
 from finance_assets.advisory.explanations import MONEY_TOLERANCE, RETURN_TOLERANCE
-from finance_assets.advisory.performance import KEY_COLUMNS, _connect
+from finance_assets.advisory.performance import (
+    HISTORY_COLUMNS,
+    KEY_COLUMNS,
+    Policy,
+    _connect,
+    _text,
+    account_performance,
+    history_schema,
+)
 from finance_assets.advisory.twrr import CONTEXT, period_return
 
 if TYPE_CHECKING:
@@ -78,9 +87,9 @@ BREAK_COLUMNS: Final = {
     "computed": "What it is compared with.",
     "difference": "stated less computed, exact (a computed return to 14 places).",
     "tolerance": "What would have been accepted, inclusive.",
-    "hypothesis": "The first hypothesis that closes the gap; null if none does.",
-    "explanation": "A sentence with numbers.",
-    "remaining": "What the hypothesis leaves unexplained, in the same unit.",
+    "hypothesis": "The first hypothesis that closes the gap, or that the rows around prove; null if none does.",
+    "explanation": "Sentences with numbers.",
+    "remaining": "What the hypothesis leaves unexplained, in the same unit; null for one about rows.",
     "file_sha256": "File of the row.",
     "line": "Its physical line.",
     "received_ts_utc": "When the row became known.",
@@ -244,7 +253,8 @@ def performance_breaks(
         The table of `finance_assets.advisory.performance.account_performance`, or a DuckDB connection in UTC with a
         table or view ``performance`` like it, which keeps memory low, and optionally one ``history``.
     history
-        All versions of the rows, for ``DUPLICATE`` and ``RESTATED``; without it there are none.
+        All versions of the rows, with all columns of the history, for ``DUPLICATE`` and ``RESTATED``; without it there
+        are none.
     existing
         Existing records with ``account_id``, ``period_end`` and values, optionally ``granularity``; for ``EXTRA``,
         ``MISSING_IN_VENDOR`` and ``VALUE_MISMATCH`` of accounts that the vendor and the records both know, monthly
@@ -269,14 +279,15 @@ def performance_breaks(
             return performance_breaks(connection, history=history, existing=existing)
     connection = performance
     _keep_suspicious(connection)
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE found ({', '.join(f'{n} {t}' for n, t in _FOUND.items())})")
+    _make_found(connection)
     _find_money_breaks(connection)
     _find_return_breaks(connection)
     _find_vendor_breaks(connection)
     _find_missing_breaks(connection)
     if history is not None:
         connection.register("history", history)
-    if history is not None or _has_relation(connection, "history"):
+    has_history = history is not None or _has_relation(connection, "history")
+    if has_history:
         _find_version_breaks(connection)
     if existing is not None:
         _find_existing_breaks(connection, existing)
@@ -287,12 +298,20 @@ def performance_breaks(
         """
     )
     connection.execute("DROP TABLE found")
+    if has_history:
+        connection.register("broken_before", _broken_before(connection))
+    explain_rows(connection)
     connection.register("explained", _explained(connection))
-    explained = ("hypothesis", "explanation", "remaining")
-    names = [f"coalesce(e.{name}, b.{name}) AS {name}" if name in explained else f"b.{name}" for name in BREAK_COLUMNS]
+    names = {name: f"b.{name}" for name in BREAK_COLUMNS}
+    names |= {
+        "hypothesis": "coalesce(e.hypothesis, r.hypothesis) AS hypothesis",
+        "explanation": "coalesce(e.explanation, r.explanation, b.explanation) AS explanation",
+        "remaining": "e.remaining",
+    }
     table = connection.execute(
         f"""
-        SELECT {", ".join(names)} FROM breaks b LEFT JOIN explained e USING (place)
+        SELECT {", ".join(names.values())}
+        FROM breaks b LEFT JOIN explained e USING (place) LEFT JOIN reasons r USING (place)
         ORDER BY vendor, account_id, granularity, period_end, code, coalesce(other_vendor, '')
         """
     ).to_arrow_table()
@@ -398,12 +417,13 @@ def _latest(relation: str, schema: pa.Schema, compared: Iterable[str]) -> str:
 
 
 _PROVENANCE: Final = "vendor, account_id, granularity, period_end, currency, file_sha256, line, received_ts_utc"
+#: Columns of what is found; ``row_end`` is the period of the row that file and line are of, where it is another one.
 _FOUND: Final = {
     "code": "VARCHAR", "vendor": "VARCHAR", "account_id": "VARCHAR", "granularity": "VARCHAR", "period_end": "DATE",
     "other_vendor": "VARCHAR", "field": "VARCHAR", "currency": "VARCHAR", "unit": "VARCHAR", "stated": _NUMBER,
     "computed": _NUMBER, "difference": _NUMBER, "tolerance": _NUMBER, "hypothesis": "VARCHAR",
     "explanation": "VARCHAR", "remaining": _NUMBER, "file_sha256": "VARCHAR", "line": "BIGINT",
-    "received_ts_utc": "TIMESTAMPTZ",
+    "received_ts_utc": "TIMESTAMPTZ", "row_end": "DATE",
 }  # fmt: skip
 #: `break_id` in SQL.
 _BREAK_ID: Final = """
@@ -440,6 +460,11 @@ def _keep_suspicious(connection: duckdb.DuckDBPyConnection) -> None:
         SELECT {", ".join(_SUSPICIOUS_COLUMNS)} FROM performance WHERE period_month IN ({listed}) AND ({suspicion})
         """
     )
+
+
+def _make_found(connection: duckdb.DuckDBPyConnection) -> None:
+    columns = ", ".join(f"{name} {kind}" for name, kind in _FOUND.items())
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE found ({columns})")
 
 
 def _find_money_breaks(connection: duckdb.DuckDBPyConnection) -> None:
@@ -590,7 +615,7 @@ def _find_missing_breaks(connection: duckdb.DuckDBPyConnection) -> None:
         SELECT 'MISSING' AS code, p.vendor, p.account_id, p.granularity, a.next_end AS period_end, p.currency,
         p.file_sha256, p.line, p.received_ts_utc, 'account_id' AS field,
         format('Last seen in the period ended {}, with a value of {} {}.', p.period_end, p.currency,
-            p.ending_market_value::DECIMAL(28, 2)::VARCHAR) AS explanation
+            p.ending_market_value::DECIMAL(28, 2)::VARCHAR) AS explanation, p.period_end AS row_end
         FROM absent a JOIN performance p USING (vendor, account_id, granularity, period_end)
         """
     )
@@ -638,12 +663,56 @@ def _find_version_breaks(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def _broken_before(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+    """Give the key and code of what the version before a restatement broke by itself."""
+    keys = ", ".join(KEY_COLUMNS)
+    restated = f"(SELECT {keys} FROM breaks WHERE code = 'RESTATED')"
+    old = connection.execute(
+        f"""
+        SELECT {", ".join(HISTORY_COLUMNS)} FROM history SEMI JOIN {restated} USING ({keys})
+        QUALIFY row_number() OVER (
+            PARTITION BY {keys} ORDER BY received_ts_utc DESC, file_sha256 DESC, line DESC
+        ) = 2
+        """
+    ).to_arrow_table()
+    timings = connection.execute(
+        f"""
+        SELECT vendor, any_value(timing) FROM performance SEMI JOIN {restated} USING (vendor)
+        WHERE timing_rule = 'declared' GROUP BY vendor
+        """
+    ).fetchall()
+    before = account_performance(old.cast(history_schema()), {vendor: Policy(timing) for vendor, timing in timings})
+    with _connect() as then:
+        then.register("performance", before)
+        _keep_suspicious(then)
+        _make_found(then)
+        _find_money_breaks(then)
+        _find_return_breaks(then)
+        return then.execute(
+            f"SELECT {keys}, code FROM found WHERE code IN ('ROLLFORWARD', 'RETURN_TOLERANCE')"
+        ).to_arrow_table()
+
+
 def _find_existing_breaks(connection: duckdb.DuckDBPyConnection, existing: pa.Table) -> None:
     """Each vendor against the existing records of the accounts it knows."""
     connection.register("existing", existing)
     grain = "granularity" if "granularity" in existing.column_names else "'monthly'"
     values = [name for name in DEFAULT_TOLERANCES if name in existing.column_names and name in _CONTEXT_COLUMNS]
     limits = {name: DEFAULT_TOLERANCES[name] for name in values}
+    # Text in between keeps the digits of a double.
+    money = {
+        name: f"CAST(CAST({column} AS VARCHAR) AS DECIMAL(28, 8))" if column in existing.column_names else "NULL"
+        for name, column in (("value", "ending_market_value"), ("opening", "beginning_market_value"))
+    }
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TEMP VIEW existing_values AS
+        SELECT account_id, {grain} AS granularity, period_end,
+        {"currency" if "currency" in existing.column_names else "NULL::VARCHAR"} AS currency,
+        {", ".join(f"{value}::DECIMAL(28, 8) AS {name}" for name, value in money.items())}
+        FROM existing
+        """
+    )
     mine = "SELECT account_id, period_end, currency, file_sha256, line, received_ts_utc"
     mine += "".join(f", {name}" for name in values) + " FROM performance WHERE vendor = {} AND granularity = {}"
     for vendor, granularity in connection.execute(
@@ -721,11 +790,6 @@ def _explained(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     ).to_arrow_reader(_EXPLAINED_AT_ONCE)
     parts = [explain_breaks(pa.Table.from_batches([batch])) for batch in reader]
     return pa.concat_tables(parts) if parts else explain_breaks(reader.schema.empty_table())
-
-
-def _text(value: str) -> str:
-    """Write text as SQL."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _has_relation(connection: duckdb.DuckDBPyConnection, name: str) -> bool:

@@ -136,7 +136,7 @@ def test_money_breaks(make_history: Any, make_months: Any) -> None:
         ("CONTINUITY", MAR, D("0.03")),
         ("GAP", date(2024, 5, 31), D(30)),
     ]
-    assert rows[2]["explanation"] == "30 days before 2024-05-01 have no row."
+    assert rows[2]["explanation"].startswith("30 days before 2024-05-01 have no row. The beginning value is")
     assert (rows[0]["file_sha256"], rows[0]["line"]) == ("f1", 3)
 
 
@@ -199,7 +199,9 @@ def test_duplicate_and_restated(make_history: Any) -> None:
         ("A1", "RESTATED", D(4), 9),
         ("A2", "DUPLICATE", None, 4),
     ]
-    assert rows[0]["explanation"] == "File new of 2024-03-03 replaces file old of 2024-02-03."
+    assert rows[0]["explanation"] == (
+        "File new of 2024-03-03 replaces file old of 2024-02-03. Changed: ending market value from 101.00 to 105.00."
+    )
     changes = restatements(history, early, late).to_pylist()
     assert [(row["account_id"], row["field"], row["difference"], row["new_file_sha256"]) for row in changes] == [
         ("A1", "ending_market_value", D(4), "new")
