@@ -131,7 +131,7 @@ def _gaps() -> str:
 
 
 def _missing() -> str:
-    """``renamed_account``, ``whole_delivery``, ``closed``."""
+    """``renamed_account``, ``whole_delivery``, ``missing_rows``, ``closed``."""
     return f"""
         WITH gone AS MATERIALIZED (
             SELECT b.*, p.ending_market_value AS value
@@ -141,6 +141,13 @@ def _missing() -> str:
                 FROM breaks WHERE code = 'MISSING'
             ) b JOIN performance p ON {_same("p", "b")} AND p.period_end = b.row_end
         ),
+        again AS (
+            SELECT g.place, min(p.period_end) AS period_end
+            FROM gone g JOIN performance p ON {_same("p", "g")} AND p.period_end > g.period_end
+            GROUP BY g.place
+        ),
+        -- an account that comes again has no other name
+        left_for_good AS (SELECT * FROM gone ANTI JOIN again USING (place)),
         firsts AS (
             SELECT {_SERIES}, min(period_end) AS period_end, {_SLOT.format("min(period_end)")} AS slot
             FROM performance SEMI JOIN gone USING (vendor, granularity) GROUP BY {_SERIES}
@@ -151,7 +158,7 @@ def _missing() -> str:
             FROM (SELECT * FROM firsts SEMI JOIN gone USING (vendor, granularity, slot)) f
             JOIN performance p USING ({_KEYS})
         ),
-        renamed AS ({_pairs("gone", "came", ("vendor", "granularity", "slot", "currency"))}),
+        renamed AS ({_pairs("left_for_good", "came", ("vendor", "granularity", "slot", "currency"))}),
         stated AS (
             SELECT vendor, granularity, file_sha256, {_SLOT.format("period_end")} AS last_slot,
             count(DISTINCT account_id) AS accounts
@@ -169,14 +176,16 @@ def _missing() -> str:
         )
         SELECT place,
         CASE WHEN r.other IS NOT NULL THEN 'renamed_account' WHEN d.accounts IS NOT NULL THEN 'whole_delivery'
-             WHEN g.value = 0 THEN 'closed' END AS hypothesis,
+             WHEN a.period_end IS NOT NULL THEN 'missing_rows' WHEN g.value = 0 THEN 'closed' END AS hypothesis,
         concat_ws(' ', g.explanation, CASE hypothesis
             WHEN 'renamed_account' THEN format('Account {{}} of {{}} appears for the first time in the period ended'
                 ' {{}}, and no other new one begins with this value.', r.other, g.vendor, g.period_end)
             WHEN 'whole_delivery' THEN format('None of the {{}} accounts that file {{}} states for that period came.',
                 d.accounts, left(g.file_sha256, 12))
+            WHEN 'missing_rows' THEN format('It is there again in the period ended {{}}.', a.period_end)
             WHEN 'closed' THEN 'Nothing was left in it.' END)
         FROM gone g LEFT JOIN renamed r ON r.one = g.account_id AND {_same("r", "g", ("vendor", "granularity", "slot"))}
+        LEFT JOIN again a USING (place)
         LEFT JOIN deliveries d
             ON {_same("d", "g", ("vendor", "granularity", "file_sha256", "last_slot", "slot"))}
         WHERE hypothesis IS NOT NULL

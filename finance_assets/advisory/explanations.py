@@ -130,7 +130,8 @@ ROW_HYPOTHESES: Final = {
     "MISSING": {
         "renamed_account": "One new account of the vendor, and no other, begins with the value this one ended with.",
         "whole_delivery": "None of the accounts of the file that had stated it came.",
-        "closed": "Its last ending value is 0.",
+        "missing_rows": "It is there again later: rows of it are missing.",
+        "closed": "Its last ending value is 0, and it does not come again.",
     },
     "RESTATED": {
         "sign": "What was changed has the opposite sign, or contributions and distributions change places.",

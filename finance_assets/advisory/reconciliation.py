@@ -286,8 +286,7 @@ def performance_breaks(
     _find_missing_breaks(connection)
     if history is not None:
         connection.register("history", history)
-    has_history = history is not None or _has_relation(connection, "history")
-    if has_history:
+    if history is not None or _has_relation(connection, "history"):
         _find_version_breaks(connection)
     if existing is not None:
         _find_existing_breaks(connection, existing)
@@ -298,7 +297,7 @@ def performance_breaks(
         """
     )
     connection.execute("DROP TABLE found")
-    if has_history:
+    if _count(connection, "SELECT count(*) FROM breaks WHERE code = 'RESTATED'"):
         connection.register("broken_before", _broken_before(connection))
     explain_rows(connection)
     connection.register("explained", _explained(connection))
@@ -388,21 +387,25 @@ def age_breaks(previous: pa.Table | None, current: pa.Table, now: datetime) -> p
     return pa.concat_tables(parts)
 
 
-def _latest(relation: str, schema: pa.Schema, compared: Iterable[str]) -> str:
-    """Select the newest row per key with exact values, how many deliveries it came in, and whether one repeats it."""
+def _exact(name: str, schema: pa.Schema) -> str:
+    """Write a column of numbers so that it can be cast to decimals without loss.
+
+    Text in between keeps the shortest digits of a double: 0.1 becomes 0.1, not 0.1000000000000000055. It is slow, so
+    decimals go without it.
+    """
     import pyarrow as pa
 
+    return name if pa.types.is_decimal(schema.field(name).type) else f"CAST({name} AS VARCHAR)"
+
+
+def _latest(relation: str, schema: pa.Schema, compared: Iterable[str]) -> str:
+    """Select the newest row per key with exact values, how many deliveries it came in, and whether one repeats it."""
     names = set(schema.names)
     basis = "coalesce(basis, 'net')" if "basis" in names else "'net'"
     received = "received_ts_utc" if "received_ts_utc" in names else "NULL::TIMESTAMPTZ"
     file = "file_sha256" if "file_sha256" in names else "''"
     line = "line" if "line" in names else "0"
-    # Text in between keeps the shortest digits of a double: 0.1 becomes 0.1, not 0.1000000000000000055. It is slow,
-    # so decimals go without it.
-    exact = {
-        name: name if pa.types.is_decimal(schema.field(name).type) else f"CAST({name} AS VARCHAR)" for name in compared
-    }
-    values = "".join(f", CAST({value} AS {_NUMBER}) AS {name}" for name, value in exact.items())
+    values = "".join(f", CAST({_exact(name, schema)} AS {_NUMBER}) AS {name}" for name in compared)
     return f"""
         SELECT * FROM (
             SELECT account_id, period_end, {basis} AS basis{values},
@@ -699,9 +702,8 @@ def _find_existing_breaks(connection: duckdb.DuckDBPyConnection, existing: pa.Ta
     grain = "granularity" if "granularity" in existing.column_names else "'monthly'"
     values = [name for name in DEFAULT_TOLERANCES if name in existing.column_names and name in _CONTEXT_COLUMNS]
     limits = {name: DEFAULT_TOLERANCES[name] for name in values}
-    # Text in between keeps the digits of a double.
     money = {
-        name: f"CAST(CAST({column} AS VARCHAR) AS DECIMAL(28, 8))" if column in existing.column_names else "NULL"
+        name: _exact(column, existing.schema) if column in existing.column_names else "NULL"
         for name, column in (("value", "ending_market_value"), ("opening", "beginning_market_value"))
     }
     connection.execute(

@@ -107,6 +107,7 @@ def test_renamed_account(make_history: Any) -> None:
         [gone, {**gone, "account_id": "old2"}, new],
         [gone, new, row("new", JAN, ending="777.02")],
         [gone, {**new, "period_end": MAR}],
+        [gone, new, {**gone, "period_end": MAR}],
     ]
     for rows in near_misses:
         hypotheses = {r["hypothesis"] for r in found("MISSING", make_history(*stays, *rows))}
@@ -122,6 +123,15 @@ def test_whole_delivery(make_history: Any) -> None:
     # One of them came; and a file of a single account.
     assert only("MISSING", make_history(*lost, *rest, row("A2", FEB, file_sha256="came2")))[0] is None
     assert only("MISSING", make_history(lost[0], *rest))[0] is None
+
+
+def test_account_that_comes_again(make_history: Any) -> None:
+    stays = [row("S", end, file_sha256="f9") for end in (JAN, FEB, MAR)]
+    hypothesis, text = only("MISSING", make_history(*stays, row(ending=0), row(end=MAR)))
+    assert hypothesis == "missing_rows"
+    assert text.endswith("It is there again in the period ended 2024-03-31.")
+    # Rows of another grain are not its own.
+    assert only("MISSING", make_history(*stays, row(), row(end=MAR, granularity="quarterly")))[0] is None
 
 
 def test_closed(make_history: Any) -> None:
