@@ -777,17 +777,18 @@ def _explained(connection: duckdb.DuckDBPyConnection) -> pa.Table:
         beside = ""
     reader = connection.execute(
         f"""
-        WITH series AS {"MATERIALIZED" if between_vendors else ""} (
-            SELECT {", ".join(KEY_COLUMNS)}, {row} AS own, lag(own) OVER turn AS previous,
-            lead(own) OVER turn AS following
-            FROM performance
-            SEMI JOIN (SELECT account_id, granularity FROM breaks WHERE {codes}) USING (account_id, granularity)
-            WINDOW turn AS (PARTITION BY vendor, account_id, granularity ORDER BY period_end)
+        WITH open AS (SELECT * FROM breaks WHERE {codes}),
+        series AS {"MATERIALIZED" if between_vendors else ""} (
+            SELECT * FROM (
+                SELECT {", ".join(KEY_COLUMNS)}, {row} AS own, lag(own) OVER turn AS previous,
+                lead(own) OVER turn AS following
+                FROM performance SEMI JOIN open USING (account_id, granularity)
+                WINDOW turn AS (PARTITION BY vendor, account_id, granularity ORDER BY period_end)
+            ) SEMI JOIN open USING (account_id, granularity, period_end)
         )
         SELECT b.place, b.code, b.field, s.own, s.previous, s.following, {others},
         CASE b.code WHEN 'ROLLFORWARD' THEN -b.difference ELSE b.difference END AS difference
-        FROM (SELECT * FROM breaks WHERE {codes}) b JOIN series s USING ({", ".join(KEY_COLUMNS)})
-        {beside}
+        FROM open b JOIN series s USING ({", ".join(KEY_COLUMNS)}) {beside}
         """
     ).to_arrow_reader(_EXPLAINED_AT_ONCE)
     parts = [explain_breaks(pa.Table.from_batches([batch])) for batch in reader]
