@@ -103,9 +103,10 @@ def table_of(breaks: list[dict[str, Any]]) -> pa.Table:
 
 def compared(breaks: list[dict[str, Any]]) -> Counter[tuple[str, str]]:
     """Explain breaks in both ways, and count what explained them."""
-    got = {row["place"]: row for row in explain_breaks(table_of(breaks)).to_pylist()}
+    table = table_of(breaks)
+    got = {row["place"]: row for row in explain_breaks(table).to_pylist()}
     counted: Counter[tuple[str, str]] = Counter()
-    for place, one in enumerate(breaks):
+    for place, one in enumerate(table.to_pylist()):
         around = Surroundings(*(one[name] for name in SIDES))
         expected = explain_break(one["code"], one["field"], one["difference"], around)
         found = got.get(place)
