@@ -56,8 +56,8 @@ def explain_rows(connection: duckdb.DuckDBPyConnection) -> None:
     ----------
     connection
         A database with ``breaks`` as `finance_assets.advisory.reconciliation` finds them, ``performance``, and what
-        they were found in: ``history`` and ``broken_before`` for restatements, ``existing_values`` for what the
-        records of the house have.
+        they were found in: ``history`` and ``broken_before`` for restatements, ``existing_values`` with the rows of
+        the existing records.
     """
     for macro in _MACROS:
         connection.execute(f"CREATE OR REPLACE TEMP MACRO {macro}")
@@ -307,7 +307,8 @@ def _unmatched() -> str:
             FROM breaks b JOIN performance p USING ({_KEYS}) WHERE b.code = 'EXTRA'
         ),
         unstated AS MATERIALIZED (
-            SELECT DISTINCT v.vendor, e.account_id, e.granularity, e.period_end, e.currency, e.value, e.opening
+            SELECT DISTINCT v.vendor, e.account_id, e.granularity, e.period_end, e.currency,
+            e.ending_market_value AS value, e.beginning_market_value AS opening
             FROM existing_values e JOIN (
                 SELECT DISTINCT vendor, granularity, period_end FROM breaks WHERE code IN ('EXTRA', 'MISSING_IN_VENDOR')
             ) v USING (granularity, period_end)

@@ -64,7 +64,7 @@ class Surroundings(NamedTuple):
     previous: Row | None = None
     following: Row | None = None
     other: Row | None = None
-    """The same account and period of the other vendor, for a break between vendors."""
+    """The same account and period of the other vendor, or of the existing records."""
     other_previous: Row | None = None
     other_following: Row | None = None
 
@@ -77,7 +77,7 @@ def explain_break(
     Parameters
     ----------
     code
-        ``RETURN_TOLERANCE``, ``CONTINUITY``, ``ROLLFORWARD`` or ``VENDOR_MISMATCH``.
+        ``RETURN_TOLERANCE``, ``CONTINUITY``, ``ROLLFORWARD``, ``VENDOR_MISMATCH`` or ``VALUE_MISMATCH``.
     field
         The value that disagrees: a column of the performance table.
     difference
@@ -96,7 +96,7 @@ def explain_break(
     limit = tolerance if tolerance is not None else RETURN_TOLERANCE if is_return else MONEY_TOLERANCE
     if code == "RETURN_TOLERANCE":
         tries = _return_tries
-    elif code in ("CONTINUITY", "ROLLFORWARD", "VENDOR_MISMATCH") and not is_return:
+    elif code in ("CONTINUITY", "ROLLFORWARD", "VENDOR_MISMATCH", "VALUE_MISMATCH") and not is_return:
         tries = {"CONTINUITY": _continuity_tries, "ROLLFORWARD": _rollforward_tries}.get(code, _vendor_tries)
     else:
         return None
@@ -317,7 +317,7 @@ def _vendor_tries(hypothesis: str, field: str, difference: Decimal, around: Surr
                 opening = after["beginning_market_value"]
                 yield (
                     f"{vendor} ends with {_money(mine[field])} (stale or late price) but begins the next period with"
-                    f" {_money(opening)}, and the other vendor ends with {_money(theirs[field])}",
+                    f" {_money(opening)}, and the other one ends with {_money(theirs[field])}",
                     opening - theirs[field],
                 )
     elif hypothesis == "currency" and _differ(row, other, "currency"):

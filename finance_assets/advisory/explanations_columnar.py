@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPLAINED_CODES", "SIDES", "SIDE_COLUMNS", "explain_breaks"]
 
-EXPLAINED_CODES: Final = ("RETURN_TOLERANCE", "ROLLFORWARD", "CONTINUITY", "VENDOR_MISMATCH")
+EXPLAINED_CODES: Final = ("RETURN_TOLERANCE", "ROLLFORWARD", "CONTINUITY", "VENDOR_MISMATCH", "VALUE_MISMATCH")
 """Codes whose gap is a number that a hypothesis may close."""
 SIDES: Final = ("own", "previous", "following", "other", "other_previous", "other_following")
 """Columns of structs with the rows around a break, as in `finance_assets.advisory.explanations.Surroundings`."""
@@ -470,7 +470,7 @@ def _try_vendor(block: _Block, field: str) -> None:
             block.money(
                 "stale_price", where & after.known("beginning_market_value"), opening - others,
                 _saying(
-                    "{} ends with {} (stale or late price) but begins the next period with {}, and the other vendor"
+                    "{} ends with {} (stale or late price) but begins the next period with {}, and the other one"
                     " ends with {}",
                     own, opening, others, texts=(side.text("vendor"),), order=(3, 0, 1, 2),
                 ),
@@ -557,6 +557,7 @@ _TRIES: Final[dict[str, Callable[[_Block], None]]] = {
     "ROLLFORWARD": _try_rollforward,
     "CONTINUITY": _try_continuity,
     "VENDOR_MISMATCH": _try_vendors,
+    "VALUE_MISMATCH": _try_vendors,
 }
 
 

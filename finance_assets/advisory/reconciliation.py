@@ -702,17 +702,20 @@ def _find_existing_breaks(connection: duckdb.DuckDBPyConnection, existing: pa.Ta
     grain = "granularity" if "granularity" in existing.column_names else "'monthly'"
     values = [name for name in DEFAULT_TOLERANCES if name in existing.column_names and name in _CONTEXT_COLUMNS]
     limits = {name: DEFAULT_TOLERANCES[name] for name in values}
-    money = {
-        name: _exact(column, existing.schema) if column in existing.column_names else "NULL"
-        for name, column in (("value", "ending_market_value"), ("opening", "beginning_market_value"))
-    }
+    columns = dict.fromkeys(_CONTEXT_COLUMNS, "NULL::VARCHAR")
+    columns |= {"account_id": "account_id", "granularity": grain, "period_end": "period_end"}
+    for name in DEFAULT_TOLERANCES:
+        kind = "DECIMAL(24, 14)" if name.startswith("return") else "DECIMAL(28, 8)"
+        if name in columns:
+            given = _exact(name, existing.schema) if name in existing.column_names else "NULL"
+            columns[name] = f"CAST({given} AS {kind})"
+    if "currency" in existing.column_names:
+        columns["currency"] = "currency"
+    columns["vendor"] = "'existing'"
     connection.execute(
         f"""
         CREATE OR REPLACE TEMP VIEW existing_values AS
-        SELECT account_id, {grain} AS granularity, period_end,
-        {"currency" if "currency" in existing.column_names else "NULL::VARCHAR"} AS currency,
-        {", ".join(f"{value}::DECIMAL(28, 8) AS {name}" for name, value in money.items())}
-        FROM existing
+        SELECT {", ".join(f"{value} AS {name}" for name, value in columns.items())} FROM existing
         """
     )
     mine = "SELECT account_id, period_end, currency, file_sha256, line, received_ts_utc"
@@ -765,10 +768,20 @@ def _explained(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     from finance_assets.advisory.explanations_columnar import EXPLAINED_CODES, SIDE_COLUMNS, explain_breaks
 
     codes = f"code IN {EXPLAINED_CODES} AND difference IS NOT NULL AND field <> 'currency'"
-    between_vendors = _count(connection, "SELECT count(*) FROM breaks WHERE code = 'VENDOR_MISMATCH'") > 0
-    row = f"struct_pack({', '.join(f'{name} := {name}' for name in SIDE_COLUMNS)})"
+    with_records = _count(connection, "SELECT count(*) FROM breaks WHERE code = 'VALUE_MISMATCH'") > 0
+    with_others = with_records or _count(connection, "SELECT count(*) FROM breaks WHERE code = 'VENDOR_MISMATCH'") > 0
+    fields = {name: name for name in SIDE_COLUMNS}
+    rows = f"SELECT {', '.join(_CONTEXT_COLUMNS)} FROM performance"
+    if with_records:
+        # Of a period that the records have on several bases nobody knows which to look at.
+        rows += f"""
+            UNION ALL SELECT {", ".join(_CONTEXT_COLUMNS)} FROM existing_values
+            QUALIFY count(*) OVER (PARTITION BY account_id, granularity, period_end) = 1
+        """
+        fields["vendor"] = "CASE vendor WHEN 'existing' THEN 'the house' ELSE vendor END"
+    row = f"struct_pack({', '.join(f'{name} := {value}' for name, value in fields.items())})"
     names = {"own": "other", "previous": "other_previous", "following": "other_following"}
-    if between_vendors:
+    if with_others:
         others = ", ".join(f"o.{name} AS {other}" for name, other in names.items())
         keys = " AND ".join(f"o.{name} = b.{name}" for name in KEY_COLUMNS if name != "vendor")
         beside = f"LEFT JOIN series o ON o.vendor = b.other_vendor AND {keys}"
@@ -778,16 +791,19 @@ def _explained(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     reader = connection.execute(
         f"""
         WITH open AS (SELECT * FROM breaks WHERE {codes}),
-        series AS {"MATERIALIZED" if between_vendors else ""} (
+        series AS {"MATERIALIZED" if with_others else ""} (
             SELECT * FROM (
                 SELECT {", ".join(KEY_COLUMNS)}, {row} AS own, lag(own) OVER turn AS previous,
                 lead(own) OVER turn AS following
-                FROM performance SEMI JOIN open USING (account_id, granularity)
+                FROM ({rows}) SEMI JOIN open USING (account_id, granularity)
                 WINDOW turn AS (PARTITION BY vendor, account_id, granularity ORDER BY period_end)
             ) SEMI JOIN open USING (account_id, granularity, period_end)
         )
         SELECT b.place, b.code, b.field, s.own, s.previous, s.following, {others},
-        CASE b.code WHEN 'ROLLFORWARD' THEN -b.difference ELSE b.difference END AS difference
+        CASE WHEN b.code = 'ROLLFORWARD' THEN -b.difference
+            -- values of existing records may be doubles
+            WHEN b.unit = 'money' THEN CAST(CAST(b.difference AS DECIMAL(38, 8)) AS {_NUMBER})
+            ELSE b.difference END AS difference
         FROM open b JOIN series s USING ({", ".join(KEY_COLUMNS)}) {beside}
         """
     ).to_arrow_reader(_EXPLAINED_AT_ONCE)

@@ -32,7 +32,7 @@ OFFSETS = [
         "0", "0", "0", "0.0001", "-0.0001", "0.00010000000001", "-0.00010000000001", "0.00005", "-0.000000004", "0.3",
     )
 ]  # fmt: skip
-MONEY_FIELDS = ("ending_market_value", "net_flow", "beginning_market_value")
+MONEY_FIELDS = ("ending_market_value", "net_flow", "beginning_market_value", "fees", "contributions")
 
 
 def side(random: Random, period_end: date) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def broken(random: Random) -> dict[str, Any]:
         field = random.choice(["return_net", "return_net", "return_gross"])
         own[field] = stated_return(random, own)
         difference = D("0.5")
-    elif code == "VENDOR_MISMATCH":
+    elif code in ("VENDOR_MISMATCH", "VALUE_MISMATCH"):
         field = random.choice(MONEY_FIELDS)
         other = around["other"] or own
         difference = (own[field] or D(0)) - (other[field] or D(0))

@@ -229,6 +229,28 @@ def test_against_existing_records(make_history: Any, make_months: Any) -> None:
     assert {row["other_vendor"] for row in rows} == {"existing"}
 
 
+def test_differences_from_existing_records_are_explained(make_history: Any, make_months: Any) -> None:
+    months = make_months((100, 0, 0, 110), (110, 30, 0, 140), (140, 0, 0, 150))
+    existing = records(("A1", JAN, "11000"), ("A1", FEB, "110"), ("A1", MAR, "151.23"))
+    rows = [row for row in breaks_of(make_history(*months), existing=existing) if row["code"] == "VALUE_MISMATCH"]
+    assert [(row["hypothesis"], row["remaining"]) for row in rows] == [
+        ("percent", 0),
+        ("missing_flow", 0),
+        (None, None),
+    ]
+    assert rows[1]["explanation"] == "The difference of 30.00 is one contribution of alpha, 30.00; 0 cents remain."
+    moved = records(("A1", JAN, "77"), ("A1", FEB, "110"), ("A1", MAR, "150"))
+    rows = breaks_of(make_history(*make_months((100, 0, 0, 110), (110, 0, 0, 140), (140, 0, 0, 150))), existing=moved)
+    assert rows[0]["explanation"].startswith("the house has this ending market value in the period ended")
+    # Doubles have more places than money, and records two bases of one period.
+    thirds = existing.set_column(2, "ending_market_value", pa.array([11_000 / 1, 110 + 1 / 3, 151.23]))
+    rows = breaks_of(make_history(*months), existing=thirds)
+    assert [row["hypothesis"] for row in rows if row["code"] == "VALUE_MISMATCH"] == ["percent", None, None]
+    twice = pa.concat_tables([existing.append_column("basis", pa.array([basis] * 3)) for basis in ("net", "gross")])
+    rows = breaks_of(make_history(*months), existing=twice)
+    assert {row["hypothesis"] for row in rows if row["code"] == "VALUE_MISMATCH"} == {None}
+
+
 def test_identity_does_not_depend_on_amounts() -> None:
     one = break_id("GAP", "alpha", "A1", "monthly", JAN, None)
     assert one == break_id("GAP", "alpha", "A1", "monthly", JAN, None)
