@@ -76,7 +76,7 @@ def explain_rows(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _gaps() -> str:
-    """``overlap``, ``missing_file``, ``missing_rows``, and whether the values carry over."""
+    """``overlap``, ``empty_account``, ``missing_rows``, ``missing_file``, and whether the values carry over."""
     return f"""
         WITH gaps AS (SELECT place, {_KEYS}, explanation, stated AS days FROM breaks WHERE code = 'GAP'),
         series AS (
@@ -103,11 +103,13 @@ def _gaps() -> str:
             GROUP BY ALL
         )
         SELECT place,
-        CASE WHEN days < 0 THEN 'overlap' WHEN rows > 0 THEN 'missing_rows'
+        CASE WHEN days < 0 THEN 'overlap' WHEN opening = 0 AND closing = 0 THEN 'empty_account'
+             WHEN rows > 0 THEN 'missing_rows'
              -- of a single account nobody knows whether its file or its rows did not come
              WHEN accounts > 1 THEN 'missing_file' END AS hypothesis,
         concat_ws(' ', explanation,
             CASE hypothesis
+                WHEN 'empty_account' THEN 'There was nothing in the account before it, and nothing at its end.'
                 WHEN 'missing_rows' THEN format('Other accounts of {{}} have {{}} {{}} rows in between.',
                     vendor, rows, granularity)
                 WHEN 'missing_file' THEN format('No account of {{}} has a {{}} row in between, and {{}} have this gap.',
@@ -116,7 +118,7 @@ def _gaps() -> str:
                     CASE WHEN before_start >= period_start
                          THEN format('That one, {{}} to {{}}, lies wholly within it.', before_start, before_end) END
             END,
-            CASE WHEN currency IS DISTINCT FROM before_currency THEN NULL
+            CASE WHEN currency IS DISTINCT FROM before_currency OR hypothesis = 'empty_account' THEN NULL
                  WHEN days < 0 THEN CASE WHEN opening <> 0 AND opening = before_opening
                     THEN format('Both begin with {{}}.', money_in(opening, currency)) END
                  WHEN abs(opening - closing) <= {MONEY_TOLERANCE}
@@ -131,7 +133,7 @@ def _gaps() -> str:
 
 
 def _missing() -> str:
-    """``renamed_account``, ``whole_delivery``, ``missing_rows``, ``closed``."""
+    """``renamed_account``, ``whole_delivery``, ``closed``, ``missing_rows``."""
     return f"""
         WITH gone AS MATERIALIZED (
             SELECT b.*, p.ending_market_value AS value
@@ -176,14 +178,14 @@ def _missing() -> str:
         )
         SELECT place,
         CASE WHEN r.other IS NOT NULL THEN 'renamed_account' WHEN d.accounts IS NOT NULL THEN 'whole_delivery'
-             WHEN a.period_end IS NOT NULL THEN 'missing_rows' WHEN g.value = 0 THEN 'closed' END AS hypothesis,
+             WHEN g.value = 0 THEN 'closed' WHEN a.period_end IS NOT NULL THEN 'missing_rows' END AS hypothesis,
         concat_ws(' ', g.explanation, CASE hypothesis
             WHEN 'renamed_account' THEN format('Account {{}} of {{}} appears for the first time in the period ended'
                 ' {{}}, and no other new one begins with this value.', r.other, g.vendor, g.period_end)
             WHEN 'whole_delivery' THEN format('None of the {{}} accounts that file {{}} states for that period came.',
                 d.accounts, left(g.file_sha256, 12))
-            WHEN 'missing_rows' THEN format('It is there again in the period ended {{}}.', a.period_end)
-            WHEN 'closed' THEN 'Nothing was left in it.' END)
+            WHEN 'closed' THEN 'Nothing was left in it.' END,
+            format('It is there again in the period ended {{}}.', a.period_end))
         FROM gone g LEFT JOIN renamed r ON r.one = g.account_id AND {_same("r", "g", ("vendor", "granularity", "slot"))}
         LEFT JOIN again a USING (place)
         LEFT JOIN deliveries d
@@ -206,20 +208,32 @@ def _restated() -> str:
     swapped = "n.contributions = o.distributions AND n.distributions = o.contributions"
     for field in ("contributions", "distributions"):
         turned[field] = f"({turned[field]}) OR ({swapped})"
-    scaled = {
-        field: f"o.{field} <> 0 AND (n.{field} = 100 * o.{field} OR 100 * n.{field} = o.{field})" for field in turned
-    }
-    for field in _RETURNS:
-        scaled[field] += f" OR (o.{field} <> 0 AND (n.{field} = 10000 * o.{field} OR 10000 * n.{field} = o.{field}))"
-    own = "p.continuity_difference - n.beginning_market_value + o.beginning_market_value"
-    after = "p.next_continuity + n.ending_market_value - o.ending_market_value"
+    scaled = []
+    for times in ("n.{0} = {1} * o.{0}", "{1} * n.{0} = o.{0}"):
+        related = {field: f"o.{field} <> 0 AND {times.format(field, 100)}" for field in turned}
+        for field in _RETURNS:
+            related[field] += f" OR (o.{field} <> 0 AND {times.format(field, 10_000)})"
+        scaled.append(related)
+    # A neighbour that came or was corrected with this version or after it was not beside the version before.
+    own, own_before, after, after_before = (
+        f"CASE WHEN n.currency IS NOT DISTINCT FROM o.currency AND n.period_start IS NOT DISTINCT FROM o.period_start"
+        f" AND p.{received} < n.received_ts_utc THEN {value} END"
+        for received, value in (
+            ("received_before", "p.continuity_difference"),
+            ("received_before", "p.continuity_difference - n.beginning_market_value + o.beginning_market_value"),
+            ("received_after", "p.next_continuity"),
+            ("received_after", "p.next_continuity + n.ending_market_value - o.ending_market_value"),
+        )
+    )
     return f"""
         WITH versions AS (
-            SELECT {_KEYS}, {columns}, row_number() OVER (PARTITION BY {_KEYS} ORDER BY {ordered}) AS place
+            SELECT {_KEYS}, {columns}, received_ts_utc,
+            row_number() OVER (PARTITION BY {_KEYS} ORDER BY {ordered}) AS place
             FROM history SEMI JOIN (SELECT {_KEYS} FROM breaks WHERE code = 'RESTATED') USING ({_KEYS})
         ),
         around AS (
-            SELECT {_KEYS}, continuity_difference, lead(continuity_difference) OVER turn AS next_continuity
+            SELECT {_KEYS}, continuity_difference, lead(continuity_difference) OVER turn AS next_continuity,
+            lag(received_ts_utc) OVER turn AS received_before, lead(received_ts_utc) OVER turn AS received_after
             FROM performance SEMI JOIN (SELECT {_SERIES} FROM breaks WHERE code = 'RESTATED') USING ({_SERIES})
             WINDOW turn AS (PARTITION BY {_SERIES} ORDER BY period_end)
         ),
@@ -234,17 +248,19 @@ def _restated() -> str:
         judged AS (
             SELECT b.place, b.explanation,
             [change FOR change IN [{", ".join(was)}] IF change IS NOT NULL] AS changes,
-            {_all_of("n", "o", _AMOUNTS, turned)} AS is_turned, {_all_of("n", "o", _AMOUNTS, scaled)} AS is_scaled,
+            {_all_of("n", "o", _AMOUNTS, turned)} AS is_turned,
+            {" OR ".join(_all_of("n", "o", _AMOUNTS, related) for related in scaled)} AS is_scaled,
             {_any_of("n", "o", _AMOUNTS)} AS has_amounts, {_any_of("n", "o", _RETURNS)} AS has_returns,
             {_all_of("n", "o", _RETURNS, turned)} AS turns_returns,
-            {_all_of("n", "o", _RETURNS, scaled)} AS scales_returns,
+            {" OR ".join(_all_of("n", "o", _RETURNS, related) for related in scaled)} AS scales_returns,
             [
                 {{'name': 'ROLLFORWARD', 'then': coalesce(t.rolls, false), 'now': coalesce(w.rolls, false)}},
                 {{'name': 'RETURN_TOLERANCE', 'then': coalesce(t.returns, false), 'now': coalesce(w.returns, false)}},
-                {{'name': 'CONTINUITY', 'then': coalesce(abs({own}) > {MONEY_TOLERANCE}, false),
-                  'now': coalesce(abs(p.continuity_difference) > {MONEY_TOLERANCE}, false)}},
-                {{'name': 'CONTINUITY of the next period', 'then': coalesce(abs({after}) > {MONEY_TOLERANCE}, false),
-                  'now': coalesce(abs(p.next_continuity) > {MONEY_TOLERANCE}, false)}}
+                {{'name': 'CONTINUITY', 'then': coalesce(abs({own_before}) > {MONEY_TOLERANCE}, false),
+                  'now': coalesce(abs({own}) > {MONEY_TOLERANCE}, false)}},
+                {{'name': 'CONTINUITY of the next period',
+                  'then': coalesce(abs({after_before}) > {MONEY_TOLERANCE}, false),
+                  'now': coalesce(abs({after}) > {MONEY_TOLERANCE}, false)}}
             ] AS breaks_of_row,
             [one.name FOR one IN breaks_of_row IF one.then AND NOT one.now] AS removed,
             [one.name FOR one IN breaks_of_row IF one.now AND NOT one.then] AS introduced

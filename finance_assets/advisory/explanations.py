@@ -124,14 +124,15 @@ HYPOTHESES: Final = (
 ROW_HYPOTHESES: Final = {
     "GAP": {
         "overlap": "The period begins before the one before it ends.",
+        "empty_account": "It ended with 0 before the gap and begins with 0 after it.",
         "missing_rows": "Other accounts of the vendor have rows in between: the rows of this account are missing.",
         "missing_file": "Nobody has rows in between, and several accounts have this gap: a delivery is missing.",
     },
     "MISSING": {
         "renamed_account": "One new account of the vendor, and no other, begins with the value this one ended with.",
         "whole_delivery": "None of the accounts of the file that had stated it came.",
+        "closed": "Its last ending value is 0.",
         "missing_rows": "It is there again later: rows of it are missing.",
-        "closed": "Its last ending value is 0, and it does not come again.",
     },
     "RESTATED": {
         "sign": "What was changed has the opposite sign, or contributions and distributions change places.",

@@ -80,6 +80,16 @@ def test_values_in_two_currencies_are_not_compared(make_history: Any) -> None:
     assert text == "29 days before 2024-03-01 have no row."
 
 
+def test_gap_of_an_empty_account(make_history: Any) -> None:
+    others = [row("A2", end) for end in (JAN, FEB, MAR)]
+    left = row(ending=0, distributions=100)
+    hypothesis, text = only("GAP", make_history(*others, left, row(end=MAR, opening=0, contributions=100)))
+    assert hypothesis == "empty_account"
+    assert text.endswith("have no row. There was nothing in the account before it, and nothing at its end.")
+    assert only("GAP", make_history(*others, left, row(end=MAR, opening="0.01")))[0] == "missing_rows"
+    assert only("GAP", make_history(*others, row(ending="0.01"), row(end=MAR, opening=0)))[0] == "missing_rows"
+
+
 def test_overlap(make_history: Any) -> None:
     first = date(2024, 1, 1)
     hypothesis, text = only("GAP", make_history(row(), row(end=FEB, ending=103, period_start=first)))
@@ -127,7 +137,7 @@ def test_whole_delivery(make_history: Any) -> None:
 
 def test_account_that_comes_again(make_history: Any) -> None:
     stays = [row("S", end, file_sha256="f9") for end in (JAN, FEB, MAR)]
-    hypothesis, text = only("MISSING", make_history(*stays, row(ending=0), row(end=MAR)))
+    hypothesis, text = only("MISSING", make_history(*stays, row(), row(end=MAR)))
     assert hypothesis == "missing_rows"
     assert text.endswith("It is there again in the period ended 2024-03-31.")
     # Rows of another grain are not its own.
@@ -137,6 +147,8 @@ def test_account_that_comes_again(make_history: Any) -> None:
 def test_closed(make_history: Any) -> None:
     stays = [row("S", JAN, file_sha256="f9"), row("S", FEB)]
     assert only("MISSING", make_history(*stays, row(ending=0)))[0] == "closed"
+    again = [row("S", MAR), row(end=MAR, opening=0)]
+    assert only("MISSING", make_history(*stays, row(ending=0), *again))[0] == "closed"
     assert only("MISSING", make_history(*stays, row(ending="0.01")))[0] is None
     # What was withdrawn is no break.
     assert found("MISSING", make_history(*stays, row(ending=0, distributions=100))) == []
@@ -172,6 +184,7 @@ def corrected(make_history: Any, before: Row, after: Row, *others: Row) -> tuple
         ({"return_net": "1.23"}, {"return_net": "0.0124"}, None, "return net from 1.23 to 0.0124."),
         ({"contributions": 1, "fees": 2}, {"contributions": 100, "fees": 2}, "percent", "from 1.00 to 100.00."),
         ({"contributions": 1, "fees": 2}, {"contributions": 100, "fees": 3}, None, "Changed"),
+        ({"contributions": 1, "fees": 200}, {"contributions": 100, "fees": 2}, None, "Changed"),
     ],
 )
 def test_restated_values(before: Row, after: Row, hypothesis: str | None, words: str, make_history: Any) -> None:
@@ -202,7 +215,8 @@ def test_correction_of_a_rollforward_under_the_policy_of_the_vendor(make_history
 
 
 def test_correction_of_continuity_here_and_in_the_next_period(make_history: Any) -> None:
-    around = [row(end=date(2023, 12, 31), ending=100), row(end=FEB, opening=120)]
+    sooner = {"received_ts_utc": EARLY}
+    around = [row(end=date(2023, 12, 31), ending=100, **sooner), row(end=FEB, opening=120, **sooner)]
     before = {"beginning_market_value": 90, "ending_market_value": 110}
     hypothesis, text = corrected(make_history, before, {"ending_market_value": 120}, *around)
     assert hypothesis == "correction"
@@ -216,9 +230,15 @@ def test_correction_of_continuity_here_and_in_the_next_period(make_history: Any)
     assert hypothesis == "new_break"
     assert "The break is gone: CONTINUITY" in text
     assert "The break is new: RETURN_TOLERANCE." in text
-    assert (
-        corrected(make_history, before, {"ending_market_value": 112, "beginning_market_value": 90}, *around)[0] is None
-    )
+    again = {"ending_market_value": 112, "beginning_market_value": 90}
+    assert corrected(make_history, before, again, *around)[0] is None
+    # A neighbour that came, or was corrected, with the new version or after it was not beside the old one.
+    for received in (LATE, datetime(2024, 7, 1, tzinfo=UTC)):
+        later = [{**one, "received_ts_utc": received} for one in around]
+        assert corrected(make_history, before, {"ending_market_value": 120}, *later)[0] is None
+    # Nor is an amount in another currency compared.
+    euros = {**before, "currency": "EUR"}
+    assert corrected(make_history, euros, {"ending_market_value": 120}, *around)[0] is None
 
 
 # -- DUPLICATE ---------------------------------------------------------------------------------------------------------
