@@ -112,6 +112,8 @@ DEFAULT_TOLERANCES: Final[dict[str, Decimal]] = {
 _NUMBER: Final = "DECIMAL(38, 14)"
 #: Breaks that are explained at a time, with the rows around them.
 _EXPLAINED_AT_ONCE: Final = 100_000
+#: Versions before a restatement whose returns are computed at a time.
+_RESTATED_AT_ONCE: Final = 262_144
 #: Breaks whose rows are put together with their age at a time.
 _AGED_AT_ONCE: Final = 1_000_000
 _COMPARED: Final = ("ending_market_value", "net_flow", "beginning_market_value", "currency", "return_net")
@@ -668,32 +670,38 @@ def _find_version_breaks(connection: duckdb.DuckDBPyConnection) -> None:
 
 def _broken_before(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     """Give the key and code of what the version before a restatement broke by itself."""
+    import pyarrow as pa
+
     keys = ", ".join(KEY_COLUMNS)
     restated = f"(SELECT {keys} FROM breaks WHERE code = 'RESTATED')"
-    old = connection.execute(
-        f"""
-        SELECT {", ".join(HISTORY_COLUMNS)} FROM history SEMI JOIN {restated} USING ({keys})
-        QUALIFY row_number() OVER (
-            PARTITION BY {keys} ORDER BY received_ts_utc DESC, file_sha256 DESC, line DESC
-        ) = 2
-        """
-    ).to_arrow_table()
     timings = connection.execute(
         f"""
         SELECT vendor, any_value(timing) FROM performance SEMI JOIN {restated} USING (vendor)
         WHERE timing_rule = 'declared' GROUP BY vendor
         """
     ).fetchall()
-    before = account_performance(old.cast(history_schema()), {vendor: Policy(timing) for vendor, timing in timings})
-    with _connect() as then:
-        then.register("performance", before)
-        _keep_suspicious(then)
-        _make_found(then)
-        _find_money_breaks(then)
-        _find_return_breaks(then)
-        return then.execute(
-            f"SELECT {keys}, code FROM found WHERE code IN ('ROLLFORWARD', 'RETURN_TOLERANCE')"
-        ).to_arrow_table()
+    policies = {vendor: Policy(timing) for vendor, timing in timings}
+    reader = connection.execute(
+        f"""
+        SELECT {", ".join(HISTORY_COLUMNS)} FROM history SEMI JOIN {restated} USING ({keys})
+        QUALIFY row_number() OVER (
+            PARTITION BY {keys} ORDER BY received_ts_utc DESC, file_sha256 DESC, line DESC
+        ) = 2
+        """
+    ).to_arrow_reader(_RESTATED_AT_ONCE)
+    broken = []
+    for batch in reader:
+        # What links the rows does not matter here, so they may be computed in any division.
+        before = account_performance(pa.Table.from_batches([batch]).cast(history_schema()), policies)
+        with _connect() as then:
+            then.register("performance", before)
+            _keep_suspicious(then)
+            _make_found(then)
+            _find_money_breaks(then)
+            _find_return_breaks(then)
+            codes = f"SELECT {keys}, code FROM found WHERE code IN ('ROLLFORWARD', 'RETURN_TOLERANCE')"
+            broken.append(then.execute(codes).to_arrow_table())
+    return pa.concat_tables(broken)
 
 
 def _find_existing_breaks(connection: duckdb.DuckDBPyConnection, existing: pa.Table) -> None:

@@ -263,7 +263,9 @@ def test_identity_does_not_depend_on_amounts() -> None:
     assert len(others | {one}) == 5
 
 
-def test_ageing(make_history: Any, make_months: Any) -> None:
+@pytest.mark.parametrize("at_once", [1, 1000])
+def test_ageing(at_once: int, make_history: Any, make_months: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciliation, "_AGED_AT_ONCE", at_once)
     months = make_months((100, 0, 0, 110), (111, 0, 0, 120), (125, 0, 0, 130))
     both = performance_breaks(account_performance(make_history(*months), {}))
     one = both.slice(0, 1)
