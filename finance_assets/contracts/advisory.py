@@ -306,7 +306,7 @@ RECONCILIATION_BREAKS = Contract(
     description=(
         "What does not agree: stated and computed returns (1 basis point), roll-forward and continuity (2 cents), "
         "vendors with each other and with existing records, what is missing, extra, double or restated; each with the "
-        "hypothesis that closes the gap, if one does."
+        "hypothesis that closes the gap or that the rows around it prove, if there is one."
     ),
     source="core/account_performance, core/performance_history.",
     columns=(
@@ -333,9 +333,23 @@ RECONCILIATION_BREAKS = Contract(
         Column("computed", "exact", "see unit", "What it is compared with.", True),
         Column("difference", "exact", "see unit", "Stated less computed.", True),
         Column("tolerance", "exact", "see unit", "What would have been accepted.", True),
-        Column("hypothesis", "string", "code", "The first hypothesis that closes the gap; null where none does.", True),
-        Column("explanation", "string", "text", "The hypothesis with its numbers.", True),
-        Column("remaining", "exact", "see unit", "What the hypothesis leaves unexplained.", True),
+        Column(
+            "hypothesis",
+            "string",
+            "code",
+            "The first that closes the gap, or that the rows around prove; null where none does. See docs/metrics.md.",
+            True,
+        ),
+        Column(
+            "explanation", "string", "text", "What is known of it, and the hypothesis with its numbers and names.", True
+        ),
+        Column(
+            "remaining",
+            "exact",
+            "see unit",
+            "What the hypothesis leaves unexplained; null where it is about rows and not about an amount.",
+            True,
+        ),
         Column("status", "string", "enumeration", "Of the last run.", allowed=("open", "reopened", "resolved")),
         Column("first_seen", "timestamp", "UTC", "Known time of the data that first showed the break."),
         Column("last_seen", "timestamp", "UTC", "Known time of the data that last showed it."),

@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from finance_assets.advisory import reconciliation
 from finance_assets.advisory.explaining import explain_row, restatements
 from finance_assets.advisory.performance import account_performance, current_versions
 from finance_assets.advisory.reconciliation import (
@@ -103,6 +104,8 @@ def breaks_of(rows_of: pa.Table, **others: Any) -> list[dict[str, Any]]:
     assert table.schema.equals(break_schema())
     rows: list[dict[str, Any]] = table.to_pylist()
     assert {row["code"] for row in rows} <= BREAK_CODES.keys()
+    key = ("code", "vendor", "account_id", "granularity", "period_end", "other_vendor")
+    assert [row["break_id"] for row in rows] == [break_id(*(row[name] for name in key)) for row in rows]
     return rows
 
 
@@ -135,12 +138,12 @@ def test_money_breaks(make_history: Any, make_months: Any) -> None:
         ("CONTINUITY", MAR, D("0.03")),
         ("GAP", date(2024, 5, 31), D(30)),
     ]
-    assert rows[2]["explanation"] == "30 days before 2024-05-01 have no row."
+    assert rows[2]["explanation"].startswith("30 days before 2024-05-01 have no row. The beginning value is")
     assert (rows[0]["file_sha256"], rows[0]["line"]) == ("f1", 3)
 
 
 def test_account_that_drops_off(make_history: Any, make_months: Any) -> None:
-    stays = make_months((1, 0, 0, 1), (1, 0, 0, 1), (1, 0, 0, 1), account_id="stays")
+    stays = make_months((1, 0, 0, 1), (1, 0, 0, 1), (1, 0, 0, 1), account_id="stäys")
     drops = make_months((7, 0, 0, 7), account_id="drops")
     leaves = make_months((9, 0, 9, 0), account_id="leaves")
     rows = breaks_of(make_history(*stays, *drops, *leaves))
@@ -198,7 +201,9 @@ def test_duplicate_and_restated(make_history: Any) -> None:
         ("A1", "RESTATED", D(4), 9),
         ("A2", "DUPLICATE", None, 4),
     ]
-    assert rows[0]["explanation"] == "File new of 2024-03-03 replaces file old of 2024-02-03."
+    assert rows[0]["explanation"] == (
+        "File new of 2024-03-03 replaces file old of 2024-02-03. Changed: ending market value from 101.00 to 105.00."
+    )
     changes = restatements(history, early, late).to_pylist()
     assert [(row["account_id"], row["field"], row["difference"], row["new_file_sha256"]) for row in changes] == [
         ("A1", "ending_market_value", D(4), "new")
@@ -224,6 +229,28 @@ def test_against_existing_records(make_history: Any, make_months: Any) -> None:
     assert {row["other_vendor"] for row in rows} == {"existing"}
 
 
+def test_differences_from_existing_records_are_explained(make_history: Any, make_months: Any) -> None:
+    months = make_months((100, 0, 0, 110), (110, 30, 0, 140), (140, 0, 0, 150))
+    existing = records(("A1", JAN, "11000"), ("A1", FEB, "110"), ("A1", MAR, "151.23"))
+    rows = [row for row in breaks_of(make_history(*months), existing=existing) if row["code"] == "VALUE_MISMATCH"]
+    assert [(row["hypothesis"], row["remaining"]) for row in rows] == [
+        ("percent", 0),
+        ("missing_flow", 0),
+        (None, None),
+    ]
+    assert rows[1]["explanation"] == "The difference of 30.00 is one contribution of alpha, 30.00; 0 cents remain."
+    moved = records(("A1", JAN, "77"), ("A1", FEB, "110"), ("A1", MAR, "150"))
+    rows = breaks_of(make_history(*make_months((100, 0, 0, 110), (110, 0, 0, 140), (140, 0, 0, 150))), existing=moved)
+    assert rows[0]["explanation"].startswith("the house has this ending market value in the period ended")
+    # Doubles have more places than money, and records two bases of one period.
+    thirds = existing.set_column(2, "ending_market_value", pa.array([11_000 / 1, 110 + 1 / 3, 151.23]))
+    rows = breaks_of(make_history(*months), existing=thirds)
+    assert [row["hypothesis"] for row in rows if row["code"] == "VALUE_MISMATCH"] == ["percent", None, None]
+    twice = pa.concat_tables([existing.append_column("basis", pa.array([basis] * 3)) for basis in ("net", "gross")])
+    rows = breaks_of(make_history(*months), existing=twice)
+    assert {row["hypothesis"] for row in rows if row["code"] == "VALUE_MISMATCH"} == {None}
+
+
 def test_identity_does_not_depend_on_amounts() -> None:
     one = break_id("GAP", "alpha", "A1", "monthly", JAN, None)
     assert one == break_id("GAP", "alpha", "A1", "monthly", JAN, None)
@@ -236,7 +263,9 @@ def test_identity_does_not_depend_on_amounts() -> None:
     assert len(others | {one}) == 5
 
 
-def test_ageing(make_history: Any, make_months: Any) -> None:
+@pytest.mark.parametrize("at_once", [1, 1000])
+def test_ageing(at_once: int, make_history: Any, make_months: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciliation, "_AGED_AT_ONCE", at_once)
     months = make_months((100, 0, 0, 110), (111, 0, 0, 120), (125, 0, 0, 130))
     both = performance_breaks(account_performance(make_history(*months), {}))
     one = both.slice(0, 1)
@@ -327,7 +356,13 @@ def test_breaks_inside_a_database(make_history: Any) -> None:
         assert performance_breaks(connection).equals(expected)
 
 
-def test_unexplained_beyond_the_limit(make_history: Any) -> None:
-    history = make_history({"return_net": "1"}, {"account_id": "A2", "return_net": "1"})
-    table = performance_breaks(account_performance(history, {}), explain_at_most=1)
-    assert table["hypothesis"].to_pylist() == ["percent", None]
+def test_blocks_do_not_show(make_history: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = make_history(*({"account_id": f"A{n}", "return_net": "1"} for n in range(5)))
+    performance = account_performance(history, {})
+    whole = performance_breaks(performance)
+    assert whole["hypothesis"].to_pylist() == ["percent"] * 5
+    assert whole["break_id"].to_pylist() == [
+        break_id("RETURN_TOLERANCE", "alpha", f"A{n}", "monthly", JAN, None) for n in range(5)
+    ]
+    monkeypatch.setattr(reconciliation, "_EXPLAINED_AT_ONCE", 2)
+    assert performance_breaks(performance).equals(whole)
