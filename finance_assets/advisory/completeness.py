@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from finance_assets.advisory.performance import _connect
+from finance_assets.advisory.sql import connect
 
 if TYPE_CHECKING:
     import duckdb
@@ -117,7 +117,7 @@ def completeness(
     import pyarrow as pa
 
     if isinstance(history, pa.Table):
-        with _connect() as connection:
+        with connect() as connection:
             connection.register("history_rows", history)
             return completeness(connection, as_of_month, expected)
     connection = history

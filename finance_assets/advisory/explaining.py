@@ -11,7 +11,8 @@ from datetime import datetime
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, Final
 
-from finance_assets.advisory.performance import KEY_COLUMNS, _connect, certified
+from finance_assets.advisory.performance import KEY_COLUMNS, certified
+from finance_assets.advisory.sql import connect
 from finance_assets.advisory.twrr import CONTEXT, RowReturn, net_flow_of, period_return
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def restatements(history: pa.Table, first: datetime, last: datetime, *, include_
             FROM new_rows n WHERE n.version = 1
             """
         )
-    with _connect() as connection:
+    with connect() as connection:
         connection.register("history_rows", history)
         # Only what became known in between can have changed.
         between = (

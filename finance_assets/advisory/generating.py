@@ -269,7 +269,7 @@ def write_large_csv(
     int
         Number of rows.
     """
-    from finance_assets.advisory.performance import _connect
+    from finance_assets.advisory.sql import connect
 
     target = str(path).replace("'", "''")
     first = _month_ends(months, last_month)[0].replace(day=1)
@@ -292,7 +292,7 @@ def write_large_csv(
     )
     capital = "(2 * bmv + money_in - money_out)"
     gain = "(emv - bmv - money_in + money_out)"
-    with _connect() as connection:
+    with connect() as connection:
         # Values are random per account and month, and the result of the month is what lies between them. The draw is
         # a table so that all cores write.
         connection.execute(

@@ -20,7 +20,6 @@ from finance_assets.advisory.returns import DEFAULT_POLICY, Policies, Policy
 from finance_assets.advisory.twrr import TIMINGS
 
 if TYPE_CHECKING:
-    import duckdb
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
@@ -501,12 +500,3 @@ def _schema(columns: Mapping[str, str]) -> pa.Schema:
         _RETURN: pa.decimal128(24, 14), "decimal128(38, 8)": pa.decimal128(38, 8),
     }  # fmt: skip
     return pa.schema([pa.field(name, types[kind]) for name, kind in columns.items()])
-
-
-def _connect() -> duckdb.DuckDBPyConnection:
-    """Open an in-memory database that neither reads the machine's settings nor its time zone."""
-    import duckdb
-
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
-    return connection

@@ -22,11 +22,10 @@ from finance_assets.advisory.performance import (
     HISTORY_COLUMNS,
     KEY_COLUMNS,
     Policy,
-    _connect,
-    _text,
     account_performance,
     history_schema,
 )
+from finance_assets.advisory.sql import connect, literal
 from finance_assets.advisory.twrr import CONTEXT, period_return
 
 if TYPE_CHECKING:
@@ -191,7 +190,7 @@ def reconcile(vendor: pa.Table, existing: pa.Table, tolerances: Mapping[str, Dec
                 raise ValueError(f"the {name} table has no column {column}")
     if any(limit < 0 for limit in limits.values()):
         raise ValueError("a tolerance cannot be negative")
-    with _connect() as connection:
+    with connect() as connection:
         connection.register("vendor_rows", vendor)
         connection.register("existing_rows", existing)
         query = _reconciliation("vendor_rows", vendor.schema, "existing_rows", existing.schema, limits)
@@ -276,7 +275,7 @@ def performance_breaks(
     import pyarrow as pa
 
     if isinstance(performance, pa.Table):
-        with _connect() as connection:
+        with connect() as connection:
             connection.register("performance", performance)
             return performance_breaks(connection, history=history, existing=existing)
     connection = performance
@@ -351,7 +350,7 @@ def age_breaks(previous: pa.Table | None, current: pa.Table, now: datetime) -> p
     import pyarrow as pa
 
     moment = f"TIMESTAMPTZ '{now.astimezone(UTC).isoformat()}'"
-    with _connect() as connection:
+    with connect() as connection:
         for name, table, columns in (
             ("current", current, ["break_id"]),
             ("previous", previous, ["break_id", "first_seen", "last_seen", "status"]),
@@ -693,7 +692,7 @@ def _broken_before(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     for batch in reader:
         # What links the rows does not matter here, so they may be computed in any division.
         before = account_performance(pa.Table.from_batches([batch]).cast(history_schema()), policies)
-        with _connect() as then:
+        with connect() as then:
             then.register("performance", before)
             _keep_suspicious(then)
             _make_found(then)
@@ -731,11 +730,11 @@ def _find_existing_breaks(connection: duckdb.DuckDBPyConnection, existing: pa.Ta
     for vendor, granularity in connection.execute(
         "SELECT DISTINCT vendor, granularity FROM performance ORDER BY ALL"
     ).fetchall():
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW mine AS {mine.format(_text(vendor), _text(granularity))}")
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW mine AS {mine.format(literal(vendor), literal(granularity))}")
         connection.execute(
             f"""
             CREATE OR REPLACE TEMP VIEW theirs AS
-            SELECT * FROM existing SEMI JOIN mine USING (account_id) WHERE {grain} = {_text(granularity)}
+            SELECT * FROM existing SEMI JOIN mine USING (account_id) WHERE {grain} = {literal(granularity)}
             """
         )
         schema = connection.execute("SELECT * FROM mine LIMIT 0").to_arrow_table().schema
@@ -755,7 +754,7 @@ def _find_existing_breaks(connection: duckdb.DuckDBPyConnection, existing: pa.Ta
                 WHERE NOT list_has_any(r.codes, ['OK', 'OK_WITHIN_TOLERANCE']) ORDER BY r.basis
             )
             SELECT CASE r.code WHEN 'EXTRA_IN_VENDOR' THEN 'EXTRA' ELSE r.code END AS code,
-            {_text(vendor)} AS vendor, r.account_id, {_text(granularity)} AS granularity, r.period_end,
+            {literal(vendor)} AS vendor, r.account_id, {literal(granularity)} AS granularity, r.period_end,
             'existing' AS other_vendor,
             CASE WHEN r.code = 'VALUE_MISMATCH' THEN {first if values else "NULL::VARCHAR"} END AS field,
             m.currency,

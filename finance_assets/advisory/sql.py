@@ -1,0 +1,25 @@
+"""A database in memory for what is best said in SQL.
+
+Belongs here: opening it, and writing values into a statement. Does not belong here: any statement.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """Open an in-memory database that neither reads the machine's settings nor its time zone."""
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    return connection
+
+
+def literal(text: str) -> str:
+    """Quote a text for SQL."""
+    return "'" + text.replace("'", "''") + "'"
