@@ -222,7 +222,7 @@ def account_performance(history: pa.Table, policies: Policies) -> pa.Table:
     an overlap, after a row without a return, and where the currency changes; a period without any capital links
     with factor 1. A total loss keeps the chain at -100 %.
     """
-    performance = Performance([history], policies)
+    performance = Performance([history], history.num_rows, policies)
     if len(performance) != history.num_rows:
         raise ValueError("a key occurs more than once; select the current versions first")
     chosen = _by_key(performance.rows)
@@ -253,6 +253,8 @@ class Performance:
     history
         Rows with `LINKING_COLUMNS` at least, in parts of any size; of a key the newest version counts, as in
         `current_versions`. Text may be dictionaries.
+    size
+        Rows of all parts.
     policies
         As for `account_performance`.
 
@@ -267,12 +269,12 @@ class Performance:
         If a policy is not valid, or a part of a key is null.
     """
 
-    def __init__(self, history: Iterable[pa.Table], policies: Policies) -> None:
+    def __init__(self, history: Iterable[pa.Table], size: int, policies: Policies) -> None:
         from finance_assets.advisory.linking import Alone, linked, put_in_order
         from finance_assets.advisory.returns import PolicyTable
 
         self._policies = PolicyTable(policies)
-        gathered = _Gathered()
+        gathered = _Gathered(size)
         for part in history:
             gathered.add(part, self._policies)
         columns = gathered.columns()
@@ -391,11 +393,18 @@ class Performance:
 
 
 class _Gathered:
-    """What links the rows of a history, gathered part by part, as numbers."""
+    """What links the rows of a history, gathered part by part, as numbers.
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._columns: dict[str, list[Any]] = {}
+    Parameters
+    ----------
+    size
+        Rows of all the parts.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._filled = 0
+        self._columns: dict[str, Any] = {}
         self._texts: dict[str, _Texts] = {name: _Texts() for name in _CODED}
         self._versions: list[pa.Table] = []
 
@@ -410,34 +419,36 @@ class _Gathered:
                 raise ValueError(f"{name} has a null")
         alone = RowReturns(part, policies)
         ending, flow = alone.amount("ending_market_value").at_full_scale(), alone.net_flow.at_full_scale()
-        flows = np.where(flow.known, flow.integers, 0)
+        here = slice(self._filled, self._filled + part.num_rows)
         for name, values in (
-            ("days", alone.ends.astype(np.int32)), ("period_start", alone.starts.astype(np.int32)),
-            ("starts_as_stated", alone.starts_as_stated), ("is_daily", alone.grain == 0), ("factor", alone.factor),
-            ("net_flow", flows), ("has_flow", flow.known), ("ending", ending.integers), ("has_ending", ending.known),
+            ("days", alone.ends), ("period_start", alone.starts), ("starts_as_stated", alone.starts_as_stated),
+            ("is_daily", alone.grain == 0), ("factor", alone.factor), ("net_flow", flow.integers),
+            ("has_flow", flow.known), ("ending", ending.integers), ("has_ending", ending.known),
             *((name, self._texts[name].codes(part[name])) for name in _CODED),
         ):  # fmt: skip
-            self._columns.setdefault(name, []).append(values)
+            if name not in self._columns:
+                kind = np.int32 if name in ("days", "period_start") else values.dtype
+                self._columns[name] = np.empty(self.size, kind)
+            elif values.dtype == object and self._columns[name].dtype != object:
+                self._columns[name] = self._columns[name].astype(object)
+            self._columns[name][here] = values
+        # Of a flow that is unknown nothing is added.
+        self._columns["net_flow"][here][~flow.known] = 0
         self._versions.append(part.select(["received_ts_utc", "file_sha256", "line"]))
-        self.size += part.num_rows
+        self._filled += part.num_rows
 
     def columns(self) -> dict[str, Any]:
-        """Return the columns of `linking.Alone`, and days and ending values beside them, and keep none of them."""
-        import numpy as np
-
-        made = {}
-        for name in [*self._columns]:
-            if name not in _RANKED:
-                pieces = self._columns.pop(name)
-                made[name] = np.concatenate(pieces) if len(pieces) != 1 else pieces[0]
-        return made
+        """Return the columns of `linking.Alone`, and days and ending values beside them."""
+        if self._filled != self.size:
+            raise ValueError(f"{self._filled} rows came where there were to be {self.size}; run this again")
+        return {name: column for name, column in self._columns.items() if name not in _RANKED}
 
     def ranks(self, name: str) -> tuple[Any, int]:
         """Return the place of each row's text of a key among the sorted texts, and how many there are."""
         import numpy as np
 
-        ranks = self._texts[name].ranks()
-        return ranks[np.concatenate(self._columns.pop(name) or [np.zeros(0, np.int32)])], max(len(ranks), 1)
+        ranks, codes = self._texts[name].ranks(), self._columns.pop(name)
+        return codes if (ranks == np.arange(len(ranks))).all() else ranks[codes], max(len(ranks), 1)
 
     def versions(self, places: npt.NDArray[np.int64]) -> tuple[Any, ...]:
         """Return line, file and known time of some rows, as numbers."""

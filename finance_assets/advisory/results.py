@@ -125,10 +125,10 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
     if size <= ROWS_IN_MEMORY:
         history = lake.read(PERFORMANCE_HISTORY, columns=list(HISTORY_COLUMNS), dictionaries=_REPETITIVE).table
         history = history.unify_dictionaries().combine_chunks()
-        performance = Performance([history], policies(contracts))
+        performance = Performance([history], history.num_rows, policies(contracts))
     else:
         parts = lake.read_row_groups(PERFORMANCE_HISTORY, groups, list(LINKING_COLUMNS), _REPETITIVE)
-        performance = Performance(parts, policies(contracts))
+        performance = Performance(parts, size, policies(contracts))
     months, starts, counts = np.unique(performance.months, return_index=True, return_counts=True)
     days = months.astype("datetime64[M]").astype("datetime64[D]").astype(str).tolist()
     pieces = list(_ranges(counts, ROWS_AT_ONCE))

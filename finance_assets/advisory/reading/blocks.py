@@ -67,6 +67,8 @@ LARGE_TEXT = 1 << 25
 BLOCK_BYTES = 1 << 24
 LARGE_TABLE = 1 << 18
 """From so many rows on a Parquet file is."""
+#: Below so many runs, rows are put in order by their runs.
+_FEW_RUNS = 1_000
 _QUOTE, _LINE_END = ord('"'), ord("\n")
 #: Rows of a Parquet file that are one block, and rows whose flags are found at a time.
 _ROWS_AT_ONCE = 1 << 17
@@ -401,15 +403,12 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
     keys = _keys(columns)
     stored = keys.stored()
     if (stored[1:] <= stored[:-1]).any():
-        order = np.argsort(stored)
+        order = np.argsort(stored, kind="stable")
         stored = stored[order]
         if (stored[1:] == stored[:-1]).any():
             # Of rows of one account and period, one stays or none: that needs their values.
             raise NotInBlocksError
-        chosen = pa.array(order)
-        names = [name for name, column in columns.items() if column is not None]
-        moved = side_by_side(lambda name: pa.chunked_array([one_array(columns.pop(name)).take(chosen)]), names)
-        columns |= dict(zip(names, moved, strict=True))
+        _put_in_order(columns, order)
         keys = _Keys(keys.series[order], keys.grain[order], keys.days[order], keys.grains)
     del stored
     previous = keys.previous()
@@ -446,6 +445,26 @@ def _joined(pieces: Sequence[Any], reads: Sequence[_Read], kind: pa.Field) -> pa
         ]
     joined = pa.chunked_array(list(pieces))
     return joined.unify_dictionaries() if pa.types.is_dictionary(kind.type) else joined
+
+
+def _put_in_order(columns: dict[str, pa.ChunkedArray | None], order: Ints) -> None:
+    """Put columns in another order; where that moves a few runs of rows about, no row is copied."""
+    names = [name for name, column in columns.items() if column is not None]
+    cuts = np.flatnonzero(np.diff(order) != 1) + 1
+
+    def runs(column: pa.ChunkedArray) -> pa.ChunkedArray:
+        starts, stops = order[np.r_[0, cuts]].tolist(), (order[np.r_[cuts, len(order)] - 1] + 1).tolist()
+        pieces = [column.slice(start, stop - start) for start, stop in zip(starts, stops, strict=True)]
+        return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks])
+
+    chosen = None if len(cuts) < _FEW_RUNS else pa.array(order)
+
+    def moved(name: str) -> pa.ChunkedArray:
+        # What has been moved is let go: a large file would be in memory twice.
+        column = columns.pop(name)
+        return runs(column) if chosen is None else pa.chunked_array([one_array(column).take(chosen)])
+
+    columns |= dict(zip(names, side_by_side(moved, names), strict=True))
 
 
 @dataclass(frozen=True)
