@@ -234,8 +234,8 @@ class Intake:
             )
             kept.result()
         digest = reading.sha256
-        if reading.action == "skip_duplicate":
-            return Taken(key, reading.action, f"the same bytes as {seen[digest][0]}"), digest
+        if reading.refused == "skip_duplicate":
+            return Taken(key, reading.refused, f"the same bytes as {seen[digest][0]}"), digest
         tables = raw_tables(reading, key=key, size=len(data), received=received)
         # raw/vendor_files last: a file that has its line there has all its rows.
         for contract, rows in tables:
@@ -330,7 +330,7 @@ def raw_tables(
         QUARANTINED_ROWS,
         left_out.append_column("landing_key", pa.repeat(pa.scalar(key, pa.string()), left_out.num_rows)),
     )
-    is_suspect = reading.action == "quarantine_file"
+    is_suspect = reading.refused == "quarantine_file"
     what_to_do = (
         "compare with a whole file, or write a contract (finance-assets vendors propose), then "
         f"finance-assets vendors replay {reading.sha256[:12]}"

@@ -1056,15 +1056,18 @@ def _joined(*tables: pa.Table) -> pa.Table:
 
 
 def _one_ahead(pool: ThreadPoolExecutor, work: Callable[[T], pa.Table], items: Iterable[T]) -> Iterator[pa.Table]:
-    """Yield the outcome of ``work`` on each item, while a thread works on the next."""
-    under_way = None
-    for item in items:
-        following = pool.submit(work, item)
-        if under_way is not None:
-            yield under_way.result()
-        under_way = following
-    if under_way is not None:
-        yield under_way.result()
+    """Yield the outcome of ``work`` on each item, while a thread takes the next and works on it."""
+    iterator = iter(items)
+
+    def step() -> tuple[pa.Table] | None:
+        for item in iterator:
+            return (work(item),)
+        return None
+
+    under_way = pool.submit(step)
+    while (done := under_way.result()) is not None:
+        under_way = pool.submit(step)
+        yield done[0]
 
 
 def _key(path: str) -> str:

@@ -35,7 +35,6 @@ from finance_assets.advisory.reading.detection import Interpreted, floats_of, in
 from finance_assets.advisory.reading.flagging import (
     NUMBERS,
     Footing,
-    Neighbours,
     flagged_texts,
     footing_of,
     neighbours,
@@ -67,8 +66,8 @@ LARGE_TEXT = 1 << 25
 BLOCK_BYTES = 1 << 24
 LARGE_TABLE = 1 << 18
 """From so many rows on a Parquet file is."""
-#: Below so many runs, rows are put in order by their runs.
-_FEW_RUNS = 1_000
+#: Rows are put in order by runs of so many on average.
+_LONG_RUN = 512
 _QUOTE, _LINE_END = ord('"'), ord("\n")
 #: Rows of a Parquet file that are one block, and rows whose flags are found at a time.
 _ROWS_AT_ONCE = 1 << 17
@@ -76,22 +75,43 @@ _ROWS_AT_ONCE = 1 << 17
 
 @dataclass
 class LargeRows:
-    """The rows of a large file, in the order in which they are stored, with numbers as integers of 64 bits.
+    """The rows of a large file, to be had in parts, in the order in which they are stored.
 
     Attributes
     ----------
     columns
-        `ENCODED_ROWS` by name. Of a column of decimals the unscaled integers, if 64 bits hold all of them; None where
-        the whole column is null.
-    count
-        Rows.
-    near
-        The rows before each.
+        `ENCODED_ROWS` by name, in the order of the file. Of a column of decimals the unscaled integers, if 64 bits hold
+        all of them; None where the whole column is null.
+    order
+        Place in the columns of each row; None where the file has them in that order.
+    keys
+        What the rows are sorted by.
+    previous
+        Place among the rows of the row before each in its account and grain; -1 where there is none.
+    ending
+        Ending values as floats, NaN where unknown.
+    is_footed
+        Whether components that do not add up are the fault of their row.
     """
 
     columns: dict[str, pa.ChunkedArray | None]
-    count: int
-    near: Neighbours = field(repr=False)
+    order: Ints | None
+    keys: _Keys
+    previous: Ints
+    ending: npt.NDArray[np.float64]
+    is_footed: bool
+    _said: set[str] = field(default_factory=set)
+    _looked_at: set[tuple[int, int]] = field(default_factory=set)
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return len(self.previous)
+
+    @property
+    def grains(self) -> list[str]:
+        """The grains of the rows."""
+        return self.keys.grains
 
     def batches(self, size: int) -> Iterator[pa.Table]:
         """Yield the rows as `ENCODED_ROWS`, so many at a time."""
@@ -104,33 +124,72 @@ class LargeRows:
         names = ("account_id", "granularity", "period_end")
         return whole.sort_by([(name, "ascending") for name in names])
 
-    def text(self, name: str) -> pa.ChunkedArray:
-        """Return a column of text, as a dictionary that all its pieces share."""
-        column = self.columns[name]
-        assert column is not None
-        return column
-
-    def value(self, name: str, row: int) -> Decimal | None:
-        """Return the exact value of a number."""
-        column = self.columns[name]
-        found = None if column is None else column[row].as_py()
-        return Decimal(found).scaleb(-ROWS.field(name).type.scale) if isinstance(found, int) else found
-
-    def floats(self, name: str, start: int, size: int) -> npt.NDArray[np.float64] | None:
-        """Return some values of a column of numbers as floats, NaN where there is none; None for an empty column."""
-        column = self.columns[name]
-        return None if column is None else _floats(one_array(column.slice(start, size)), ROWS.field(name).type)
+    def said(self) -> set[str]:
+        """Return the codes of all flags; rows that were not given out yet are looked at for it."""
+        if sum(size for _, size in self._looked_at) < self.count:
+            self._looked_at.clear()
+            starts = range(0, self.count, _ROWS_AT_ONCE)
+            side_by_side(lambda start: self._flags(start, min(_ROWS_AT_ONCE, self.count - start)), starts)
+        return {code.partition(":")[0] for text in self._said for code in text.split(";") if code}
 
     def _batch(self, start: int, size: int) -> pa.Table:
+        numbers = {name: self._piece(name, start, size) for name in NUMBERS}
         columns = []
         for kind in ENCODED_ROWS:
-            column = self.columns[kind.name]
-            if column is None:
-                columns.append(pa.nulls(size, kind.type))
-                continue
-            array = one_array(column.slice(start, size))
-            columns.append(_decimals(array, kind.type) if pa.types.is_decimal(kind.type) else array)
+            name = kind.name
+            if name == "flags":
+                columns.append(self._flags(start, size, numbers))
+            elif name in numbers:
+                found = numbers[name]
+                columns.append(pa.nulls(size, kind.type) if found is None else _decimals(found, kind.type))
+            else:
+                columns.append(
+                    pa.nulls(size, kind.type) if self.columns[name] is None else self._piece(name, start, size)
+                )
         return pa.table(columns, schema=ENCODED_ROWS)
+
+    def _flags(self, start: int, size: int, numbers: dict[str, Any] | None = None) -> pa.DictionaryArray:
+        """Return the flags of some rows: those that they have by themselves, and what disagrees."""
+        if numbers is None:
+            numbers = {name: self._piece(name, start, size) for name in NUMBERS}
+        here = slice(start, start + size)
+        flags = flagged_texts(
+            self._piece("flags", start, size),
+            {name: None if found is None else _floats(found, ROWS.field(name).type) for name, found in numbers.items()},
+            neighbours(self.previous[here], self.keys.grain[here], self.grains, self.keys.days[here], self._before),
+            self._value,
+            is_footed=self.is_footed,
+            offset=start,
+        )
+        self._said.update(flags.dictionary.to_pylist())
+        self._looked_at.add((start, size))
+        return flags
+
+    def _before(self, rows: Ints) -> tuple[Ints, npt.NDArray[np.float64]]:
+        """Return period end and ending value of some rows."""
+        return self.keys.days[rows], self.ending[rows]
+
+    def _piece(self, name: str, start: int, size: int) -> Any | None:
+        """Return some rows of a column, in one piece; where they are a few runs of the file's, by their runs."""
+        column = self.columns[name]
+        if column is None:
+            return None
+        if self.order is None:
+            return one_array(column.slice(start, size))
+        places = self.order[start : start + size]
+        cuts = np.flatnonzero(np.diff(places) != 1) + 1
+        if len(cuts) * _LONG_RUN > size:
+            return one_array(column.take(pa.array(places)))
+        starts, stops = places[np.r_[0, cuts]].tolist(), (places[np.r_[cuts, size] - 1] + 1).tolist()
+        pieces = [column.slice(first, stop - first) for first, stop in zip(starts, stops, strict=True)]
+        return one_array(pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], column.type))
+
+    def _value(self, name: str, row: int) -> Decimal | None:
+        """Return the exact value of a number."""
+        column = self.columns[name]
+        place = row if self.order is None else int(self.order[row])
+        found = None if column is None else column[place].as_py()
+        return Decimal(found).scaleb(-ROWS.field(name).type.scale) if isinstance(found, int) else found
 
 
 @dataclass(frozen=True)
@@ -400,25 +459,26 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
     if not count:
         raise NotInBlocksError
     columns = {kind.name: _joined([read.columns[kind.name] for read in reads], reads, kind) for kind in ENCODED_ROWS}
-    keys = _keys(columns)
+    keys, order = _keys(columns), None
     stored = keys.stored()
+    emv = columns["ending_market_value"]
+    ending = np.full(count, np.nan) if emv is None else _floats(one_array(emv), ROWS.field("ending_market_value").type)
     if (stored[1:] <= stored[:-1]).any():
         order = np.argsort(stored, kind="stable")
         stored = stored[order]
         if (stored[1:] == stored[:-1]).any():
             # Of rows of one account and period, one stays or none: that needs their values.
             raise NotInBlocksError
-        _put_in_order(columns, order)
-        keys = _Keys(keys.series[order], keys.grain[order], keys.days[order], keys.grains)
+        keys, ending = _Keys(keys.series[order], keys.grain[order], keys.days[order], keys.grains), ending[order]
     del stored
     previous = keys.previous()
     _check_grain(first, columns, keys, previous)
-    emv = columns["ending_market_value"]
-    ending = np.full(count, np.nan) if emv is None else _floats(one_array(emv), ROWS.field("ending_market_value").type)
-    near = neighbours(previous, keys.grain, keys.grains, keys.days, ending)
-    rows = LargeRows(columns, count, near)
+    footing: Footing = sum((read.footing for read in reads), Footing())
+    is_another_sum = footing.is_another_sum(frozenset(name for name in NUMBERS if columns[name] is None))
+    rows = LargeRows(columns, order, keys, previous, ending, not is_another_sum)
     warnings = set().union(*(read.warnings for read in reads))
-    warnings |= _flag(rows, sum((read.footing for read in reads), Footing()))
+    if is_another_sum:
+        warnings.add("components_do_not_foot")
     weights = [(read.typed.identity, read.size) for read in reads if read.typed.identity is not None]
     sized = sum(size for _, size in weights)
     return ByBlocks(
@@ -445,26 +505,6 @@ def _joined(pieces: Sequence[Any], reads: Sequence[_Read], kind: pa.Field) -> pa
         ]
     joined = pa.chunked_array(list(pieces))
     return joined.unify_dictionaries() if pa.types.is_dictionary(kind.type) else joined
-
-
-def _put_in_order(columns: dict[str, pa.ChunkedArray | None], order: Ints) -> None:
-    """Put columns in another order; where that moves a few runs of rows about, no row is copied."""
-    names = [name for name, column in columns.items() if column is not None]
-    cuts = np.flatnonzero(np.diff(order) != 1) + 1
-
-    def runs(column: pa.ChunkedArray) -> pa.ChunkedArray:
-        starts, stops = order[np.r_[0, cuts]].tolist(), (order[np.r_[cuts, len(order)] - 1] + 1).tolist()
-        pieces = [column.slice(start, stop - start) for start, stop in zip(starts, stops, strict=True)]
-        return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks])
-
-    chosen = None if len(cuts) < _FEW_RUNS else pa.array(order)
-
-    def moved(name: str) -> pa.ChunkedArray:
-        # What has been moved is let go: a large file would be in memory twice.
-        column = columns.pop(name)
-        return runs(column) if chosen is None else pa.chunked_array([one_array(column).take(chosen)])
-
-    columns |= dict(zip(names, side_by_side(moved, names), strict=True))
 
 
 @dataclass(frozen=True)
@@ -548,24 +588,3 @@ def _check_grain(first: _Read, columns: dict[str, Any], keys: _Keys, previous: I
         raise NotInBlocksError
     if found == "monthly" and first.typed.grain is None and (months_of(after) - months_of(before) == 3).any():
         raise NotInBlocksError
-
-
-def _flag(rows: LargeRows, footing: Footing) -> set[str]:
-    """Add to the flags of rows what disagrees; return what holds of the file as a whole."""
-    is_another_sum = footing.is_another_sum(frozenset(name for name in NUMBERS if rows.columns[name] is None))
-    flags = rows.text("flags")
-
-    def flagged(start: int) -> Any:
-        size = min(_ROWS_AT_ONCE, rows.count - start)
-        return flagged_texts(
-            one_array(flags.slice(start, size)),
-            {name: rows.floats(name, start, size) for name in NUMBERS},
-            rows.near.part(slice(start, start + size)),
-            rows.value,
-            is_footed=not is_another_sum,
-            offset=start,
-        )
-
-    made = side_by_side(flagged, range(0, rows.count, _ROWS_AT_ONCE))
-    rows.columns["flags"] = pa.chunked_array(made).unify_dictionaries()
-    return {"components_do_not_foot"} if is_another_sum else set()

@@ -7,7 +7,7 @@ how a row came about (`finance_assets.advisory.reading.canonical`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +55,10 @@ class Neighbours:
     prior: Floats
     previous: Ints
 
-    def part(self, part: slice) -> Neighbours:
-        """Return those of some of the rows; nothing is copied."""
-        return Neighbours(*(getattr(self, field.name)[part] for field in fields(self)))
 
-
-def neighbours(previous: Ints, grain: Any, grains: Sequence[str], days: Any, ending: Floats) -> Neighbours:
+def neighbours(
+    previous: Ints, grain: Any, grains: Sequence[str], days: Any, before: Callable[[Ints], tuple[Any, Floats]]
+) -> Neighbours:
     """Say what lies between rows and those before them.
 
     Parameters
@@ -73,8 +71,8 @@ def neighbours(previous: Ints, grain: Any, grains: Sequence[str], days: Any, end
         The grains, by number.
     days
         Period ends, in days since 1970.
-    ending
-        Ending values, NaN where unknown.
+    before
+        Gives, for places of rows, their period ends and their ending values, NaN where unknown.
 
     Returns
     -------
@@ -85,12 +83,10 @@ def neighbours(previous: Ints, grain: Any, grains: Sequence[str], days: Any, end
 
     def look(previous: Any, grain: Any, own_days: Any) -> tuple[Any, ...]:
         has = previous >= 0
-        before = np.where(has, previous, 0)
-        days_before = days[before]
+        days_before, prior = before(np.where(has, previous, 0))
         width = widths[grain]
         day_step = own_days.astype(np.int64) - days_before
         step = months_of(own_days) - months_of(days_before)
-        prior = ending[before]
         # Chains only run within one grain.
         follows = has & np.where(width == 0, (day_step > 0) & (day_step <= 5), step == width)
         gap = has & np.where(width == 0, day_step > 5, step > width) & (prior != 0)
@@ -177,12 +173,10 @@ def flag_rows(rows: pa.Table, part: Part) -> pa.Table:
     grain_of_row = grain.indices.to_numpy(zero_copy_only=False)
     previous = np.arange(-1, rows.num_rows - 1)
     previous[1:][(account[1:] != account[:-1]) | (grain_of_row[1:] != grain_of_row[:-1])] = -1
+    days = pc.cast(rows["period_end"], pa.int32()).to_numpy()
+    values = np.full(rows.num_rows, np.nan) if ending is None else ending
     near = neighbours(
-        previous,
-        grain_of_row,
-        grain.dictionary.to_pylist(),
-        pc.cast(rows["period_end"], pa.int32()).to_numpy(),
-        np.full(rows.num_rows, np.nan) if ending is None else ending,
+        previous, grain_of_row, grain.dictionary.to_pylist(), days, lambda places: (days[places], values[places])
     )
     footing = footing_of(floats)
     if footing.is_another_sum(empty):

@@ -55,18 +55,37 @@ _NAMED_TERMS_HELP = frozenset(
 class FileReading:
     """What became of one delivered file.
 
-    ``content`` has the good rows: those of a large file are not all in memory as decimals.
+    Attributes
+    ----------
+    name, sha256
+        The file.
+    refused
+        ``quarantine_file`` or ``skip_duplicate`` where nothing of it is loaded; else None.
+    vendor, contract_version, score, runner_up
+        What it was taken for, how sure that is, and what else it could have been.
+    file_reason
+        Why nothing of it is loaded.
+    noticed
+        Warnings, but for what the flags of rows say.
+    content
+        The good rows; those of a large file are to be had in parts.
+    quarantined
+        Rows that were left out.
+    skipped
+        Lines that are no rows, counted by what they are.
+    granularity
+        The grain of the rows, or ``mixed``.
     """
 
     name: str
     sha256: str
-    action: str
+    refused: str | None
     vendor: str
     contract_version: int | None
     score: float
     runner_up: str | None
     file_reason: str | None
-    warnings: list[str]
+    noticed: frozenset[str]
     content: pa.Table | LargeRows
     quarantined: pa.Table
     skipped: dict[str, int]
@@ -81,6 +100,23 @@ class FileReading:
     def row_count(self) -> int:
         """How many good rows there are."""
         return int(self.content.num_rows) if isinstance(self.content, pa.Table) else self.content.count
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """Codes of what was noticed, sorted. Of a large file, cheapest after its rows were taken."""
+        if isinstance(self.content, LargeRows):
+            said = self.content.said()
+        else:
+            texts = pc.unique(self.content["flags"]).to_pylist()
+            said = {code.partition(":")[0] for text in texts for code in text.split(";") if code}
+        if self.quarantined.num_rows and self.refused is None:
+            said = said | {"rows_quarantined"}
+        return sorted(self.noticed | said)
+
+    @property
+    def action(self) -> str:
+        """What becomes of the file: ``accept``, ``accept_with_warnings``, or what it was refused as."""
+        return self.refused or ("accept_with_warnings" if self.warnings else "accept")
 
 
 def read_vendor_file(
@@ -130,19 +166,19 @@ def read_vendor_file(
 
 def _refused(name: str, digest: str, action: str, reason: str) -> FileReading:
     return FileReading(
-        name,
-        digest,
-        action,
-        "unknown",
-        None,
-        0.0,
-        None,
-        reason,
-        [],
-        ROWS.empty_table(),
-        QUARANTINED.empty_table(),
-        {},
-        None,
+        name=name,
+        sha256=digest,
+        refused=action,
+        vendor="unknown",
+        contract_version=None,
+        score=0.0,
+        runner_up=None,
+        file_reason=reason,
+        noticed=frozenset(),
+        content=ROWS.empty_table(),
+        quarantined=QUARANTINED.empty_table(),
+        skipped={},
+        granularity=None,
     )
 
 
@@ -434,8 +470,7 @@ def _identify(
 def _finished(part: Part, name: str, digest: str) -> FileReading:
     content: pa.Table | LargeRows
     if part.large is not None:
-        content = part.large
-        said, grains = (content.text(column).chunk(0).dictionary for column in ("flags", "granularity"))
+        content, count, grains = part.large, part.large.count, part.large.grains
     else:
         tables, part.tables = part.tables, []
         rows = pa.concat_tables(tables).unify_dictionaries() if tables else ENCODED_ROWS.empty_table()
@@ -446,36 +481,24 @@ def _finished(part: Part, name: str, digest: str) -> FileReading:
             rows = flag_rows(rows, part)
         elif not part.quarantined:
             part.warnings.add("no_data_rows")
-        said, grains = (pc.unique(rows[column].cast(pa.string())) for column in ("flags", "granularity"))
         content = pa.table([one_array(rows[f.name]).cast(f.type) for f in ROWS], schema=ROWS)
-        del rows
-    for text in said.to_pylist():
-        part.warnings |= {code.partition(":")[0] for code in text.split(";") if code}
-    quarantined = pa.Table.from_pylist(
-        sorted(part.quarantined, key=lambda q: (q["member"], q["line"])), schema=QUARANTINED
-    )
-    count = content.num_rows if isinstance(content, pa.Table) else content.count
-    if count == 0 and quarantined.num_rows:
-        action, reason = "quarantine_file", "no_good_rows"
-    elif part.warnings or quarantined.num_rows:
-        action, reason = "accept_with_warnings", None
-    else:
-        action, reason = "accept", None
-    if quarantined.num_rows and action != "quarantine_file":
-        part.warnings.add("rows_quarantined")
+        count, grains = content.num_rows, pc.unique(content["granularity"]).to_pylist()
+    is_empty = count == 0 and bool(part.quarantined)
     best = max(part.candidates, key=lambda c: c[1], default=None)
     return FileReading(
         name=name,
         sha256=digest,
-        action=action,
+        refused="quarantine_file" if is_empty else None,
         vendor=part.vendor,
         contract_version=part.version,
         score=part.score,
         runner_up=f"{best[0]}:{best[1]}" if best else None,
-        file_reason=reason,
-        warnings=sorted(part.warnings),
+        file_reason="no_good_rows" if is_empty else None,
+        noticed=frozenset(part.warnings),
         content=content,
-        quarantined=quarantined,
+        quarantined=pa.Table.from_pylist(
+            sorted(part.quarantined, key=lambda q: (q["member"], q["line"])), schema=QUARANTINED
+        ),
         skipped={k: v for k, v in sorted(part.skipped.items()) if v},
-        granularity=(grains[0].as_py() if len(grains) == 1 else "mixed" if len(grains) else None),
+        granularity=grains[0] if len(grains) == 1 else "mixed" if grains else None,
     )
