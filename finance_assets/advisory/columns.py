@@ -9,8 +9,9 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from decimal import Context, Decimal
 from typing import Any
 
@@ -84,6 +85,17 @@ def side_by_side(function: Callable[[Any], Any], items: Iterable[Any]) -> list[A
 
 def _join_the_others() -> None:
     _here.is_one_of_many = True
+
+
+@contextmanager
+def one_of_many() -> Iterator[None]:
+    """Let what is done inside share out no work: others of its kind are under way already."""
+    before = getattr(_here, "is_one_of_many", False)
+    _here.is_one_of_many = True
+    try:
+        yield
+    finally:
+        _here.is_one_of_many = before
 
 
 def by_blocks(function: Callable[..., tuple[Any, ...]], *arrays: Any) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,7 +242,7 @@ class Intake:
             if isinstance(rows, pa.Table):
                 self.lake.write(contract, rows, key=digest)
             else:
-                self.lake.write_batches(contract, rows, key=digest)
+                self.lake.write_parts(contract, rows, key=digest)
         outcome = Taken(
             key,
             reading.action,
@@ -295,10 +295,10 @@ def drop_sample_files(folder: Path) -> int:
 
 def raw_tables(
     reading: FileReading, *, key: str, size: int, received: datetime
-) -> Iterator[tuple[Contract, pa.Table | Iterator[pa.Table]]]:
+) -> Iterator[tuple[Contract, pa.Table | list[Callable[[], pa.Table]]]]:
     """Return a file's rows of each raw table, in the order in which they are to be written.
 
-    Those of a large file come in parts, in the order of the table.
+    Of a large file, what makes the rows part by part, in the order of the table.
     """
     import pyarrow as pa
 
@@ -322,8 +322,8 @@ def raw_tables(
     if isinstance(reading.content, pa.Table):
         yield VENDOR_ROWS, with_constants(reading.content, first_version)
     else:
-        batches = reading.content.batches(ROW_GROUP_ROWS)
-        yield VENDOR_ROWS, (with_constants(batch, first_version) for batch in batches)
+        parts = reading.content.parts(ROW_GROUP_ROWS)
+        yield VENDOR_ROWS, [partial(lambda part: with_constants(part(), first_version), part) for part in parts]
     left_out = with_constants(reading.quarantined, origin)
     left_out = left_out.append_column("ordinal", pa.array(range(left_out.num_rows), pa.int32()))
     yield (

@@ -56,7 +56,7 @@ ROWS_IN_MEMORY = 1_000_000
 #: Rows whose performance is computed at a time, of about 600 bytes.
 ROWS_AT_ONCE = 262_144
 #: Such parts under way at a time.
-WRITERS = 2
+WRITERS = 3
 #: What tells files of the history apart whose rows have nothing in common.
 _SPAN = ("vendor", "period_end")
 #: Text of the history that repeats from row to row.

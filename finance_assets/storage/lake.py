@@ -14,15 +14,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import re
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
     import pyarrow.fs as pafs
-    import pyarrow.parquet as pq
 
 SINGLE_FILE_KEY = "data"
 SUFFIX = ".parquet"
@@ -54,6 +55,8 @@ WHOLE_FILE_BYTES = 8 * 1024 * 1024
 #: Files whose rows are joined (and filtered) at a time, so that a table of many small files has few chunks.
 FILES_AT_ONCE = 256
 WRITERS = 8
+#: Parts of a large file that are encoded at a time.
+ENCODERS = 2
 #: Requests to S3 under way at a time. A local disk is kept busy by fewer.
 S3_READERS = 16
 LOCAL_READERS = 4
@@ -63,6 +66,7 @@ READ_ATTEMPTS = 12
 PARQUET_MAGIC = b"PAR1"
 
 T = TypeVar("T")
+U = TypeVar("U")
 _SAFE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SAFE_SUFFIX = re.compile(r"(\.[A-Za-z0-9]+)*")
@@ -237,9 +241,11 @@ class Lake:
             raise LakeError(f"{contract.path} is partitioned by {contract.partition_column}; use write_partitions")
         path = self.file(contract, key)
         if table.num_rows > ROW_GROUP_ROWS:
-            slices = (table.slice(start, ROW_GROUP_ROWS) for start in range(0, table.num_rows, ROW_GROUP_ROWS))
+            starts = range(0, table.num_rows, ROW_GROUP_ROWS)
             try:
-                return self.write_batches(contract, slices, key)
+                return self.write_parts(
+                    contract, [partial(table.slice, start, ROW_GROUP_ROWS) for start in starts], key
+                )
             except NotSortedError:
                 # It is sorted below, which takes as much memory again.
                 pass
@@ -250,11 +256,22 @@ class Lake:
         self.put(path, data)
         return len(data)
 
-    def write_batches(self, contract: Contract, batches: Iterable[pa.Table], key: str = SINGLE_FILE_KEY) -> int:
+    def write_parts(
+        self, contract: Contract, parts: Iterable[Callable[[], pa.Table]], key: str = SINGLE_FILE_KEY
+    ) -> int:
         """Replace one file of a table with rows that come sorted and in parts; return its bytes.
 
         Only a few parts are in memory at a time. The file is the same as :meth:`write` makes of all the rows at once
         where each part but the last has ``ROW_GROUP_ROWS`` rows, and the same durably or not at all.
+
+        Parameters
+        ----------
+        contract
+            The table.
+        parts
+            What makes each part; called in several threads.
+        key
+            Of the file.
 
         Raises
         ------
@@ -267,15 +284,13 @@ class Lake:
             raise LakeError(f"{contract.path} is partitioned by {contract.partition_column}; use write_partitions")
         path = self.file(contract, key)
         if self.is_s3:
-            import pyarrow as pa
-
             # An upload that is left in the middle would appear as it is.
-            sink = pa.BufferOutputStream()
-            _write_sorted(contract, batches, sink)
-            data = memoryview(sink.getvalue()).cast("B")
+            sink = io.BytesIO()
+            _write_sorted(contract, parts, sink)
+            data = sink.getbuffer()
             self.put(path, data)
             return len(data)
-        return self._write_local(path, lambda file: _write_sorted(contract, batches, file))
+        return self._write_local(path, lambda file: _write_sorted(contract, parts, file))
 
     def write_partitions(self, contract: Contract, table: pa.Table, keys: Sequence[str]) -> dict[str, int]:
         """Replace one file for each of ``keys`` with its rows of ``table``; return rows by key.
@@ -333,7 +348,8 @@ class Lake:
                 return False
             self.put(path, data)
         else:
-            self._write_local(path, lambda file: _write_parquet(conformed, file))
+            is_small = conformed.num_rows < SMALL_FILE_ROWS
+            self._write_local(path, lambda file: _write_parquet(conformed, file, is_small=is_small))
         return True
 
     def _holds(self, path: str, data: memoryview) -> bool:
@@ -855,7 +871,7 @@ class Lake:
             return _as_today(contract, path, table, columns, names) if difference else table
 
         with ThreadPoolExecutor(1) as pool:
-            yield from _one_ahead(pool, read, groups)
+            yield from _in_turn(pool, read, groups, ahead=1)
 
     def bounds(
         self, contract: Contract, names: Sequence[str], keys: Iterable[str] | None = None
@@ -920,14 +936,13 @@ def parquet_bytes(table: pa.Table) -> memoryview:
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
-    _write_parquet(table, sink)
+    _write_parquet(table, sink, is_small=table.num_rows < SMALL_FILE_ROWS)
     return memoryview(sink.getvalue()).cast("B")
 
 
-def _write_parquet(table: pa.Table, sink: Any) -> None:
+def _write_parquet(table: pa.Table, sink: Any, *, is_small: bool) -> None:
     import pyarrow.parquet as pq
 
-    is_small = table.num_rows < SMALL_FILE_ROWS
     encoded = _with_dictionaries_as_written(table.combine_chunks())
     # Text that came as a dictionary and is written without one hardly repeats.
     plain = [field.name for field in encoded.schema if field.type != table.schema.field(field.name).type]
@@ -964,56 +979,41 @@ def _parquet_options(schema: pa.Schema, is_small: bool, plain: Sequence[str] = (
     }
 
 
-def _write_sorted(contract: Contract, batches: Iterable[pa.Table], sink: Any) -> None:
-    """Write parts of a table one after the other, in the contract's types; the next is prepared meanwhile."""
+def _write_sorted(contract: Contract, parts: Iterable[Callable[[], pa.Table]], sink: BinaryIO) -> None:
+    """Write parts of a table one after the other, in the contract's types; they are made side by side."""
+    import pyarrow as pa
+
     from finance_assets.contracts.arrow import fitted, is_strictly_sorted, storage_schema
+    from finance_assets.storage.parquet_parts import join_parts
 
-    schema = storage_schema(contract)
     order = [*contract.order, *(name for name in contract.key if name not in contract.order)]
-    before: pa.Table | None = None
 
-    def prepared(batch: pa.Table) -> pa.Table:
-        table = _with_dictionaries_as_written(fitted(contract, batch, dictionaries=True).combine_chunks())
+    def encoded(part: Callable[[], pa.Table]) -> tuple[pa.Table, memoryview]:
+        """Return the first and the last row of a part, and the part as a file."""
+        table = fitted(contract, part(), dictionaries=True).combine_chunks()
         if not is_strictly_sorted(table, order):
             raise NotSortedError(f"{contract.path}: rows to be written as they come are not sorted by {order}")
-        return table
+        buffer = pa.BufferOutputStream()
+        _write_parquet(table, buffer, is_small=False)
+        ends = table.take([0, table.num_rows - 1]) if table.num_rows else table
+        return ends.select(order), memoryview(buffer.getvalue()).cast("B")
 
-    with ThreadPoolExecutor(1) as pool, _Writer(sink, schema) as writer:
-        for table in _one_ahead(pool, prepared, batches):
-            if before is not None and not is_strictly_sorted(_joined(before, table.slice(0, 1)), order):
+    def files() -> Iterator[memoryview]:
+        before: pa.Table | None = None
+        empty: memoryview | None = None
+        for ends, data in _in_turn(pool, encoded, parts, ENCODERS):
+            if not ends.num_rows:
+                empty = data
+                continue
+            if before is not None and not is_strictly_sorted(_joined(before, ends.slice(0, 1)), order):
                 raise NotSortedError(f"{contract.path}: rows to be written as they come are not sorted by {order}")
-            if table.num_rows:
-                before = table.slice(table.num_rows - 1)
-                writer.write(table)
+            before = ends.slice(1)
+            yield data
+        if before is None:
+            yield empty if empty is not None else encoded(storage_schema(contract).empty_table)[1]
 
-
-class _Writer:
-    """A Parquet file of several parts, text of which may be dictionaries; without any it has no rows."""
-
-    def __init__(self, sink: Any, schema: pa.Schema) -> None:
-        self.sink = sink
-        self.schema = schema
-        self.writer: pq.ParquetWriter | None = None
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.writer is None and kind is None:
-            self.write(self.schema.empty_table())
-        if self.writer is not None:
-            self.writer.close()
-
-    def write(self, table: pa.Table) -> None:
-        """Add rows."""
-        import pyarrow.parquet as pq
-
-        if self.writer is None:
-            self.schema = table.schema
-            self.writer = pq.ParquetWriter(self.sink, self.schema, **_parquet_options(self.schema, is_small=False))
-        if table.schema != self.schema:
-            table = table.cast(self.schema)
-        self.writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+    with ThreadPoolExecutor(ENCODERS) as pool:
+        join_parts(files(), sink)
 
 
 def _with_dictionaries_as_written(table: pa.Table) -> pa.Table:
@@ -1055,19 +1055,15 @@ def _joined(*tables: pa.Table) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _one_ahead(pool: ThreadPoolExecutor, work: Callable[[T], pa.Table], items: Iterable[T]) -> Iterator[pa.Table]:
-    """Yield the outcome of ``work`` on each item, while a thread takes the next and works on it."""
-    iterator = iter(items)
-
-    def step() -> tuple[pa.Table] | None:
-        for item in iterator:
-            return (work(item),)
-        return None
-
-    under_way = pool.submit(step)
-    while (done := under_way.result()) is not None:
-        under_way = pool.submit(step)
-        yield done[0]
+def _in_turn(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], ahead: int) -> Iterator[U]:
+    """Yield the outcome of ``work`` on each item in their order, while threads work on so many of the next."""
+    under_way: deque[Future[U]] = deque()
+    for item in items:
+        under_way.append(pool.submit(work, item))
+        if len(under_way) > ahead:
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
 
 
 def _key(path: str) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import decimals_of, integers_of, one_array, side_by_side
+from finance_assets.advisory.columns import decimals_of, integers_of, one_array, one_of_many, side_by_side
 from finance_assets.advisory.reading.canonical import (
     Grains,
     canonical_rows,
@@ -113,14 +113,15 @@ class LargeRows:
         """The grains of the rows."""
         return self.keys.grains
 
-    def batches(self, size: int) -> Iterator[pa.Table]:
-        """Yield the rows as `ENCODED_ROWS`, so many at a time."""
-        for start in range(0, self.count, size):
-            yield self._batch(start, min(size, self.count - start))
+    def parts(self, size: int) -> list[Callable[[], pa.Table]]:
+        """Return what gives the rows as `ENCODED_ROWS`, so many at a time; may be called in several threads."""
+        return [partial(self._part, start, min(size, self.count - start)) for start in range(0, self.count, size)]
 
     def table(self) -> pa.Table:
         """Return all rows as `ROWS`, in the order of account, grain and period, in which smaller files have them."""
-        whole = pa.concat_tables([ENCODED_ROWS.empty_table(), *self.batches(_ROWS_AT_ONCE)]).cast(ROWS)
+        whole = pa.concat_tables([ENCODED_ROWS.empty_table(), *(part() for part in self.parts(_ROWS_AT_ONCE))]).cast(
+            ROWS
+        )
         names = ("account_id", "granularity", "period_end")
         return whole.sort_by([(name, "ascending") for name in names])
 
@@ -132,7 +133,11 @@ class LargeRows:
             side_by_side(lambda start: self._flags(start, min(_ROWS_AT_ONCE, self.count - start)), starts)
         return {code.partition(":")[0] for text in self._said for code in text.split(";") if code}
 
-    def _batch(self, start: int, size: int) -> pa.Table:
+    def _part(self, start: int, size: int) -> pa.Table:
+        with one_of_many():
+            return self._rows(start, size)
+
+    def _rows(self, start: int, size: int) -> pa.Table:
         numbers = {name: self._piece(name, start, size) for name in NUMBERS}
         columns = []
         for kind in ENCODED_ROWS:

@@ -669,7 +669,7 @@ def test_parts_that_are_not_in_order_leave_the_file_as_it_was(lake: Lake, in_par
         second = shuffled(second, 1).select(first.column_names)
     parts = [second, first] if wrong == "between parts" else [first, first] if wrong == "twice" else [first, second]
     with pytest.raises(lake_module.NotSortedError, match=r"raw/trading_sessions: .*not sorted by"):
-        lake.write_batches(TRADING_SESSIONS, iter(parts))
+        lake.write_parts(TRADING_SESSIONS, [part.combine_chunks for part in parts])
     assert lake.get(lake.file(TRADING_SESSIONS)) == before
     assert os.listdir(os.path.join(lake.root, TEMPORARY_FOLDER)) == []
 
@@ -678,13 +678,13 @@ def test_a_value_that_does_not_fit_leaves_the_file_as_it_was(lake: Lake) -> None
     place = TRADING_SESSIONS.column_names.index("session_ordinal")
     table = sessions(5).set_column(place, "session_ordinal", pa.array(["a"] * 5))
     with pytest.raises(ContractError, match="session_ordinal"):
-        lake.write_batches(TRADING_SESSIONS, iter([table]))
+        lake.write_parts(TRADING_SESSIONS, [table.combine_chunks])
     assert not lake.exists(lake.file(TRADING_SESSIONS))
 
 
 def test_a_partitioned_table_does_not_come_in_parts(lake: Lake) -> None:
     with pytest.raises(LakeError, match="use write_partitions"):
-        lake.write_batches(QUOTES, iter([quotes()]))
+        lake.write_parts(QUOTES, [quotes])
 
 
 def test_footers_tell_the_bounds_of_each_file(lake: Lake) -> None:
