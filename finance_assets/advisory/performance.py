@@ -11,9 +11,11 @@ of its account's rows alone, so accounts may be computed in any division.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from finance_assets.advisory.returns import DEFAULT_POLICY, Policies, Policy
@@ -222,7 +224,7 @@ def account_performance(history: pa.Table, policies: Policies) -> pa.Table:
     an overlap, after a row without a return, and where the currency changes; a period without any capital links
     with factor 1. A total loss keeps the chain at -100 %.
     """
-    performance = Performance([history], history.num_rows, policies)
+    performance = Performance([lambda: history], [history.num_rows], policies)
     if len(performance) != history.num_rows:
         raise ValueError("a key occurs more than once; select the current versions first")
     chosen = _by_key(performance.rows)
@@ -251,10 +253,10 @@ class Performance:
     Parameters
     ----------
     history
-        Rows with `LINKING_COLUMNS` at least, in parts of any size; of a key the newest version counts, as in
-        `current_versions`. Text may be dictionaries.
-    size
-        Rows of all parts.
+        What gives parts of the history, with `LINKING_COLUMNS` at least; called in several threads. Of a key the newest
+        version counts, as in `current_versions`. Text may be dictionaries.
+    sizes
+        Rows of each part.
     policies
         As for `account_performance`.
 
@@ -269,14 +271,14 @@ class Performance:
         If a policy is not valid, or a part of a key is null.
     """
 
-    def __init__(self, history: Iterable[pa.Table], size: int, policies: Policies) -> None:
+    def __init__(self, history: Sequence[Callable[[], pa.Table]], sizes: Sequence[int], policies: Policies) -> None:
+        from finance_assets.advisory.columns import side_by_side
         from finance_assets.advisory.linking import Alone, linked, put_in_order
         from finance_assets.advisory.returns import PolicyTable
 
         self._policies = PolicyTable(policies)
-        gathered = _Gathered(size)
-        for part in history:
-            gathered.add(part, self._policies)
+        gathered = _Gathered(sizes)
+        side_by_side(lambda part: gathered.put(part, history[part](), self._policies), range(len(history)))
         columns = gathered.columns()
         names = ("vendor", "account_id", "granularity")
         self.rows = put_in_order([gathered.ranks(name) for name in names], columns.pop("days"), gathered.versions)
@@ -397,19 +399,22 @@ class _Gathered:
 
     Parameters
     ----------
-    size
-        Rows of all the parts.
+    sizes
+        Rows of each part.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._filled = 0
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self._stops = [0, *accumulate(sizes)]
+        self.size = self._stops[-1]
+        self._lock = threading.Lock()
         self._columns: dict[str, Any] = {}
         self._texts: dict[str, _Texts] = {name: _Texts() for name in _CODED}
-        self._versions: list[pa.Table] = []
+        #: Money beyond 64 bits, which comes in Python's integers.
+        self._wide: list[tuple[str, slice, Any]] = []
+        self._versions: dict[int, pa.Table] = {}
 
-    def add(self, part: pa.Table, policies: PolicyTable) -> None:
-        """Add the rows of one part."""
+    def put(self, place: int, part: pa.Table, policies: PolicyTable) -> None:
+        """Put the rows of one part in their place; may be called in several threads."""
         import numpy as np
 
         from finance_assets.advisory.returns import RowReturns
@@ -417,30 +422,48 @@ class _Gathered:
         for name in KEY_COLUMNS:
             if part[name].null_count:
                 raise ValueError(f"{name} has a null")
+        here = slice(*self._stops[place : place + 2])
+        if part.num_rows != here.stop - here.start:
+            raise ValueError(f"{part.num_rows} rows came where there were to be {here.stop - here.start}")
         alone = RowReturns(part, policies)
         ending, flow = alone.amount("ending_market_value").at_full_scale(), alone.net_flow.at_full_scale()
-        here = slice(self._filled, self._filled + part.num_rows)
+        # Of a flow that is unknown nothing is added.
+        flows = flow.integers if flow.known.all() else np.where(flow.known, flow.integers, 0)
         for name, values in (
             ("days", alone.ends), ("period_start", alone.starts), ("starts_as_stated", alone.starts_as_stated),
-            ("is_daily", alone.grain == 0), ("factor", alone.factor), ("net_flow", flow.integers),
+            ("is_daily", alone.grain == 0), ("factor", alone.factor), ("net_flow", flows),
             ("has_flow", flow.known), ("ending", ending.integers), ("has_ending", ending.known),
-            *((name, self._texts[name].codes(part[name])) for name in _CODED),
         ):  # fmt: skip
-            if name not in self._columns:
-                kind = np.int32 if name in ("days", "period_start") else values.dtype
-                self._columns[name] = np.empty(self.size, kind)
-            elif values.dtype == object and self._columns[name].dtype != object:
-                self._columns[name] = self._columns[name].astype(object)
-            self._columns[name][here] = values
-        # Of a flow that is unknown nothing is added.
-        self._columns["net_flow"][here][~flow.known] = 0
-        self._versions.append(part.select(["received_ts_utc", "file_sha256", "line"]))
-        self._filled += part.num_rows
+            if values.dtype == object:
+                with self._lock:
+                    self._wide.append((name, here, values))
+            else:
+                kind = np.dtype(np.int32) if name in ("days", "period_start") else values.dtype
+                self._column(name, kind)[here] = values
+        for name in _CODED:
+            with self._lock:
+                codes = self._texts[name].codes(part[name])
+            self._column(name, codes.dtype)[here] = codes
+        self._versions[place] = part.select(["received_ts_utc", "file_sha256", "line"])
+
+    def _column(self, name: str, kind: np.dtype[Any]) -> Any:
+        """Return a column that can hold values of a type."""
+        import numpy as np
+
+        with self._lock:
+            column = self._columns.get(name)
+            if column is None:
+                column = self._columns[name] = np.empty(self.size, kind)
+            return column
 
     def columns(self) -> dict[str, Any]:
         """Return the columns of `linking.Alone`, and days and ending values beside them."""
-        if self._filled != self.size:
-            raise ValueError(f"{self._filled} rows came where there were to be {self.size}; run this again")
+        import numpy as np
+
+        for name, here, values in self._wide:
+            column = self._columns.get(name)
+            self._columns[name] = np.zeros(self.size, object) if column is None else column.astype(object, copy=False)
+            self._columns[name][here] = values
         return {name: column for name, column in self._columns.items() if name not in _RANKED}
 
     def ranks(self, name: str) -> tuple[Any, int]:
@@ -456,7 +479,7 @@ class _Gathered:
 
         from finance_assets.advisory.linking import version_numbers
 
-        return version_numbers(pa.concat_tables(self._versions), places)
+        return version_numbers(pa.concat_tables(table for _, table in sorted(self._versions.items())), places)
 
 
 #: Text that is kept as numbers while the parts of a history are gathered; of the first three the order matters.

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,10 +125,13 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
     if size <= ROWS_IN_MEMORY:
         history = lake.read(PERFORMANCE_HISTORY, columns=list(HISTORY_COLUMNS), dictionaries=_REPETITIVE).table
         history = history.unify_dictionaries().combine_chunks()
-        performance = Performance([history], history.num_rows, policies(contracts))
+        performance = Performance([lambda: history], [size], policies(contracts))
     else:
-        parts = lake.read_row_groups(PERFORMANCE_HISTORY, groups, list(LINKING_COLUMNS), _REPETITIVE)
-        performance = Performance(parts, size, policies(contracts))
+        read = partial(
+            lake.read_row_group, PERFORMANCE_HISTORY, columns=list(LINKING_COLUMNS), dictionaries=_REPETITIVE
+        )
+        parts = [partial(read, group) for group in groups]
+        performance = Performance(parts, [group.rows for group in groups], policies(contracts))
     months, starts, counts = np.unique(performance.months, return_index=True, return_counts=True)
     days = months.astype("datetime64[M]").astype("datetime64[D]").astype(str).tolist()
     pieces = list(_ranges(counts, ROWS_AT_ONCE))
@@ -237,8 +240,8 @@ class _RowGroups:
             future = self._tables.setdefault(group, Future())
         if is_mine:
             try:
-                (table,) = self._lake.read_row_groups(
-                    PERFORMANCE_HISTORY, [self._groups[group]], list(HISTORY_COLUMNS), _REPETITIVE
+                table = self._lake.read_row_group(
+                    PERFORMANCE_HISTORY, self._groups[group], list(HISTORY_COLUMNS), _REPETITIVE
                 )
                 future.set_result(table)
             except BaseException as error:

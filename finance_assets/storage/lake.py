@@ -821,57 +821,50 @@ class Lake:
                 before += rows
         return found
 
-    def read_row_groups(
-        self, contract: Contract, groups: Sequence[RowGroup], columns: Sequence[str], dictionaries: Sequence[str] = ()
-    ) -> Iterator[pa.Table]:
-        """Read row groups one after the other; the next ones are read meanwhile.
+    def read_row_group(
+        self, contract: Contract, group: RowGroup, columns: Sequence[str], dictionaries: Sequence[str] = ()
+    ) -> pa.Table:
+        """Read one row group.
 
         Parameters
         ----------
         contract
             The table.
-        groups
+        group
             What to read, as `row_groups` gave it.
         columns
             Columns to read.
         dictionaries
             Columns of text that come as dictionaries.
 
-        Yields
-        ------
+        Returns
+        -------
         pyarrow.Table
-            The rows of each, in today's types, each column in one piece.
+            Its rows, in today's types, each column in one piece.
 
         Raises
         ------
         LakeError
-            A file was removed or replaced since, is broken, or holds values that today's contract has no room for.
+            The file was removed or replaced since, is broken, or holds values that today's contract has no room for.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        names = frozenset(dictionaries)
-
-        def read(group: RowGroup) -> pa.Table:
-            path = self.file(contract, group.key)
-            try:
-                with (
-                    self.filesystem.open_input_file(path) as stream,
-                    pq.ParquetFile(stream, read_dictionary=names, pre_buffer=self.is_s3) as file,
-                ):
-                    own = file.schema.to_arrow_schema()
-                    table = file.read_row_group(
-                        group.place, columns=[name for name in columns if name in own.names], use_threads=False
-                    )
-            except (pa.ArrowInvalid, OSError) as error:
-                raise _unreadable(path, error) from error
-            if table.num_rows != group.rows:
-                raise LakeError(f"{path} was replaced while it was read; run this again")
-            difference = schema_difference(contract, own)
-            return _as_today(contract, path, table, columns, names) if difference else table
-
-        with ThreadPoolExecutor(1) as pool:
-            yield from _in_turn(pool, read, groups, ahead=1)
+        names, path = frozenset(dictionaries), self.file(contract, group.key)
+        try:
+            with (
+                self.filesystem.open_input_file(path) as stream,
+                pq.ParquetFile(stream, read_dictionary=names, pre_buffer=self.is_s3) as file,
+            ):
+                own = file.schema.to_arrow_schema()
+                here = [name for name in columns if name in own.names]
+                table = file.read_row_group(group.place, columns=here, use_threads=False)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _unreadable(path, error) from error
+        if table.num_rows != group.rows:
+            raise LakeError(f"{path} was replaced while it was read; run this again")
+        difference = schema_difference(contract, own)
+        return _as_today(contract, path, table, columns, names) if difference else table
 
     def bounds(
         self, contract: Contract, names: Sequence[str], keys: Iterable[str] | None = None

@@ -470,11 +470,13 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
     ending = np.full(count, np.nan) if emv is None else _floats(one_array(emv), ROWS.field("ending_market_value").type)
     if (stored[1:] <= stored[:-1]).any():
         order = np.argsort(stored, kind="stable")
-        stored = stored[order]
-        if (stored[1:] == stored[:-1]).any():
+        series, grain, days, ending = side_by_side(
+            lambda column: column[order], (keys.series, keys.grain, keys.days, ending)
+        )
+        if ((days[1:] == days[:-1]) & (series[1:] == series[:-1])).any():
             # Of rows of one account and period, one stays or none: that needs their values.
             raise NotInBlocksError
-        keys, ending = _Keys(keys.series[order], keys.grain[order], keys.days[order], keys.grains), ending[order]
+        keys = _Keys(series, grain, days, keys.grains)
     del stored
     previous = keys.previous()
     _check_grain(first, columns, keys, previous)

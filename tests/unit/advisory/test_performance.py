@@ -278,7 +278,7 @@ def test_parts_in_any_order_are_parts_of_the_table(make_history: Any, make_month
         cut = [history.select(LINKING_COLUMNS).slice(at, size) for at in range(0, 60, size)]
         for place in range(0, len(cut), 2):
             cut[place] = cut[place].set_column(1, "account_id", cut[place]["account_id"].dictionary_encode())
-        performance = Performance(cut, 60, {})
+        performance = Performance([part.combine_chunks for part in cut], [part.num_rows for part in cut], {})
         given = history.take(pa.array(performance.rows.places[chosen]))
         parts = [performance.part(chosen[at : at + 7], given.slice(at, 7)) for at in range(0, 60, 7)]
         made = pa.concat_tables(part.cast(performance_schema()) for part in parts)
