@@ -464,12 +464,20 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
     if not count:
         raise NotInBlocksError
     columns = {kind.name: _joined([read.columns[kind.name] for read in reads], reads, kind) for kind in ENCODED_ROWS}
-    keys, order = _keys(columns), None
-    stored = keys.stored()
-    emv = columns["ending_market_value"]
-    ending = np.full(count, np.nan) if emv is None else _floats(one_array(emv), ROWS.field("ending_market_value").type)
-    if (stored[1:] <= stored[:-1]).any():
-        order = np.argsort(stored, kind="stable")
+
+    def sorted_keys() -> tuple[_Keys, Ints | None]:
+        keys = _keys(columns)
+        stored = keys.stored()
+        is_sorted = bool((stored[1:] > stored[:-1]).all())
+        return keys, None if is_sorted else np.argsort(stored, kind="stable")
+
+    def ending_values() -> Any:
+        emv = columns["ending_market_value"]
+        kind = ROWS.field("ending_market_value").type
+        return np.full(count, np.nan) if emv is None else _floats(one_array(emv), kind)
+
+    (keys, order), ending = side_by_side(lambda work: work(), (sorted_keys, ending_values))
+    if order is not None:
         series, grain, days, ending = side_by_side(
             lambda column: column[order], (keys.series, keys.grain, keys.days, ending)
         )
@@ -477,7 +485,6 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
             # Of rows of one account and period, one stays or none: that needs their values.
             raise NotInBlocksError
         keys = _Keys(series, grain, days, keys.grains)
-    del stored
     previous = keys.previous()
     _check_grain(first, columns, keys, previous)
     footing: Footing = sum((read.footing for read in reads), Footing())
