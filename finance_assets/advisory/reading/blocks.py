@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -245,8 +247,19 @@ class _Read:
         )  # fmt: skip
 
 
-#: Gives the tables of one block after the other; is told the accounts of the first rows, once they are known.
-_Tables = Callable[["frozenset[str] | None"], Iterator[RawTable]]
+#: Gives the tables of one block after the other; told where to ask for the accounts of the first rows.
+_Tables = Callable[["Callable[[], frozenset[str]] | None"], Iterator[RawTable]]
+
+
+@contextmanager
+def _told(known: Future[frozenset[str]]) -> Iterator[None]:
+    """Hand an error on to those who wait for something."""
+    try:
+        yield
+    except BaseException as error:
+        if not known.done():
+            known.set_exception(error)
+        raise
 
 
 def read_by_blocks(
@@ -280,21 +293,23 @@ def read_by_blocks(
         else:
             return None
 
-        def read(table: RawTable) -> _Read:
-            return _read(table, contract, latest, label)
-
-        def rest(tables: Iterator[RawTable]) -> list[_Read]:
-            return [_without_table(read(table)) for table in tables]
-
         if not blocks:
             return None
-        # The first table stands for all in what was decided.
-        beginning = blocks[0](None)
-        first = read(next(beginning))
-        known = first_accounts(first.table.columns[first.typed.mapping.columns["account_id"][0]])
-        first.table.columns = [column.slice(0, 0) for column in first.table.columns]
-        others = side_by_side(rest, [beginning, *(block(known) for block in blocks[1:])])
-        return _put_together([first, *(read for reads in others for read in reads)])
+        known: Future[frozenset[str]] = Future()
+
+        def read(place: int) -> list[_Read]:
+            # What is wrong with the first block, those that ask it for accounts hear as well.
+            with _told(known) if not place else nullcontext():
+                found: list[_Read] = []
+                for table in blocks[place](known.result if place else None):
+                    made = _read(table, contract, latest, label)
+                    if not place and not found:
+                        known.set_result(first_accounts(table.columns[made.typed.mapping.columns["account_id"][0]]))
+                    # The first table stands for all in what was decided, but for its rows.
+                    found.append(_without_rows(made))
+                return found
+
+        return _put_together([made for reads in side_by_side(read, range(len(blocks))) for made in reads])
     except (NotInBlocksError, FileRejected, pa.ArrowException):
         # What is wrong with the file, or looks so in a block, is said of the whole.
         return None
@@ -308,7 +323,7 @@ def _of_text(data: bytes, contract: VendorContract | None) -> list[_Tables]:
     if not opening.is_columnar:
         return []
 
-    def tables(block: Block, known: frozenset[str] | None) -> Iterator[RawTable]:
+    def tables(block: Block, known: Callable[[], frozenset[str]] | None) -> Iterator[RawTable]:
         yield columnar_table(data, opening, contract, block._replace(known=known))
 
     return [partial(tables, block) for block in _cut(data, opening, contract)]
@@ -321,7 +336,7 @@ def _of_parquet(data: bytes, contract: VendorContract | None) -> list[_Tables]:
             return []
         rows = [file.metadata.row_group(place).num_rows for place in range(file.num_row_groups)]
 
-    def tables(place: int, before: int, _: frozenset[str] | None) -> Iterator[RawTable]:
+    def tables(place: int, before: int, _: Callable[[], frozenset[str]] | None) -> Iterator[RawTable]:
         with open_parquet(data) as file:
             whole = file.read_row_group(place, use_threads=False)
         for start in range(0, whole.num_rows, _ROWS_AT_ONCE):
@@ -412,8 +427,8 @@ def _read(table: RawTable, contract: VendorContract | None, latest: date, label:
     )
 
 
-def _without_table(read: _Read) -> _Read:
-    """Forget the columns of a block whose rows were taken."""
+def _without_rows(read: _Read) -> _Read:
+    """Forget the columns of a table whose rows were taken."""
     read.table.columns = []
     read.typed.money, read.typed.returns = {}, {}
     return read

@@ -84,7 +84,9 @@ def _shape_ok(name: str, texts: Any, latest: date) -> bool:
                     break
         return good >= 0.5 * len(sample)
     if name in {"period_end", "period_start"}:
-        return sum(typing_.read_date(t, latest) is not None for t in sample) >= 0.5 * len(sample)
+        # A date is there many times.
+        is_date = {text: typing_.read_date(text, latest) is not None for text in set(sample)}
+        return sum(map(is_date.__getitem__, sample)) >= 0.5 * len(sample)
     if name == "currency":
         short = sum(len(t) <= 20 for t in sample)
         return short >= 0.5 * len(sample) and not all(re.fullmatch(r"[\d.,\s-]+", t) for t in sample)

@@ -423,7 +423,7 @@ class Block(NamedTuple):
     plan
         How the columns of the text are read.
     known
-        Accounts of the first rows of the text, where they are known already.
+        Gives the accounts of the first rows of the text; None for the block in which they are.
     is_first
         Whether the first record of the text is in it.
     """
@@ -432,7 +432,7 @@ class Block(NamedTuple):
     stop: int
     lines: Any
     plan: Plan
-    known: frozenset[str] | None
+    known: Callable[[], Set[str]] | None
     is_first: bool
 
 
@@ -692,7 +692,7 @@ def columnar_table(
     unclosed = cut_off and begins is None and data.rpartition(b"\n")[2].count(b'"') % 2 == 1
     known: Set[str] = frozenset()
     if block is not None and block.known is not None:
-        known = block.known
+        known = block.known() if odd else known
     elif account is not None and odd and len(good_lines):
         known = first_accounts(columns[account])
     for line, cells in odd:
