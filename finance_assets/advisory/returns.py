@@ -413,19 +413,29 @@ class RowReturns:
         return np.where(after, grown.floats(), self._gain)
 
     @cached_property
-    def _raw_return(self) -> Floats:
-        return _ratio(self._earned, self._capital)
+    def _loses_more_than_all(self) -> Bools:
+        """Whether the return is below -100 %; decided exactly: earnings and capital add up to less than 0."""
+        timing, flow = self.timing, self.net_flow.integers
+        left = self._amounts["ending_market_value"].integers
+        flows_back = (timing == _EOD) | (timing == _MIXED)
+        if flows_back.any():
+            left = left - np.where(flows_back, flow, 0)
+        if (timing == _MIXED).any():
+            left = left + np.where(timing == _MIXED, self._amounts["contributions"].integers, 0)
+        if (timing == _MID).any():
+            left = np.where(timing == _MID, left + left - flow, left)
+        return _bools(left < 0)
 
     @cached_property
     def return_net(self) -> Floats:
         """Return after fees under the applied timing; NaN where undefined."""
-        return np.where(self._raw_return >= -1, self._raw_return, np.nan)
+        return np.where(self._loses_more_than_all, np.nan, _ratio(self._earned, self._capital))
 
     @cached_property
     def return_gross(self) -> Floats:
         """Return before the stated fees; NaN where undefined."""
         before = _ratio(self._earned + self._amounts["fees"].floats(), self._capital)
-        return np.where(self._raw_return >= -1, before, np.nan)
+        return np.where(self._loses_more_than_all, np.nan, before)
 
     @cached_property
     def status(self) -> npt.NDArray[np.int8]:
@@ -434,7 +444,7 @@ class RowReturns:
         timing, rule, no_capital = self.timing, self.timing_rule, np.isnan(self._capital)
         unvalued = self.is_large_flow & (self.grain != 0) & (rule != _WITHDRAWAL)
         made = np.where(unvalued, Status.LARGE_FLOW_UNVALUED.code, Status.OK.code).astype(np.int8)
-        made[self._raw_return < -1] = Status.OUTSIDE_DOMAIN.code
+        made[self._loses_more_than_all] = Status.OUTSIDE_DOMAIN.code
         made[no_capital] = Status.UNDEFINED_DENOMINATOR.code
         made[no_capital & (timing == _MID)] = Status.NON_POSITIVE_AVERAGE_CAPITAL.code
         made[(timing == _MIXED) & ~self._amounts["contributions"].known] = Status.MISSING_INPUT.code

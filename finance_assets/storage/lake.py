@@ -1034,24 +1034,21 @@ def _with_dictionaries_as_written(table: pa.Table) -> pa.Table:
         if not pa.types.is_dictionary(table.schema.field(place).type):
             continue
         (array,) = table.column(place).chunks or [pa.array([], table.schema.field(place).type)]
-        texts = array.dictionary
-        if texts.nbytes > DICTIONARY_BYTES or 2 * len(texts) > len(array):
-            # Parquet would give up the dictionary, or it saves nothing.
-            table = table.set_column(place, name, array.cast(pa.string()))
-            continue
-        if len(texts) < 2:
-            continue
-        codes = array.indices.drop_null().to_numpy()
+        texts, codes = array.dictionary, array.indices.drop_null().to_numpy()
         first = np.full(len(texts), len(codes), np.int64)
         first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
         appearing = np.argsort(first, kind="stable")[: int(np.count_nonzero(first < len(codes)))]
-        if len(appearing) == len(texts) and (appearing == np.arange(len(texts))).all():
-            continue
-        places = np.zeros(len(texts), np.int32)
-        places[appearing] = np.arange(len(appearing), dtype=np.int32)
-        indices = pa.array(places).take(array.indices)
-        made = pa.DictionaryArray.from_arrays(indices, texts.take(pa.array(appearing)))
-        table = table.set_column(place, name, made)
+        if len(appearing) < len(texts) or not (appearing == np.arange(len(texts))).all():
+            places = np.zeros(len(texts), np.int32)
+            places[appearing] = np.arange(len(appearing), dtype=np.int32)
+            texts = texts.take(pa.array(appearing))
+            # A null has no place.
+            indices = pa.array(places).take(array.indices) if len(places) else array.indices
+            array = pa.DictionaryArray.from_arrays(indices, texts)
+            table = table.set_column(place, name, array)
+        if texts.nbytes > DICTIONARY_BYTES or 2 * len(texts) > max(len(array), 2):
+            # Parquet would give up the dictionary, or it saves nothing.
+            table = table.set_column(place, name, array.cast(pa.string()))
     return table
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 from fixtures.quotes import fake_settings
 from typer.testing import CliRunner
@@ -542,10 +543,23 @@ def test_months_that_do_not_fit_into_memory_come_out_the_same(tmp_path: Path, mo
     held = intake.lake.read(ACCOUNT_PERFORMANCE).table
     # A correction says a period again.
     assert held.num_rows == at_once.rows < added
-    monkeypatch.setattr(results, "ROWS_IN_MEMORY", 700)
+    monkeypatch.setattr(results, "ROWS_IN_MEMORY", 100)
     monkeypatch.setattr(results, "ROWS_AT_ONCE", 60)
     again = results.write_performance(intake.lake, intake.contracts)
     assert (again.rows, again.months) == (at_once.rows, ())
+    assert intake.lake.read(ACCOUNT_PERFORMANCE).table.equals(held)
+    # In row groups of another order, each of which has rows of many months.
+    known = intake.lake.read(PERFORMANCE_HISTORY).table
+    for key in intake.lake.partitions(PERFORMANCE_HISTORY):
+        Path(intake.lake.file(PERFORMANCE_HISTORY, key)).unlink()
+    by_account = known.sort_by([(name, "ascending") for name in ("account_id", "period_end", "version")])
+    pq.write_table(by_account, intake.lake.file(PERFORMANCE_HISTORY, "all"), row_group_size=90, store_schema=False)
+    assert len(intake.lake.row_groups(PERFORMANCE_HISTORY)) > 5
+    other = results.write_performance(intake.lake, intake.contracts)
+    assert (other.rows, other.months) == (at_once.rows, ())
+    for day in intake.lake.partitions(ACCOUNT_PERFORMANCE):
+        Path(intake.lake.file(ACCOUNT_PERFORMANCE, day)).unlink()
+    assert results.write_performance(intake.lake, intake.contracts).months == at_once.months
     assert intake.lake.read(ACCOUNT_PERFORMANCE).table.equals(held)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import random
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
@@ -232,3 +233,148 @@ def test_numbers_of_a_large_parquet_file_stay_numbers(
     assert isinstance(large.content, LargeRows)
     assert_same(small, large, by_blocks=True)
     assert small.rows.num_rows + small.quarantined.num_rows == 1440
+
+
+# --- by blocks -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read every text in blocks of eight kilobytes."""
+    monkeypatch.setattr(layouts, "LARGE_TEXT", 0)
+    monkeypatch.setattr(layouts, "PLANNED_TEXT", 1 << 14)
+    monkeypatch.setattr(blocks, "LARGE_TEXT", 0)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 13)
+    monkeypatch.setattr(blocks, "_ROWS_AT_ONCE", 100)
+
+
+def as_file(lines: list[str], end: str = "\n") -> bytes:
+    return (end.join(lines) + end).encode()
+
+
+def by_account(lines: list[str]) -> list[str]:
+    return [lines[0], *sorted(lines[1:], key=lambda line: line.split(",")[0])]
+
+
+def shuffled(lines: list[str]) -> list[str]:
+    rows = lines[1:]
+    random.Random(5).shuffle(rows)
+    return [lines[0], *rows]
+
+
+def without(lines: list[str], *names: str) -> list[str]:
+    kept = [place for place, name in enumerate(lines[0].split(",")) if name not in names]
+    return [",".join(line.split(",")[place] for place in kept) for line in lines]
+
+
+def larger(lines: list[str]) -> list[str]:
+    """Return the lines with amounts in the last block that 64 bits do not hold with eight decimals."""
+    made = [*lines[:-40]]
+    for line in lines[-40:]:
+        cells = line.split(",")
+        made.append(",".join([*cells[:4], *(str(Decimal(cell) * 10**9) for cell in cells[4:13]), *cells[13:]]))
+    return made
+
+
+def finer(lines: list[str]) -> list[str]:
+    """Return the lines with more decimals in the later ones than in the first."""
+    made = lines[:900]
+    for line in lines[900:]:
+        cells = line.split(",")
+        made.append(
+            ",".join([*cells[:4], *(f"{cell}00" for cell in cells[4:13]), *(f"{cell}000" for cell in cells[13:])])
+        )
+    return made
+
+
+KEPT = {
+    "as it is": lambda lines: as_file(lines),
+    "by account": lambda lines: as_file(by_account(lines)),
+    "in no order": lambda lines: as_file(shuffled(lines)),
+    "line ends of Windows": lambda lines: as_file(lines, "\r\n"),
+    "quotes around all": lambda lines: as_file([",".join(f'"{cell}"' for cell in line.split(",")) for line in lines]),
+    "titles": lambda lines: as_file(["Performance of all accounts", "", *lines]),
+    "names with accents": lambda lines: as_file(
+        [f"{line},{'name' if not n else 'Zoë Müller'}" for n, line in enumerate(lines)]
+    ),
+    "an empty column": lambda lines: as_file(
+        [f"{line},{'benchmark return' if not n else ''}" for n, line in enumerate(lines)]
+    ),
+    "large amounts at the end": lambda lines: as_file(larger(lines)),
+    "more decimals at the end": lambda lines: as_file(finer(lines)),
+    "no first days": lambda lines: as_file(without(by_account(lines), "period_start")),
+    "no beginning values": lambda lines: as_file(without(by_account(lines), "beginning_market_value")),
+    "a footer": lambda lines: as_file([*lines, "End of report"]),
+    "odd rows here and there": lambda lines: as_file(
+        [line if n % 97 else line.replace("USD", "Q") for n, line in enumerate(lines)]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_what_is_read_by_blocks_is_what_is_read_as_a_whole(
+    case: str, lines: list[str], request: pytest.FixtureRequest
+) -> None:
+    data = KEPT[case](lines)
+    small = read(data)
+    request.getfixturevalue("in_blocks")
+    large = read(data)
+    assert isinstance(large.content, LargeRows)
+    assert_same(small, large, by_blocks=True)
+    # Rows come in the order in which they are stored, whatever the file's.
+    parts = pa.concat_tables(part() for part in large.content.parts(77)).cast(small.rows.schema)
+    order = [(name, "ascending") for name in ("period_end", "account_id", "granularity")]
+    assert parts.equals(small.rows.sort_by(order))
+
+
+def quarterly_by_period(lines: list[str]) -> list[str]:
+    """Return quarters of so many accounts that no block sees two of one account."""
+    rows = [line for line in lines[1:] if line.split(",")[2][5:7] in {"03", "06", "09", "12"}]
+    return without([lines[0], *rows], "period_start")
+
+
+WHOLE = {
+    "a row twice": lambda lines: as_file([*lines, lines[5]]),
+    "a key twice": lambda lines: as_file([*lines, changed(lines, 5, ENDING, "1.00")[5]]),
+    "percent from the middle on": lambda lines: as_file(
+        lines[:700]
+        + [
+            ",".join([*line.split(",")[:13], *(f"{Decimal(c) * 100:.8f}" for c in line.split(",")[13:])])
+            for line in lines[700:]
+        ]
+    ),
+    "signs from the middle on": lambda lines: as_file(
+        lines[:700]
+        + [
+            ",".join(f"-{c}" if n == 10 and c != "0.00" else c for n, c in enumerate(line.split(",")))
+            for line in lines[700:]
+        ]
+    ),
+    "a count that is wrong": lambda lines: as_file([*lines, "Record count,7"]),
+    "a quote that is never closed": lambda lines: as_file(
+        [*lines[:500], lines[500].replace("USD", '"USD'), *lines[501:]]
+    ),
+    "quarters that only the whole shows": lambda lines: as_file(quarterly_by_period(lines)),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_what_depends_on_all_rows_is_read_as_a_whole(
+    case: str, lines: list[str], request: pytest.FixtureRequest
+) -> None:
+    data = WHOLE[case](lines)
+    small = read(data)
+    request.getfixturevalue("in_blocks")
+    large = read(data)
+    assert isinstance(large.content, pa.Table)
+    assert_same(small, large)
+
+
+def test_warnings_are_known_before_and_after_the_rows_were_taken(lines: list[str], in_blocks: None) -> None:
+    data = as_file(changed(lines, 700, ENDING, "1.00"))
+    before, after = read(data), read(data)
+    assert isinstance(after.content, LargeRows)
+    taken = [part() for part in after.content.parts(50)]
+    assert before.warnings == after.warnings
+    assert {"rollforward_break", "components_do_not_foot"} <= set(before.warnings)
+    assert sum(part.num_rows for part in taken) == before.row_count == 1440

@@ -614,6 +614,52 @@ def test_a_slice_gives_the_bytes_of_its_rows_alone() -> None:
     assert parquet_bytes(table.slice(10, 5)) == parquet_bytes(alone)
 
 
+@pytest.mark.parametrize("texts", [1, 3, 900, 1_500])
+def test_text_that_comes_as_a_dictionary_gives_the_file_of_plain_text(texts: int, lake: Lake) -> None:
+    """Whatever the dictionary has that no row uses, and in whatever order."""
+    words = pa.array([f"word {n:05}" for n in range(2_000)])
+    codes = np.arange(1_500)[::-1] % texts
+    plain = pa.table({"text": words.take(pa.array(codes)), "n": pa.array(np.arange(1_500))})
+    odd = pa.array([*reversed(words.to_pylist()), "never used"])
+    encoded = pa.DictionaryArray.from_arrays(pa.array((1_999 - codes).astype(np.int32)), odd)
+    made = parquet_bytes(plain.set_column(0, "text", encoded))
+    assert pq.read_table(pa.BufferReader(made)).equals(plain)
+    if texts <= 750:
+        assert made == parquet_bytes(plain)
+    else:
+        # Text that hardly repeats is written without a dictionary.
+        encodings = pq.ParquetFile(pa.BufferReader(made)).metadata.row_group(0).column(0).encodings
+        assert "RLE_DICTIONARY" not in encodings
+    nulls = pa.DictionaryArray.from_arrays(pa.array([None, 1, None, 0], pa.int32()), pa.array(["b", "a"]))
+    read = pq.read_table(pa.BufferReader(parquet_bytes(pa.table({"text": nulls}), is_small=False)))
+    assert read["text"].to_pylist() == [None, "a", None, "b"]
+
+
+def test_row_groups_are_read_by_themselves_in_todays_types(either: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 2)
+    either.write_partitions(QUOTES, quotes(symbols=5), DAYS)
+    groups = either.row_groups(QUOTES)
+    assert [(group.key, group.place, group.start, group.rows) for group in groups[:4]] == [
+        (DAYS[0], 0, 0, 2), (DAYS[0], 1, 2, 2), (DAYS[0], 2, 4, 1), (DAYS[1], 0, 5, 2)
+    ]  # fmt: skip
+    names = ["symbol", "session_date", "close"]
+    whole = either.read(QUOTES, columns=names).table
+    for group in groups:
+        table = either.read_row_group(QUOTES, group, names, ["symbol"])
+        assert pa.types.is_dictionary(table.schema.field("symbol").type)
+        assert table.cast(whole.schema).equals(whole.slice(group.start, group.rows))
+    added = next(column for column in reversed(QUOTES.columns) if column.nullable and column.name not in QUOTES.order)
+    older = replace(QUOTES, columns=tuple(column for column in QUOTES.columns if column != added))
+    either.write_partitions(older, quotes(DAYS[:1], 5).drop_columns([added.name]), DAYS[:1])
+    assert either.read_row_group(QUOTES, groups[0], [added.name]).column(0).to_pylist() == [None, None]
+    either.write_partitions(QUOTES, quotes(DAYS[:1], 1), DAYS[:1])
+    with pytest.raises(LakeError, match=r"replaced while it was read|not a whole Parquet file"):
+        either.read_row_group(QUOTES, groups[0], names)
+    Path(either.file(QUOTES, DAYS[1])).unlink()
+    with pytest.raises(LakeError, match="make its partition again"):
+        either.read_row_group(QUOTES, groups[3], names)
+
+
 # -- tables that may be larger than memory ---------------------------------------------------------------------------
 
 
