@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -20,10 +21,12 @@ from fixtures.quotes import fake_settings
 from typer.testing import CliRunner
 
 from finance_assets import cli
+from finance_assets.advisory import intake as intake_module
 from finance_assets.advisory import results
-from finance_assets.advisory.generating import GeneratedFile, vendor_files
+from finance_assets.advisory.generating import GeneratedFile, vendor_files, write_large_csv
 from finance_assets.advisory.history import history_key
 from finance_assets.advisory.intake import Intake, drop_sample_files
+from finance_assets.advisory.reading import blocks, layouts
 from finance_assets.advisory.reading.vendor_contract import VendorContract
 from finance_assets.advisory.results import History, completeness_now
 from finance_assets.advisory.sensors import PLAN_TAG, vendor_files_sensor
@@ -41,6 +44,7 @@ from finance_assets.contracts.advisory import (
 from finance_assets.contracts.model import Contract
 from finance_assets.registry import build_definitions, intake_of
 from finance_assets.settings import Settings
+from finance_assets.storage import lake as lake_module
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.ledger import FileStatus
 
@@ -561,6 +565,40 @@ def test_months_that_do_not_fit_into_memory_come_out_the_same(tmp_path: Path, mo
         Path(intake.lake.file(ACCOUNT_PERFORMANCE, day)).unlink()
     assert results.write_performance(intake.lake, intake.contracts).months == at_once.months
     assert intake.lake.read(ACCOUNT_PERFORMANCE).table.equals(held)
+
+
+def test_a_large_file_is_stored_alike_whether_it_is_read_in_blocks_or_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the odd rows in it, and in row groups that are encoded side by side."""
+    file = tmp_path / "large.csv"
+    write_large_csv(file, 60, 24)
+    lines = file.read_text().splitlines()
+    lines[700] = lines[700].replace("USD", "Q")
+    lines[900] = lines[900].rsplit(",", 1)[0]
+    # No order that a table has.
+    rows = lines[1:]
+    random.Random(4).shuffle(rows)
+    lines = [lines[0], *rows]
+    monkeypatch.setattr(intake_module, "ROW_GROUP_ROWS", 400)
+    monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 400)
+    monkeypatch.setattr(layouts, "LARGE_TEXT", 0)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 14)
+    stored = {}
+    for name, least in (("blocks", 0), ("whole", 1 << 40)):
+        monkeypatch.setattr(blocks, "LARGE_TEXT", least)
+        branch = Branch(tmp_path / name)
+        branch.drop("large.csv", "\n".join(lines) + "\n", datetime(2024, 7, 3, tzinfo=UTC))
+        (taken,) = branch.intake.take(branch.intake.pending())
+        assert (taken.action, taken.rows, taken.quarantined) == ("accept_with_warnings", 1438, 2)
+        folder = Path(branch.lake.root) / "raw"
+        stored[name] = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.parquet")}
+        (file,) = (Path(branch.lake.root) / VENDOR_ROWS.path).iterdir()
+        assert pq.ParquetFile(file).num_row_groups == 4
+    # How sure the detection is, each block says by itself; it stands in the file's own line alone.
+    differing = {path.parent.name for path, data in stored["whole"].items() if stored["blocks"][path] != data}
+    assert differing <= {"vendor_files"}
+    assert stored["blocks"].keys() == stored["whole"].keys()
 
 
 def test_a_file_without_rows_holds_up_nothing(branch: Branch) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import by_blocks, one_array, side_by_side, text_ranks
+from finance_assets.advisory.columns import by_blocks, encoded, one_array, side_by_side, text_ranks
 from finance_assets.advisory.reading.canonical import flag_texts, months_of
 from finance_assets.advisory.reading.detection import floats_of, implied_range, zeroed
 from finance_assets.advisory.reading.outcome import ROWS, Part, left_out
@@ -108,6 +108,15 @@ def in_order(rows: pa.Table, part: Part) -> pa.Table:
         rows = _taken(rows, pa.array(order))
     same = keys[1:] == keys[:-1]
     return _without_duplicates(rows, keys, same, part) if same.any() else rows
+
+
+def in_stored_order(rows: pa.Table) -> pa.Table:
+    """Sort the rows of one file by period, account and grain, the order in which they are stored."""
+    account, grain = (text_ranks(encoded(rows[name])) for name in ("account_id", "granularity"))
+    days = pc.cast(rows["period_end"], pa.int32()).to_numpy().astype(np.int64)
+    # One number to sort by: days fit into 24 bits and grains into 2.
+    keys = (days - int(days.min(initial=0))) << 38 | account << 2 | grain
+    return rows if np.all(keys[1:] >= keys[:-1]) else _taken(rows, pa.array(np.argsort(keys, kind="stable")))
 
 
 def _taken(rows: pa.Table, order: Any) -> pa.Table:
