@@ -75,10 +75,13 @@ def explain_row(
     money_in, money_out = row.get("contributions"), row.get("distributions")
     flow = net_flow_of(money_in, money_out, row.get("net_flow"))
     timing, rule = row["timing"], row["timing_rule"]
+    reason = _RULES.get(rule, rule)
+    if rule == "declared" and row.get("policy_version") == DEFAULT_POLICY.version:
+        reason = "the platform's default"
     lines = [
         f"{row['vendor']} account {row['account_id']}, {row['granularity']} period {row.get('period_start')}"
         f" to {row['period_end']}",
-        f"Flow timing: {timing} ({_RULES.get(rule, rule)}; policy {row.get('policy_version')})",
+        f"Flow timing: {timing} ({reason}; policy {row.get('policy_version')})",
     ]
     if policies is not None:
         lines.append(_policy_in_words(row, policies))
