@@ -61,7 +61,7 @@ def _contracts(sheet: Path | None) -> "list[VendorContract]":
         return own
     try:
         given = read_onboarding_sheet(sheet)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise fail(f"{sheet}: {error}") from None
     names = {contract.vendor for contract in given}
     return [*given, *(contract for contract in own if contract.vendor not in names)]
@@ -147,10 +147,14 @@ def propose(
 @vendors_app.command("list")
 def list_vendors() -> None:
     """Show every vendor that is known: its contract, and what came from it."""
+    from finance_assets.advisory.explaining import policies_in_words
+    from finance_assets.advisory.results import policies
+
     with told_in_one_line():
         intake = _intake()
         register = intake.register().to_pylist()
         names = {contract.vendor: contract for contract in intake.contracts}
+        declared = policies(intake.contracts)
     table = _table("vendor", "contract", "timing", "files", "quarantined", "rows", "newest file")
     for name in sorted({*names, *(row["vendor"] for row in register)}):
         files = [row for row in register if row["vendor"] == name]
@@ -158,7 +162,7 @@ def list_vendors() -> None:
         table.add_row(
             escape(name),
             f"version {contract.version}" if contract else "none: proved by content",
-            str(contract.timing or "default") if contract else "default",
+            "\n".join(policies_in_words(declared.get(name))),
             str(len(files)),
             str(sum(row["action"] == "quarantine_file" for row in files)),
             f"{sum(row['row_count'] for row in files):,}",

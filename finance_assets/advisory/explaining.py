@@ -1,7 +1,7 @@
 """One number written out: the formula, its inputs and where they come from; and what changed between two times.
 
-Belongs here: text for people about single rows, and the comparison of two states of the history. Does not belong
-here: computing tables, the command line, storage, Dagster.
+Belongs here: text for people about single rows and the policies they are computed under, and the comparison of two
+states of the history. Does not belong here: computing tables, the command line, storage, Dagster.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from finance_assets.advisory.performance import KEY_COLUMNS, certified
+from finance_assets.advisory.returns import DEFAULT_POLICY, Policies, Policy, in_turn
 from finance_assets.advisory.sql import connect
-from finance_assets.advisory.twrr import CONTEXT, RowReturn, net_flow_of, period_return
+from finance_assets.advisory.twrr import CONTEXT, LARGE_FLOW_THRESHOLD, RowReturn, net_flow_of, period_return
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["RESTATEMENT_COLUMNS", "explain_row", "restatements"]
+__all__ = ["RESTATEMENT_COLUMNS", "explain_row", "policies_in_words", "restatements"]
 
 RESTATEMENT_COLUMNS: Final = (
     *KEY_COLUMNS, "kind", "field", "old_value", "new_value", "difference", "old_file_sha256", "old_line",
@@ -46,7 +47,9 @@ _FORMULAS: Final = {
 
 
 def explain_row(
-    row: Mapping[str, Any], recomputed: RowReturn | Mapping[str, Any] | Decimal | float | None
+    row: Mapping[str, Any],
+    recomputed: RowReturn | Mapping[str, Any] | Decimal | float | None,
+    policies: Policies | None = None,
 ) -> list[str]:
     """Write out how the return of one row came about, in exact decimals.
 
@@ -57,24 +60,31 @@ def explain_row(
     recomputed
         The return computed again from the stored inputs: a `RowReturn`, a row of performance, a number, or None
         where it is undefined.
+    policies
+        What is declared of every vendor; with it a line says which policy held, and since when.
 
     Returns
     -------
     list of str
-        Lines of plain text: formula, the formula with numbers, the result (all digits and rounded once), the other
-        timings, flows so far, the vendor's own figure, the inputs with their source, and whether recomputing gives
-        the same number: the same 15 significant digits.
+        Lines of plain text: the timing and its policy, formula, the formula with numbers, the result (all digits and
+        rounded once), the other timings, flows so far, the vendor's own figure, the inputs with their source, and
+        whether recomputing gives the same number: the same 15 significant digits.
     """
     money = _money_of(row.get("currency"))
     bmv, emv = row["beginning_market_value"], row["ending_market_value"]
     money_in, money_out = row.get("contributions"), row.get("distributions")
     flow = net_flow_of(money_in, money_out, row.get("net_flow"))
     timing, rule = row["timing"], row["timing_rule"]
+    reason = _RULES.get(rule, rule)
+    if rule == "declared" and row.get("policy_version") == DEFAULT_POLICY.version:
+        reason = "the platform's default"
     lines = [
         f"{row['vendor']} account {row['account_id']}, {row['granularity']} period {row.get('period_start')}"
         f" to {row['period_end']}",
-        f"Flow timing: {timing} ({_RULES.get(rule, rule)}; policy {row.get('policy_version')})",
+        f"Flow timing: {timing} ({reason}; policy {row.get('policy_version')})",
     ]
+    if policies is not None:
+        lines.append(_policy_in_words(row, policies))
     if flow is None:
         lines.append("Net flow F: not stated")
     elif money_in is not None and money_out is not None:
@@ -125,6 +135,27 @@ def explain_row(
     if not any(line.startswith("Input") for line in lines):
         lines.append(f"Source: {_source(row)}")
     lines.append(_recomputing(row["return_net_computed"], recomputed))
+    return lines
+
+
+def policies_in_words(given: Any) -> list[str]:
+    """Say since when a vendor's flows are timed how: a line per policy.
+
+    Parameters
+    ----------
+    given
+        The policies of the vendor, in any form that `finance_assets.advisory.returns.Policies` has; None where nothing
+        is declared.
+    """
+    if given is None:
+        return ["default"]
+    several = in_turn(given)
+    lines = [] if several[0].since is None else [f"default before {several[0].since}"]
+    for policy in several:
+        since = "" if policy.since is None else f" since {policy.since}"
+        share = policy.large_flow_threshold
+        large = "" if share == LARGE_FLOW_THRESHOLD else f", large flows from {_share(share)}"
+        lines.append(f"{policy.timing}{since}{large}")
     return lines
 
 
@@ -213,6 +244,35 @@ def restatements(history: pa.Table, first: datetime, last: datetime, *, include_
             f"SELECT {', '.join(RESTATEMENT_COLUMNS)} FROM ({query}) "
             f"ORDER BY {keys}, new_received_ts_utc, field NULLS FIRST"
         ).to_arrow_table()
+
+
+def _policy_in_words(row: Mapping[str, Any], policies: Policies) -> str:
+    """Say which policy holds for a row, and since when; and where the row was computed under another one."""
+    vendor, day = row["vendor"], row["period_end"]
+    several = in_turn(policies[vendor]) if vendor in policies else []
+    begun = [policy for policy in several if policy.since is None or policy.since <= day]
+    held: Policy = begun[-1] if begun else DEFAULT_POLICY
+    following = several[len(begun)].since if len(begun) < len(several) else None
+    if not several:
+        span = f"the default because nothing is declared for {vendor}"
+    elif not begun:
+        span = f"the default because {vendor} declares a timing only since {following} (by the end of the period)"
+    else:
+        before = f" and before {following}" if following else ""
+        span = f"since {held.since or 'the beginning'}{before} (by the end of the period)"
+    share = _share(held.large_flow_threshold)
+    line = f"Policy {held.version}: {held.timing}, {span}; a net flow is large from {share} of the beginning value"
+    is_other = row["policy_version"] != held.version or (
+        row["timing_rule"] == "declared" and row["timing"] != held.timing
+    )
+    if is_other:
+        line += ". The table was computed under another one: finance-assets materialize"
+    return line
+
+
+def _share(share: Decimal) -> str:
+    with localcontext(CONTEXT):
+        return f"{_plain(share * 100)} %"
 
 
 def _written_out(timing: str, bmv: Decimal, money_in: Decimal, money_out: Decimal, flow: Decimal, emv: Decimal) -> str:

@@ -108,7 +108,7 @@ PERFORMANCE_COLUMNS: Final[dict[str, tuple[str, str]]] = {
     "gap_days": ("int32", "Days between the end of the period before and this start: 0 adjacent, negative overlap."),
     "timing": ("string", "Flow timing that was applied."),
     "timing_rule": ("string", "Why: declared, inception, full_withdrawal or no_capital."),
-    "policy_version": ("string", "Version of the vendor's timing policy."),
+    "policy_version": ("string", "Version of the timing policy that holds at the end of the period."),
     "return_net_computed": ("double", "Return after fees under the applied timing; decimal fraction, unrounded."),
     "return_status": ("string", "Status of return_net_computed; large_flow_unvalued keeps the value, uncertified."),
     "return_sod": ("double", "The same period with flows at the start of the period."),

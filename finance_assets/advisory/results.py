@@ -65,13 +65,27 @@ _REPETITIVE = ("vendor", "account_id", "granularity", "currency", "file_sha256",
 OWN_RECORDS = "books"
 
 
-def policies(contracts: Sequence[VendorContract]) -> dict[str, Policy]:
-    """Return how the flows of each vendor are timed, as its contract declares; the others have the default."""
-    return {
-        contract.vendor: Policy(contract.timing, f"{contract.vendor}-{contract.version}")
-        for contract in contracts
-        if contract.timing is not None
-    }
+def policies(contracts: Sequence[VendorContract]) -> dict[str, Policy | tuple[Policy, ...]]:
+    """Return how the flows of each vendor are timed, as its contract declares; the others have the default.
+
+    The version of a policy is ``<vendor>-<contract version>``, with ``@`` and the day since when it holds where the
+    contract says one. It depends on no other entry, so that a new one leaves the rows before it as they are.
+    """
+    made: dict[str, Policy | tuple[Policy, ...]] = {}
+    for contract in contracts:
+        version = f"{contract.vendor}-{contract.version}"
+        several = tuple(
+            Policy(
+                terms.timing,
+                version if terms.since is None else f"{version}@{terms.since}",
+                terms.large_flow_threshold,
+                terms.since,
+            )
+            for terms in contract.timings
+        )
+        if several:
+            made[contract.vendor] = several if len(several) > 1 else several[0]
+    return made
 
 
 @contextmanager
@@ -416,7 +430,8 @@ def explanation(intake: Intake, account: str, first: date, last: date, *, as_of:
     lake = intake.lake
     of_account = pc.field("account_id") == account
     history = lake.scan(PERFORMANCE_HISTORY).dataset.to_table(columns=list(HISTORY_COLUMNS), filter=of_account)
-    computed = account_performance(current_versions(history, as_of), policies(intake.contracts))
+    declared = policies(intake.contracts)
+    computed = account_performance(current_versions(history, as_of), declared)
     chosen = [row for row in computed.to_pylist() if first <= row["period_end"] <= last]
     if not chosen:
         return None
@@ -435,7 +450,7 @@ def explanation(intake: Intake, account: str, first: date, last: date, *, as_of:
         shown = row if as_of is not None or held is None else held
         if lines:
             lines.append("")
-        lines += explain_row(shown, row)
+        lines += explain_row(shown, row, declared)
         lines += [
             f"{one['code']} ({one['status']}): {one['explanation'] or 'nothing that was tried closes the gap'}"
             for one in breaks

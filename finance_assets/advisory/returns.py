@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]
 
-__all__ = ["DEFAULT_POLICY", "GRAINS", "TIMING_RULES", "Amount", "Policies", "Policy", "RowReturns"]
+__all__ = ["DEFAULT_POLICY", "GRAINS", "TIMING_RULES", "Amount", "Policies", "Policy", "RowReturns", "in_turn"]
 
 GRAINS: Final = ("daily", "monthly", "quarterly")
 TIMING_RULES: Final = ("declared", "inception", "full_withdrawal", "no_capital")
@@ -92,10 +93,11 @@ class PolicyTable:
         self.policies: list[Policy] = [DEFAULT_POLICY]
         self._by_vendor: dict[str, tuple[int, Ints]] = {}
         for vendor, given in policies.items():
-            several = sorted(_policies(given), key=lambda policy: _days(policy.since))
+            several = in_turn(given)
             since = [_days(policy.since) for policy in several]
-            if len(set(since)) < len(since):
-                raise ValueError(f"{vendor}: two policies hold since {several[-1].since or 'the beginning'}")
+            for policy, following in pairwise(several):
+                if policy.since == following.since:
+                    raise ValueError(f"{vendor}: two policies hold since {policy.since or 'the beginning'}")
             # Before the first of them nothing is declared.
             self._by_vendor[vendor] = (len(self.policies), np.array(since, np.int64))
             self.policies += several
@@ -125,13 +127,14 @@ def _days(since: date | None) -> int:
     return _BEGINNING if since is None else since.toordinal() - 719_163
 
 
-def _policies(given: Any) -> list[Policy]:
+def in_turn(given: Any) -> list[Policy]:
+    """Return the policies of one vendor, in any form that `Policies` has, in the order in which they hold."""
     if isinstance(given, Policy):
         return [given]
     if isinstance(given, tuple) and len(given) == 3 and isinstance(given[0], str):
         timing, version, threshold = given
         return [Policy(timing, str(version), threshold)]
-    return list(given)
+    return sorted(given, key=lambda policy: _days(policy.since))
 
 
 @dataclass(frozen=True)

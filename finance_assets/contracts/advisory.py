@@ -265,7 +265,13 @@ ACCOUNT_PERFORMANCE = Contract(
         Column("gap_days", "int32", "days", "Days missing since the period before; null for the first.", True),
         Column("timing", "string", "enumeration", "Flow timing that was applied.", allowed=_TIMINGS),
         Column("timing_rule", "string", "enumeration", "Why that timing.", allowed=_TIMING_RULES),
-        Column("policy_version", "string", "version", "Version of the vendor's timing policy."),
+        Column(
+            "policy_version",
+            "string",
+            "version",
+            "The timing policy that holds at the end of the period: vendor, version of its contract, and after @ the "
+            "day since when it holds, if one is declared; default-1 where nothing is.",
+        ),
         _return("return_net_computed", "Return after fees under the applied timing, unrounded."),
         Column("return_status", "string", "enumeration", "Why the return is null, or not certified."),
         _return("return_sod", "The same period with flows at the start of the day."),

@@ -45,7 +45,7 @@ from finance_assets.contracts.model import Contract
 from finance_assets.registry import build_definitions, intake_of
 from finance_assets.settings import Settings
 from finance_assets.storage import lake as lake_module
-from finance_assets.storage.lake import Lake
+from finance_assets.storage.lake import SMALL_FILE_ROWS, Lake
 from finance_assets.storage.ledger import FileStatus
 
 LAST_MONTH = date(2013, 1, 31)
@@ -668,3 +668,134 @@ def test_as_of_a_day_leaves_out_what_came_with_the_next(branch: Branch) -> None:
     branch.run()
     assert "R = (1121.2 - " in branch.command("explain", "A1", "2013-01", "--as-of", "2013-02-05")[1]
     assert "R = (1121.3 - " in branch.command("explain", "A1", "2013-01", "--as-of", "2013-02-06")[1]
+
+
+# -- when flows are timed otherwise ------------------------------------------------------------------------------------
+
+
+def _north(branch: Branch, timing: object) -> None:
+    folder = branch.settings.home / "vendors"
+    folder.mkdir(exist_ok=True)
+    names = ["account_id", "period_end", "currency", "beginning_market_value", "contributions", "distributions"]
+    contract = {
+        "vendor": "north",
+        "detect": {"required_headers": ["account_id", "northern"]},
+        "columns": dict(zip(names, names, strict=True)) | {"northern": "ending_market_value"},
+        "timing": timing,
+    }
+    (folder / "north.yaml").write_text(json.dumps(contract))
+    branch.intake = intake_of(branch.settings)
+
+
+def _four_months(accounts: int, ending: str) -> str:
+    """Four months of accounts with a flow in each, which in some accounts is from 8 % to 10 % of the value before."""
+    header = f"account_id,period_end,currency,beginning_market_value,contributions,distributions,{ending}"
+    lines = [header]
+    for account in range(accounts):
+        value = Decimal(1000 + account)
+        for end, flow in (("2012-10-31", 40), ("2012-11-30", 95), ("2012-12-31", 95), ("2013-01-31", 20)):
+            after = value + flow + Decimal("12.34")
+            lines.append(f"{ending[0].upper()}{account},{end},USD,{value},{flow}.00,0.00,{after}")
+            value = after
+    return "\n".join(lines) + "\n"
+
+
+def test_a_timing_recomputes_the_rows_that_it_holds_for_and_no_others(
+    branch: Branch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among rows of a vendor who declares nothing, in files so large that text is written as dictionaries."""
+    _north(branch, "mid")
+    branch.drop("north.csv", _four_months(SMALL_FILE_ROWS + 100, "northern"))
+    branch.drop("other.csv", _four_months(3, "ending_market_value"))
+    branch.run()
+    october, november, december, january = (f"{month}-01" for month in ("2012-10", "2012-11", "2012-12", "2013-01"))
+
+    def compute() -> tuple[tuple[str, ...], dict[str, bytes], dict[tuple[Any, ...], dict[str, Any]]]:
+        months = results.write_performance(branch.lake, branch.intake.contracts).months
+        files = {path.stem: path.read_bytes() for path in Path(branch.lake.folder(ACCOUNT_PERFORMANCE)).iterdir()}
+        return (
+            months,
+            files,
+            {tuple(r[k] for k in ACCOUNT_PERFORMANCE.key): r for r in branch.rows(ACCOUNT_PERFORMANCE)},
+        )
+
+    def applied() -> dict[str, set[tuple[str, str]]]:
+        found: dict[str, set[tuple[str, str]]] = {}
+        for row in rows.values():
+            if row["vendor"] == "north":
+                found.setdefault(str(row["period_month"]), set()).add((row["timing"], row["policy_version"]))
+        return found
+
+    months, files, rows = compute()
+    assert months == ()
+    assert applied() == {month: {("mid", "north-1")} for month in (october, november, december, january)}
+    assert len({row["vendor"] for row in rows.values()}) == 2
+
+    # A first day at the end of December: the month before stays, to the byte.
+    mid, eod = {"timing": "mid"}, {"since": "2012-12-31", "timing": "eod", "large_flow_threshold": "0.08"}
+    _north(branch, [mid, eod])
+    before_files, before = files, rows
+    months, files, rows = compute()
+    assert months == (december, january)
+    assert {month for month in files if files[month] != before_files[month]} == {december, january}
+    changed = {key for key in rows if rows[key] != before[key]}
+    assert changed == {k for k, r in rows.items() if r["vendor"] == "north" and r["period_end"] >= date(2012, 12, 31)}
+    early, late = {("mid", "north-1")}, {("eod", "north-1@2012-12-31")}
+    assert applied() == {october: early, november: early, december: late, january: late}
+    for row in rows.values():
+        is_eod = row["policy_version"] == "north-1@2012-12-31"
+        assert row["return_net_computed"] == row["return_eod" if is_eod else "return_mid"]
+        threshold = Decimal("0.08" if is_eod else "0.10")
+        assert row["is_large_flow"] == (row["net_flow"] >= threshold * row["beginning_market_value"])
+    assert any(row["is_large_flow"] for row in rows.values())
+    assert compute()[0] == ()
+
+    # Without an open beginning those before take the default, which times them alike: they change by its name only.
+    _north(branch, [eod])
+    before = rows
+    months, files, rows = compute()
+    assert months == (october, november)
+    assert applied()[november] == {("mid", "default-1")}
+    assert all(row | {"policy_version": ""} == before[key] | {"policy_version": ""} for key, row in rows.items()), (
+        "the months after them too"
+    )
+
+    # What is taken back gives what was before, also where the table is computed piece by piece.
+    _north(branch, "mid")
+    monkeypatch.setattr(results, "ROWS_IN_MEMORY", 1_000)
+    monkeypatch.setattr(results, "ROWS_AT_ONCE", 1_500)
+    months, files, rows = compute()
+    assert months == (october, november, december, january)
+    assert files == before_files
+
+
+def test_people_are_told_which_timing_holds_since_when(branch: Branch) -> None:
+    _north(branch, "mid")
+    branch.drop("north.csv", _four_months(1, "northern"))
+    branch.run()
+    _north(branch, [{"since": "2012-12-31", "timing": "eod", "large_flow_threshold": "0.08"}])
+    code, said = branch.command("explain", "N0", "2012-12")
+    assert code == 1
+    assert "Policy north-1@2012-12-31: eod, since 2012-12-31" in said
+    assert "The table was computed under another one: finance-assets materialize" in said
+    results.write_performance(branch.lake, branch.intake.contracts)
+    code, said = branch.command("explain", "N0", "2012-12")
+    assert code == 0
+    assert "Flow timing: eod (the vendor's timing policy; policy north-1@2012-12-31)" in said
+    assert (
+        "Policy north-1@2012-12-31: eod, since 2012-12-31 (by the end of the period); "
+        "a net flow is large from 8 % of the beginning value\n" in said
+    )
+    code, said = branch.command("explain", "N0", "2012-11")
+    assert code == 0
+    assert "Flow timing: mid (the platform's default; policy default-1)" in said
+    assert "Policy default-1: mid, the default because north declares a timing only since 2012-12-31" in said
+    code, said = branch.command("vendors", "list")
+    assert code == 0
+    assert re.search(r"north\s+version 1\s+default before 2012-12-31", said)
+    assert "eod since 2012-12-31, large flows from 8 %" in said
+    sheet = branch.settings.home / "sheet.yaml"
+    sheet.write_text("vendor: north\ntiming: [{timing: mid}, {timing: eod}]\n")
+    code, said = branch.command("vendors", "inspect", str(branch.landing / "north.csv"), "--contracts", str(sheet))
+    assert code == 2
+    assert re.search(r"sheet\.yaml is no contract of a vendor: timing: entry 2 has no since: .*\. Mend it", said)

@@ -8,11 +8,28 @@ dates and control totals; it never replaces the checks.
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from finance_assets.advisory.twrr import LARGE_FLOW_THRESHOLD, TIMINGS, Timing
+
+if TYPE_CHECKING:
+    import yaml
 
 CANONICAL = (
     "account_id",
@@ -101,6 +118,91 @@ class RhythmTerms(_Model):
     )
 
 
+class TimingTerms(_Model):
+    """How flows are timed, from a day on."""
+
+    timing: Timing
+    since: date | None = Field(
+        default=None, description="first end of a period for which it holds; none: it holds before all others"
+    )
+    large_flow_threshold: Decimal = Field(
+        default=LARGE_FLOW_THRESHOLD,
+        gt=0,
+        max_digits=20,
+        description="share of the beginning value from which a net flow is large: 0.08 is 8 %",
+    )
+
+    @field_validator("since", mode="before")
+    @classmethod
+    def _is_day(cls, value: object) -> object:
+        # Pydantic takes a number for seconds since 1970.
+        if isinstance(value, str):
+            is_day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value) is not None
+        else:
+            is_day = value is None or (isinstance(value, date) and not isinstance(value, datetime))
+        if not is_day:
+            raise PydanticCustomError("day_expected", "write a day such as 2020-01-01, or leave the key out")
+        return value
+
+    @field_validator("large_flow_threshold", mode="before")
+    @classmethod
+    def _is_exact(cls, value: object) -> object:
+        # A float is no longer what was written.
+        if isinstance(value, str):
+            is_exact = re.fullmatch(r"-?[0-9]*\.?[0-9]+", value) is not None
+        else:
+            is_exact = isinstance(value, (int, Decimal)) and not isinstance(value, bool)
+        if not is_exact:
+            raise PydanticCustomError(
+                "share_expected", "write a share of the beginning value as a decimal number: 0.08 for 8 %"
+            )
+        return value
+
+
+def _in_order(several: tuple[TimingTerms, ...]) -> tuple[TimingTerms, ...]:
+    """Refuse timings whose dates do not ascend."""
+    if not several:
+        raise PydanticCustomError("no_timing", "the list is empty: give it an entry, or leave the key out")
+    for place, terms in enumerate(several[1:], 1):
+        before = several[place - 1].since
+        said = {"entry": place + 1, "since": str(terms.since), "before": str(before)}
+        if terms.since is None:
+            raise PydanticCustomError(
+                "open_timing",
+                "entry {entry} has no since: only the first entry may be without, which holds before all others; "
+                "write since when this one holds",
+                said,
+            )
+        if before is not None and terms.since <= before:
+            raise PydanticCustomError(
+                "timing_order",
+                "since {since} of entry {entry} does not come after {before} of the entry before it: "
+                "put the entries in the order of their dates, one entry for a date",
+                said,
+            )
+    return several
+
+
+#: Names of the two forms of `timing`; Pydantic puts them among the keys of what is wrong.
+_ONE_TIMING, _SEVERAL_TIMINGS = "one timing", "several timings"
+
+
+def _form_of_timing(value: object) -> str | None:
+    return _ONE_TIMING if isinstance(value, str) else _SEVERAL_TIMINGS if isinstance(value, (list, tuple)) else None
+
+
+TimingKey = Annotated[
+    Annotated[Timing, Tag(_ONE_TIMING)]
+    | Annotated[tuple[TimingTerms, ...], AfterValidator(_in_order), Tag(_SEVERAL_TIMINGS)],
+    Discriminator(
+        _form_of_timing,
+        custom_error_type="timing_expected",
+        custom_error_message=f"write one of {', '.join(TIMINGS)}, or a list of entries with timing and since",
+    ),
+]
+"""What the key ``timing`` holds: one for all periods, or a list with the dates since when each holds."""
+
+
 class VendorContract(_Model):
     """Everything agreed with one vendor about one layout."""
 
@@ -135,7 +237,7 @@ class VendorContract(_Model):
     footers: tuple[str, ...] = Field(default=(), description="beginnings of lines that are no data")
     id_width: int | None = None
     granularity: Literal["daily", "monthly", "quarterly"] | None = None
-    timing: Literal["sod", "eod", "mid", "mixed", "flow_after_valuation"] | None = None
+    timing: TimingKey | None = None
     gross_net: Literal["gross", "net", "both"] | None = None
     rhythm: RhythmTerms | None = None
 
@@ -144,9 +246,74 @@ class VendorContract(_Model):
         """Whether fields are found by position rather than by a header."""
         return bool(self.fields)
 
+    @property
+    def timings(self) -> tuple[TimingTerms, ...]:
+        """The timings that are declared, in the order of their dates; none where the key is left out."""
+        if self.timing is None:
+            return ()
+        return (TimingTerms(timing=self.timing),) if isinstance(self.timing, str) else self.timing
+
 
 class VendorContractError(ValueError):
     """A contract cannot be read; the message names the file, the key and what is wrong."""
+
+    @classmethod
+    def about(cls, path: Path, error: Exception, advice: str) -> Self:
+        """Return the error of a file, from what went wrong in reading it.
+
+        Parameters
+        ----------
+        path
+            The file.
+        error
+            What was raised; of a `ValidationError` every key is named that is wrong.
+        advice
+            What to do.
+        """
+        wrong = " ".join(str(error).split())
+        if isinstance(error, ValidationError):
+            wrong = "; ".join(f"{_key(one['loc'])}: {one['msg']}" for one in error.errors(include_url=False))
+        return cls(f"{path} is no contract of a vendor: {wrong}. {advice}")
+
+
+def _key(place: tuple[int | str, ...]) -> str:
+    """Return the key that is wrong, as one finds it in the file: ``rhythm.since``, or ``timing, entry 2, since``."""
+    parts = [part for part in place if part not in (_ONE_TIMING, _SEVERAL_TIMINGS)]
+    if not any(isinstance(part, int) for part in parts):
+        return ".".join(map(str, parts)) or "the file"
+    return ", ".join(f"entry {part + 1}" if isinstance(part, int) else part for part in parts)
+
+
+@cache
+def _loader() -> type[yaml.SafeLoader]:
+    """Return the safe loader of YAML, made exact: a number with a point is the decimal that is written."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Reads what `yaml.SafeLoader` reads."""
+
+    def number(loader: Loader, node: yaml.ScalarNode) -> Decimal | float:
+        text = str(loader.construct_scalar(node)).replace("_", "")
+        is_plain = re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text)
+        return Decimal(text) if is_plain else loader.construct_yaml_float(node)
+
+    def day(loader: Loader, node: yaml.ScalarNode) -> object:
+        try:
+            return loader.construct_yaml_timestamp(node)
+        except ValueError:
+            # A day that no calendar has stays text: who asks for a day says under which key it stands.
+            return node.value
+
+    Loader.add_constructor("tag:yaml.org,2002:float", number)
+    Loader.add_constructor("tag:yaml.org,2002:timestamp", day)
+    return Loader
+
+
+def _content(path: Path, encoding: str) -> Any:
+    """Return what a file of YAML, or of JSON, holds."""
+    import yaml
+
+    return yaml.load(path.read_text(encoding=encoding), Loader=_loader())
 
 
 def load_contracts(folder: Path) -> list[VendorContract]:
@@ -168,22 +335,13 @@ def load_contracts(folder: Path) -> list[VendorContract]:
         A file is no YAML, or no contract.
     """
     import yaml
-    from pydantic import ValidationError
 
     contracts = []
     for path in sorted(folder.glob("*.yaml")):
         try:
-            contracts.append(VendorContract.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))))
-        except ValidationError as error:
-            wrong = "; ".join(
-                f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}"
-                for one in error.errors(include_url=False)
-            )
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            wrong = " ".join(str(error).split())
-        else:
-            continue
-        raise VendorContractError(f"{path} is no contract of a vendor: {wrong}. Mend it, or take it out of the folder")
+            contracts.append(VendorContract.model_validate(_content(path, "utf-8")))
+        except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise VendorContractError.about(path, error, "Mend it, or take it out of the folder") from None
     return contracts
 
 
@@ -578,7 +736,8 @@ def contract_from_sheet(vendor: str, sheet: dict[str, Any]) -> VendorContract:
     if made["granularity"] not in {None, "daily", "monthly", "quarterly"}:
         made["granularity"] = None
     timing = _first(sheet, "timing", "flow_timing")
-    made["timing"] = timing if timing in {"sod", "eod", "mid", "mixed", "flow_after_valuation"} else None
+    # A word may be a note for people; entries with dates are meant.
+    made["timing"] = timing if isinstance(timing, (list, dict)) or timing in TIMINGS else None
     net = _first(sheet, "gross_net", "return_basis", "net_or_gross")
     made["gross_net"] = net if net in {"gross", "net", "both"} else None
     headers = _first(sheet, "required_headers", "detect_headers")
@@ -603,10 +762,21 @@ def read_onboarding_sheet(path: Path) -> list[VendorContract]:
     -------
     list of VendorContract
         One per vendor.
+
+    Raises
+    ------
+    VendorContractError
+        The file is neither, or a key of it is wrong.
     """
     import yaml
 
-    content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    try:
+        return _contracts_of(_content(path, "utf-8-sig"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise VendorContractError.about(path, error, "Mend it") from None
+
+
+def _contracts_of(content: Any) -> list[VendorContract]:
     if isinstance(content, dict) and isinstance(content.get("vendor"), str):
         return [VendorContract.model_validate(content)]
     if isinstance(content, list):

@@ -12,6 +12,7 @@ import yaml
 from fixtures.spreadsheets import WRITERS
 from fixtures.vendor_files import HEADER, RECEIVED, check, csv, line, quarantined, read, truth, workbook
 
+from finance_assets.advisory.performance import account_performance
 from finance_assets.advisory.reading.inspection import inspect_files
 from finance_assets.advisory.reading.proposing import propose_contract
 from finance_assets.advisory.reading.vendor_contract import (
@@ -20,6 +21,7 @@ from finance_assets.advisory.reading.vendor_contract import (
     load_contracts,
     read_onboarding_sheet,
 )
+from finance_assets.advisory.results import policies
 
 CONTRACTS = load_contracts(Path(str(files("finance_assets.advisory") / "vendors" / "examples")))
 
@@ -51,10 +53,17 @@ def northgate(rows, count=None, total=None) -> str:
     return "\r\n".join(out) + "\r\n"
 
 
-def test_records_with_a_trailer():
+def test_records_with_a_trailer(make_history):
     reading = read(northgate(truth()), "x.txt", CONTRACTS)
     check(reading)
     assert (reading.vendor, reading.contract_version) == ("northgate_custody", 1)
+    history = make_history(*({**row, "vendor": reading.vendor} for row in reading.rows.to_pylist()))
+    applied = {
+        row["period_end"].month: (row["timing"], row["policy_version"])
+        for row in account_performance(history, policies(CONTRACTS)).to_pylist()
+    }
+    before, since = ("mid", "northgate_custody-1"), ("eod", "northgate_custody-1@2024-04-30")
+    assert applied == {1: before, 2: before, 3: before, 4: since, 5: since, 6: since}
 
 
 @pytest.mark.parametrize(
