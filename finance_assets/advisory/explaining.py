@@ -304,12 +304,14 @@ def restatements(history: pa.Table, first: datetime, last: datetime, *, include_
         """
         for column in _VALUES
     ]
-    parts.append(
+    parts += [
         f"""
-        SELECT {keys}, 'changed', 'currency', o.currency, n.currency, NULL, {provenance}
-        FROM old_rows o JOIN new_rows n USING ({pair}) WHERE o.currency IS DISTINCT FROM n.currency
+        SELECT {keys}, 'changed', '{column}', CAST(o.{column} AS VARCHAR), CAST(n.{column} AS VARCHAR), NULL,
+        {provenance}
+        FROM old_rows o JOIN new_rows n USING ({pair}) WHERE o.{column} IS DISTINCT FROM n.{column}
         """
-    )
+        for column in ("currency", "period_start")
+    ]
     if include_new:
         parts.append(
             f"""

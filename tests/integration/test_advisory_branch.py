@@ -232,6 +232,37 @@ def test_a_correction_is_a_version_and_the_past_stays_explained(branch: Branch) 
     assert "january_v2.csv, line 3" in said, "also where the first version came within the days"
 
 
+def test_what_is_listed_as_restated_is_a_break_as_well(branch: Branch) -> None:
+    header = f"{HEADER},fees,income,return_gross,benchmark_return"
+    lines = [f"{line},3.00,4.00,0.02,0.03" for line in JANUARY.splitlines()[1:]]
+    folder = branch.settings.home / "vendors"
+    folder.mkdir()
+    contract = {"vendor": "wide", "version": 1, "detect": {"required_headers": ["benchmark_return"]}}
+    (folder / "wide.yaml").write_text(json.dumps({**contract, "return_unit": "decimal"}))
+    branch.intake = intake_of(branch.settings)
+    branch.definitions = build_definitions(branch.settings)
+    branch.drop("first.csv", "\n".join((header, *lines)) + "\n")
+    branch.run()
+    changed = zip(lines, ("3.00,", "4.00,", "0.02,", "0.03"), ("3.01,", "4.01,", "0.021,", "0.031"), strict=True)
+    again = [line.replace(f",{old}", f",{new}") for line, old, new in changed]
+    branch.drop("second.csv", "\n".join((header, *again)) + "\n", RECEIVED + timedelta(days=1))
+    branch.run()
+    breaks = [row for row in branch.rows(RECONCILIATION_BREAKS) if row["code"] == "RESTATED"]
+    assert {row["field"] for row in breaks} == {"fees", "income", "return_gross", "benchmark_return"}
+    listed = results.restated(branch.intake, RECEIVED, RECEIVED + timedelta(days=2))
+    assert sorted((row["account"], row["period"], row["value"]) for row in listed) == sorted(
+        (row["account_id"], row["period_end"], row["field"]) for row in breaks
+    )
+    said = branch.command("restatements", "--between", "2013-02-05", "2013-02-05")[1]
+    assert all(name in said for name in ("fees", "income", "return_gross", "benchmark_return"))
+    # The same rows in another order come from other lines, and say nothing new.
+    branch.drop("third.csv", "\n".join((header, *reversed(again))) + "\n", RECEIVED + timedelta(days=2))
+    branch.run()
+    assert [row["break_id"] for row in branch.rows(RECONCILIATION_BREAKS) if row["code"] == "RESTATED"] == [
+        row["break_id"] for row in breaks
+    ]
+
+
 def test_a_late_month_rewrites_itself_and_those_after_it(branch: Branch) -> None:
     december, january = (csv(*JANUARY.splitlines()[1::2]), csv(*JANUARY.splitlines()[2::2]))
     branch.drop("january.csv", january)
