@@ -275,7 +275,8 @@ def explain(
 ) -> None:
     """Write out how an account's return came about: the arithmetic, each input with its file and line.
 
-    Says too whether computing it now gives the same number. Exit status 1 means that it does not.
+    Says too whether computing it now gives the same number, and what is missing where a vendor sent no row. Exit
+    status 1 means that the number is another one, or that there is no row of the period.
     """
     first, last = _period(period)
     known = _end_of(day_of(as_of, "--as-of"))
@@ -283,6 +284,10 @@ def explain(
 
     with told_in_one_line():
         told = explanation(_intake(), account, first, last, as_of=known)
+    if told is None and known is not None:
+        raise fail(
+            f"nothing was known of account {account!r} from {first} to {last} at {known:%Y-%m-%d %H:%M} UTC", status=1
+        )
     if told is None:
         raise fail(f"nothing is known of account {account!r} from {first} to {last}", status=1)
     for line in told.lines:

@@ -1,4 +1,4 @@
-"""One number written out: the formula, its inputs and where they come from; and what changed between two times.
+"""One number written out: the formula, its inputs and where they come from; what is missing; and what changed.
 
 Belongs here: text for people about single rows and the policies they are computed under, and the comparison of two
 states of the history. Does not belong here: computing tables, the command line, storage, Dagster.
@@ -6,11 +6,13 @@ states of the history. Does not belong here: computing tables, the command line,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, Final
 
+from finance_assets.advisory.explanations import ROW_HYPOTHESES
 from finance_assets.advisory.performance import KEY_COLUMNS, certified
 from finance_assets.advisory.returns import DEFAULT_POLICY, Policies, Policy, in_turn
 from finance_assets.advisory.sql import connect
@@ -19,7 +21,14 @@ from finance_assets.advisory.twrr import CONTEXT, LARGE_FLOW_THRESHOLD, RowRetur
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["RESTATEMENT_COLUMNS", "explain_row", "policies_in_words", "restatements"]
+__all__ = [
+    "RESTATEMENT_COLUMNS",
+    "explain_missing",
+    "explain_row",
+    "missing_periods",
+    "policies_in_words",
+    "restatements",
+]
 
 RESTATEMENT_COLUMNS: Final = (
     *KEY_COLUMNS, "kind", "field", "old_value", "new_value", "difference", "old_file_sha256", "old_line",
@@ -43,6 +52,26 @@ _FORMULAS: Final = {
     "mid": "(EMV - BMV - F) / (BMV + F / 2)",
     "mixed": "(EMV + out) / (BMV + in) - 1",
     "flow_after_valuation": "EMV / BMV - 1, EMV before the flow",
+}
+#: Breaks of a period that may have no row.
+_MISSING_CODES: Final = ("GAP", "MISSING", "MISSING_IN_VENDOR")
+_QUARANTINE: Final = "See whether it came and was left out (finance-assets vendors quarantine); otherwise ask {vendor}"
+#: What to do about them, by code and hypothesis.
+_ADVICE: Final[dict[tuple[str, str | None], str]] = {
+    ("GAP", "missing_file"): f"{_QUARANTINE} to send the delivery again.",
+    ("GAP", "missing_rows"): f"{_QUARANTINE} for the rows of this account.",
+    ("GAP", "empty_account"): "Have {vendor} confirm that the account stood at 0; then nothing is lost.",
+    ("GAP", None): f"{_QUARANTINE} for the periods in between.",
+    ("MISSING", "renamed_account"): "Ask {vendor} whether the two are one account, and explain the new one by its name;"
+    " their returns are not linked.",
+    ("MISSING", "whole_delivery"): f"{_QUARANTINE} to send the delivery again.",
+    ("MISSING", "closed"): "Have {vendor} confirm that the account was closed; then nothing is lost.",
+    ("MISSING", "missing_rows"): f"{_QUARANTINE} for the rows of this account.",
+    ("MISSING", None): f"{_QUARANTINE} whether the account was closed, renamed or forgotten.",
+    ("MISSING_IN_VENDOR", "renamed_account"): "Ask {vendor} whether the two are one account, and explain that one by"
+    " its name.",
+    ("MISSING_IN_VENDOR", "period_shift"): "Find out with {vendor} which side has the values in the wrong period.",
+    ("MISSING_IN_VENDOR", None): f"{_QUARANTINE} for the period, or correct the records.",
 }
 
 
@@ -159,6 +188,114 @@ def policies_in_words(given: Any) -> list[str]:
     return lines
 
 
+def missing_periods(
+    breaks: Iterable[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
+    first: date,
+    last: date,
+    states: Callable[[str, str], bool],
+) -> list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+    """Find what tells why an account has no row between two days.
+
+    Parameters
+    ----------
+    breaks
+        Its breaks with their age (`finance_assets.advisory.reconciliation.aged_schema`).
+    rows
+        All its rows of the performance table.
+    first, last
+        Days between which the periods end that are asked for.
+    states
+        Whether a vendor has rows of a grain, of any account, that end between them.
+
+    Returns
+    -------
+    list of tuple
+        Breaks that have no row of their own between these days, ordered by vendor, grain, period and code, each with
+        the rows of its vendor and grain in the order of the periods: a period that is missing, an open gap that
+        reaches into these days, and an account that went missing earlier and has not come back by then, where the
+        vendor goes on to state others.
+    """
+    series: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row["period_end"]):
+        series[row["vendor"], row["granularity"]].append(row)
+
+    def tells(one: Mapping[str, Any], own: Sequence[Mapping[str, Any]]) -> bool:
+        end, ends = one["period_end"], [row["period_end"] for row in own]
+        is_asked, is_open = first <= end <= last, one["status"] != "resolved"
+        if one["code"] == "GAP":
+            lost = _lost_days(one, own)
+            return is_open and not is_asked and lost is not None and lost[0] <= last and first <= lost[1]
+        if is_asked:
+            return end not in ends
+        went_before = one["code"] == "MISSING" and is_open and end < first
+        is_back = any(end <= other <= last for other in ends)
+        return went_before and not is_back and states(one["vendor"], one["granularity"])
+
+    chosen = [
+        (one, series[one["vendor"], one["granularity"]])
+        for one in sorted(breaks, key=lambda one: [one[name] for name in (*KEY_COLUMNS, "code")])
+        if one["code"] in _MISSING_CODES
+    ]
+    return [(one, own) for one, own in chosen if tells(one, own)]
+
+
+def explain_missing(
+    one: Mapping[str, Any], series: Sequence[Mapping[str, Any]], landed: Mapping[str, str]
+) -> list[str]:
+    """Write out what is missing, since when, why that may be, and what to do.
+
+    Parameters
+    ----------
+    one, series
+        As `missing_periods` gives them.
+    landed
+        Names under which files landed, by sha256.
+
+    Returns
+    -------
+    list of str
+        Lines of plain text.
+    """
+    code, end, grain, hypothesis = one["code"], one["period_end"], one["granularity"], one["hypothesis"]
+    before = next((row for row in reversed(series) if row["period_end"] < end), None)
+    after = next((row for row in series if row["period_end"] >= end), None)
+    lost = _lost_days(one, series) if code == "GAP" else None
+    if lost is not None:
+        what = f"no {grain} row of {lost[0]} to {lost[1]}, before that of the period ended {end}"
+    elif code == "MISSING":
+        what = f"no {grain} row from the period ended {end} on" + (
+            f", until that of {after['period_end']}" if after is not None else ""
+        )
+    else:
+        what = f"no {grain} row of the period ended {end}, which the existing records have"
+    lines = [
+        f"{one['vendor']} account {one['account_id']}: {what}",
+        f"{code} ({one['status']}): {one['explanation'] or 'nothing more is known of it'}",
+        f"Hypothesis: {hypothesis}. {ROW_HYPOTHESES[code][hypothesis]}"
+        if hypothesis is not None
+        else "Hypothesis: none is proved by the rows around it.",
+        f"Found in the data known at {one['first_seen']:%Y-%m-%d %H:%M} UTC, {one['age_days']} days old.",
+    ]
+    if one["status"] != "resolved":
+        lines.append(f"What to do: {_ADVICE[code, hypothesis].format(vendor=one['vendor'])}")
+    if before is not None:
+        file = landed.get(before["file_sha256"], "a file that is no longer registered")
+        lines.append(f"The last row before it is of the period ended {before['period_end']}: {_source(before)}.")
+        lines.append(f"That file landed as {file}.")
+    return lines
+
+
+def _lost_days(gap: Mapping[str, Any], series: Sequence[Mapping[str, Any]]) -> tuple[date, date] | None:
+    """Return the first and last day that have no row before the period of a gap; None of an overlap."""
+    following = next((row for row in series if row["period_end"] == gap["period_end"]), None)
+    days = int(gap["stated"])
+    if following is None or following["period_start"] is None or days <= 0:
+        return None
+    start: date = following["period_start"]
+    return start - timedelta(days=days), start - timedelta(days=1)
+
+
 def restatements(history: pa.Table, first: datetime, last: datetime, *, include_new: bool = False) -> pa.Table:
     """List what was corrected between two known times, value by value.
 
@@ -205,12 +342,14 @@ def restatements(history: pa.Table, first: datetime, last: datetime, *, include_
         """
         for column in _VALUES
     ]
-    parts.append(
+    parts += [
         f"""
-        SELECT {keys}, 'changed', 'currency', o.currency, n.currency, NULL, {provenance}
-        FROM old_rows o JOIN new_rows n USING ({pair}) WHERE o.currency IS DISTINCT FROM n.currency
+        SELECT {keys}, 'changed', '{column}', CAST(o.{column} AS VARCHAR), CAST(n.{column} AS VARCHAR), NULL,
+        {provenance}
+        FROM old_rows o JOIN new_rows n USING ({pair}) WHERE o.{column} IS DISTINCT FROM n.{column}
         """
-    )
+        for column in ("currency", "period_start")
+    ]
     if include_new:
         parts.append(
             f"""

@@ -115,6 +115,12 @@ _EXPLAINED_AT_ONCE: Final = 100_000
 _RESTATED_AT_ONCE: Final = 262_144
 #: Breaks whose rows are put together with their age at a time.
 _AGED_AT_ONCE: Final = 1_000_000
+#: What a restatement names first, of all that was changed: amounts of two currencies are not compared.
+_RESTATED_FIELDS: Final = (
+    "currency", "ending_market_value", "net_flow", "contributions", "distributions", "beginning_market_value",
+    "return_net", "fees", "income", "appreciation", "other_adjustments", "return_gross", "benchmark_return",
+    "period_start",
+)  # fmt: skip
 _COMPARED: Final = ("ending_market_value", "net_flow", "beginning_market_value", "currency", "return_net")
 _CONTEXT_COLUMNS: Final = (
     "vendor", "account_id", "granularity", "period_end", "currency", "beginning_market_value", "contributions",
@@ -265,7 +271,8 @@ def performance_breaks(
     -------
     pyarrow.Table
         `BREAK_COLUMNS`, ordered by vendor, account, grain, period, code and other vendor. At most one break per
-        identity: of several fields the first of ending value, net flow, beginning value, currency, return counts.
+        identity: of several fields the first of ending value, net flow, beginning value, currency, return counts; of a
+        restatement the currency goes first, any other value may be the field, and the explanation names all.
 
     Notes
     -----
@@ -628,18 +635,14 @@ def _find_missing_breaks(connection: duckdb.DuckDBPyConnection) -> None:
 def _find_version_breaks(connection: duckdb.DuckDBPyConnection) -> None:
     """DUPLICATE and RESTATED: the newest version against the one before."""
     keys = ", ".join(KEY_COLUMNS)
-    fields = (
-        "ending_market_value",
-        "net_flow",
-        "contributions",
-        "distributions",
-        "beginning_market_value",
-        "return_net",
+    numbers = [name for name in _RESTATED_FIELDS if name not in ("currency", "period_start")]
+    changed = " ".join(
+        f"WHEN {name} IS DISTINCT FROM lag({name}) OVER versions THEN '{name}'" for name in _RESTATED_FIELDS
     )
-    changed = " ".join(f"WHEN {name} IS DISTINCT FROM lag({name}) OVER versions THEN '{name}'" for name in fields)
-    old = " ".join(f"WHEN '{name}' THEN CAST(old.{name} AS {_NUMBER})" for name in fields)
+    old = " ".join(f"WHEN '{name}' THEN CAST(old.{name} AS {_NUMBER})" for name in numbers)
     new = old.replace("old.", "")
-    olds = ", ".join(f"'{name}': lag({name}) OVER versions" for name in fields)
+    olds = ", ".join(f"'{name}': lag({name}) OVER versions" for name in numbers)
+    returns = ", ".join(f"'{name}'" for name in numbers if "return" in name)
     connection.execute(
         f"""
         INSERT INTO found BY NAME
@@ -654,7 +657,8 @@ def _find_version_breaks(connection: duckdb.DuckDBPyConnection) -> None:
             WINDOW versions AS (PARTITION BY {keys} ORDER BY received_ts_utc, file_sha256, line)
         )
         SELECT 'RESTATED' AS code, {_PROVENANCE}, field,
-        CASE field WHEN 'return_net' THEN 'return' ELSE 'money' END AS unit,
+        CASE WHEN field IN ({returns}) THEN 'return' WHEN field NOT IN ('currency', 'period_start') THEN 'money' END
+            AS unit,
         CASE field {new} END AS stated, CASE field {old} END AS computed, stated - computed AS difference,
         format('File {{}} of {{}} replaces file {{}} of {{}}.', left(file_sha256, 12), received_ts_utc::DATE,
             left(old_file, 12), old_received::DATE) AS explanation

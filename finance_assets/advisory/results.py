@@ -402,7 +402,8 @@ class Told:
     lines
         Plain text.
     holds
-        Computing now gives what the table holds; True where an earlier state is explained, which no table holds.
+        Computing now gives what the table holds; True where an earlier state is explained, which no table holds, and
+        False where there is no row at all.
     """
 
     lines: tuple[str, ...]
@@ -410,7 +411,7 @@ class Told:
 
 
 def explanation(intake: Intake, account: str, first: date, last: date, *, as_of: datetime | None = None) -> Told | None:
-    """Write out how the returns of an account came about; None where nothing is known of it.
+    """Write out how the returns of an account came about, and what is missing; None where nothing is known of it.
 
     Parameters
     ----------
@@ -425,16 +426,15 @@ def explanation(intake: Intake, account: str, first: date, last: date, *, as_of:
     """
     import pyarrow.compute as pc
 
-    from finance_assets.advisory.explaining import explain_row
+    from finance_assets.advisory.explaining import explain_missing, explain_row, missing_periods
 
     lake = intake.lake
     of_account = pc.field("account_id") == account
     history = lake.scan(PERFORMANCE_HISTORY).dataset.to_table(columns=list(HISTORY_COLUMNS), filter=of_account)
     declared = policies(intake.contracts)
     computed = account_performance(current_versions(history, as_of), declared)
-    chosen = [row for row in computed.to_pylist() if first <= row["period_end"] <= last]
-    if not chosen:
-        return None
+    rows = computed.to_pylist()
+    chosen = [row for row in rows if first <= row["period_end"] <= last]
     stored = {
         tuple(row[name] for name in ACCOUNT_PERFORMANCE.key): row
         for row in lake.scan(ACCOUNT_PERFORMANCE).dataset.to_table(filter=of_account).to_pylist()
@@ -443,8 +443,9 @@ def explanation(intake: Intake, account: str, first: date, last: date, *, as_of:
     # Breaks are of what is known now.
     now = pc.field("account_id") == account if as_of is None else pc.scalar(False)
     breaks = lake.scan(RECONCILIATION_BREAKS).dataset.to_table(filter=now).to_pylist()
+    missing = missing_periods(breaks, rows, first, last, partial(_states, lake, first, last))
     lines: list[str] = []
-    holds = True
+    holds = bool(chosen)
     for row in sorted(chosen, key=lambda row: (row["vendor"], row["granularity"], row["period_end"])):
         held = stored.get(tuple(row[name] for name in ACCOUNT_PERFORMANCE.key))
         shown = row if as_of is not None or held is None else held
@@ -465,7 +466,21 @@ def explanation(intake: Intake, account: str, first: date, last: date, *, as_of:
             holds = False
         else:
             holds = holds and held["return_net_computed"] == row["return_net_computed"]
-    return Told(tuple(lines), holds)
+    for one, series in missing:
+        if lines:
+            lines.append("")
+        lines += explain_missing(one, series, files)
+    return Told(tuple(lines), holds) if lines else None
+
+
+def _states(lake: Lake, first: date, last: date, vendor: str, granularity: str) -> bool:
+    """Whether a vendor has rows of a grain that end between two days."""
+    import pyarrow.compute as pc
+
+    found = (pc.field("period_end") >= first) & (pc.field("period_end") <= last)
+    found &= (pc.field("vendor") == vendor) & (pc.field("granularity") == granularity)
+    rows: int = lake.scan(ACCOUNT_PERFORMANCE).dataset.head(1, columns=["vendor"], filter=found).num_rows
+    return rows > 0
 
 
 def restated(intake: Intake, first: datetime, last: datetime) -> list[dict[str, Any]]:

@@ -52,6 +52,8 @@ SMALL_FILE_ROWS = 1_000
 DICTIONARY_BYTES = 1 << 19
 #: A file of at most so many bytes is read whole, by one request; a larger one is scanned, and its row groups pruned.
 WHOLE_FILE_BYTES = 8 * 1024 * 1024
+#: A file of more bytes is copied by S3 in parts of so many: at once it copies at most 5 GB, and that in a long time.
+COPY_PART_BYTES = 256 * 1024 * 1024
 #: Files whose rows are joined (and filtered) at a time, so that a table of many small files has few chunks.
 FILES_AT_ONCE = 256
 WRITERS = 8
@@ -361,8 +363,9 @@ class Lake:
     def share(self, contract: Contract, key: str, other: Contract, other_key: str) -> None:
         """Make a file of one table a file of another one too, with the same rows, without writing them again.
 
-        A local file gets a second name, since files are replaced and never changed; S3 copies by itself,
-        up to the 5 GB that it copies at once.
+        A local file gets a second name, since files are replaced and never changed; S3 copies by itself, a large file
+        in parts, up to the largest that it holds. The copy appears when it is complete; a copy that fails takes its
+        parts away, and one that is killed leaves them where nobody sees them.
 
         Parameters
         ----------
@@ -381,7 +384,10 @@ class Lake:
         source, path = self.file(contract, key), self.file(other, other_key)
         if self.is_s3:
             with self._explained("copying", path):
-                self.filesystem.copy_file(source, path)
+                if (self.filesystem.get_file_info(source).size or 0) > COPY_PART_BYTES:
+                    self._copy_in_parts(source, path)
+                else:
+                    self.filesystem.copy_file(source, path)
             return
         folder = os.path.dirname(path)
         _make_folder(folder)
@@ -404,6 +410,25 @@ class Lake:
         finally:
             os.close(descriptor)
         _sync_folder(folder)
+
+    def _copy_in_parts(self, source: str, path: str) -> None:
+        """Have S3 copy a file in parts, which Arrow does not ask for."""
+        import boto3
+        from boto3.s3.transfer import TransferConfig
+
+        (source_bucket, _, source_key), (bucket, _, key) = source.partition("/"), path.partition("/")
+        client = boto3.Session().client("s3", region_name=self.s3.region, endpoint_url=self.s3.endpoint_url)
+        try:
+            client.copy(
+                {"Bucket": source_bucket, "Key": source_key},
+                bucket,
+                key,
+                Config=TransferConfig(multipart_threshold=COPY_PART_BYTES, multipart_chunksize=COPY_PART_BYTES),
+            )
+        except Exception as error:
+            raise OSError(str(error)) from error
+        finally:
+            client.close()
 
     def put(self, path: str, data: bytes | memoryview) -> None:
         """Put ``data`` at ``path`` whole: it is all there, durably, or not at all."""

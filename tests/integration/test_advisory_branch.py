@@ -237,6 +237,37 @@ def test_a_correction_is_a_version_and_the_past_stays_explained(branch: Branch) 
     assert "january_v2.csv, line 3" in said, "also where the first version came within the days"
 
 
+def test_what_is_listed_as_restated_is_a_break_as_well(branch: Branch) -> None:
+    header = f"{HEADER},fees,income,return_gross,benchmark_return"
+    lines = [f"{line},3.00,4.00,0.02,0.03" for line in JANUARY.splitlines()[1:]]
+    folder = branch.settings.home / "vendors"
+    folder.mkdir()
+    contract = {"vendor": "wide", "version": 1, "detect": {"required_headers": ["benchmark_return"]}}
+    (folder / "wide.yaml").write_text(json.dumps({**contract, "return_unit": "decimal"}))
+    branch.intake = intake_of(branch.settings)
+    branch.definitions = build_definitions(branch.settings)
+    branch.drop("first.csv", "\n".join((header, *lines)) + "\n")
+    branch.run()
+    changed = zip(lines, ("3.00,", "4.00,", "0.02,", "0.03"), ("3.01,", "4.01,", "0.021,", "0.031"), strict=True)
+    again = [line.replace(f",{old}", f",{new}") for line, old, new in changed]
+    branch.drop("second.csv", "\n".join((header, *again)) + "\n", RECEIVED + timedelta(days=1))
+    branch.run()
+    breaks = [row for row in branch.rows(RECONCILIATION_BREAKS) if row["code"] == "RESTATED"]
+    assert {row["field"] for row in breaks} == {"fees", "income", "return_gross", "benchmark_return"}
+    listed = results.restated(branch.intake, RECEIVED, RECEIVED + timedelta(days=2))
+    assert sorted((row["account"], row["period"], row["value"]) for row in listed) == sorted(
+        (row["account_id"], row["period_end"], row["field"]) for row in breaks
+    )
+    said = branch.command("restatements", "--between", "2013-02-05", "2013-02-05")[1]
+    assert all(name in said for name in ("fees", "income", "return_gross", "benchmark_return"))
+    # The same rows in another order come from other lines, and say nothing new.
+    branch.drop("third.csv", "\n".join((header, *reversed(again))) + "\n", RECEIVED + timedelta(days=2))
+    branch.run()
+    assert [row["break_id"] for row in branch.rows(RECONCILIATION_BREAKS) if row["code"] == "RESTATED"] == [
+        row["break_id"] for row in breaks
+    ]
+
+
 def test_a_late_month_rewrites_itself_and_those_after_it(branch: Branch) -> None:
     december, january = (csv(*JANUARY.splitlines()[1::2]), csv(*JANUARY.splitlines()[2::2]))
     branch.drop("january.csv", january)
@@ -799,3 +830,121 @@ def test_people_are_told_which_timing_holds_since_when(branch: Branch) -> None:
     code, said = branch.command("vendors", "inspect", str(branch.landing / "north.csv"), "--contracts", str(sheet))
     assert code == 2
     assert re.search(r"sheet\.yaml is no contract of a vendor: timing: entry 2 has no since: .*\. Mend it", said)
+
+
+# -- what is missing ---------------------------------------------------------------------------------------------------
+
+
+def months(account: str, value: str, *ends: str) -> list[str]:
+    """Rows without flows or results."""
+    return [f"{account},{end},USD,{value},0.00,0.00,{value},0.00" for end in ends]
+
+
+ENDS = ("2012-10-31", "2012-11-30", "2012-12-31", "2013-01-31")
+
+
+def test_an_account_that_went_missing_is_explained_where_it_has_no_row(branch: Branch) -> None:
+    stays = months("A1", "700.00", *ENDS)
+    gone = months("A2", "500.00", *ENDS[:2])
+    came = months("A9", "500.00", *ENDS[2:])
+    branch.drop("all.csv", csv(*stays, *gone, *came))
+    branch.run()
+    (vendor,) = {row["vendor"] for row in branch.rows(ACCOUNT_PERFORMANCE)}
+    code, said = branch.command("explain", "A2", "2012-12")
+    assert code == 1, "there is no return that could be computed again"
+    assert said.splitlines() == [
+        f"{vendor} account A2: no monthly row from the period ended 2012-12-31 on",
+        "MISSING (open): Last seen in the period ended 2012-11-30, with a value of USD 500.00. Account A9 of "
+        f"{vendor} appears for the first time in the period ended 2012-12-31, and no other new one begins with this "
+        "value.",
+        "Hypothesis: renamed_account. One new account of the vendor, and no other, begins with the value this one "
+        "ended with.",
+        "Found in the data known at 2013-02-04 08:00 UTC, 0 days old.",
+        f"What to do: Ask {vendor} whether the two are one account, and explain the new one by its name; their "
+        "returns are not linked.",
+        said.splitlines()[5],
+        "That file landed as all.csv.",
+    ]
+    assert re.match(
+        r"The last row before it is of the period ended 2012-11-30: file [0-9a-f]{64} line 7, ", said.splitlines()[5]
+    )
+    # It stays missing for as long as the vendor goes on to state others, and was not missing before.
+    assert branch.command("explain", "A2", "2013-01")[1] == said
+    assert branch.command("explain", "A2", "2012-11")[0] == 0
+    assert "MISSING" not in branch.command("explain", "A2", "2012-11")[1]
+    code, said = branch.command("explain", "A2", "2013-02")
+    assert (code, "nothing is known of account 'A2'" in said) == (1, True)
+    # A quarter shows what is there and what is not.
+    code, said = branch.command("explain", "A2", "2012-Q4")
+    assert code == 0
+    assert said.count("Recomputing gives the same number.") == 2
+    assert said.count("no monthly row from the period ended 2012-12-31 on") == 1
+
+
+def test_a_delivery_that_did_not_come_is_explained(branch: Branch) -> None:
+    branch.drop("one.csv", csv(*months("A1", "700.00", *ENDS[:2]), *months("A2", "500.00", *ENDS[:2])))
+    branch.drop("two.csv", csv(*months("B1", "30.00", *ENDS), *months("B2", "40.00", *ENDS)))
+    branch.run()
+    code, said = branch.command("explain", "A2", "2012-12")
+    assert code == 1
+    assert "Hypothesis: whole_delivery." in said
+    assert "What to do: See whether it came and was left out (finance-assets vendors quarantine); otherwise" in said
+    assert "That file landed as one.csv." in said
+    code, said = branch.command("explain", "A2", "2012-12", "--as-of", "2013-02-04")
+    assert (code, said.strip()) == (
+        1,
+        "error: nothing was known of account 'A2' from 2012-12-01 to 2012-12-31 at 2013-02-04 23:59 UTC",
+    )
+    code, said = branch.command("explain", "nobody", "2012-12")
+    assert (code, "nothing is known of account 'nobody'" in said) == (1, True)
+    # It comes after all.
+    late = csv(*months("A1", "700.00", *ENDS[2:]), *months("A2", "500.00", *ENDS[2:]))
+    branch.drop("late.csv", late, RECEIVED + timedelta(days=3))
+    branch.run()
+    code, said = branch.command("explain", "A2", "2012-12")
+    assert code == 0
+    assert "no monthly row" not in said
+    assert "MISSING (resolved)" in said
+
+
+def test_a_gap_is_explained_where_it_begins(branch: Branch) -> None:
+    around = (ENDS[0], ENDS[3])
+    branch.drop("all.csv", csv(*months("A1", "700.00", *around), *months("A2", "500.00", *around)))
+    branch.run()
+    for period in ("2012-11", "2012-12", "2012-11-30"):
+        code, said = branch.command("explain", "A2", period)
+        assert code == 1
+        assert (
+            "account A2: no monthly row of 2012-11-01 to 2012-12-31, before that of the period ended 2013-01-31" in said
+        )
+        assert "GAP (open): 61 days before 2013-01-01 have no row." in said
+        assert "Hypothesis: missing_file." in said
+        assert "to send the delivery again." in said
+    # Beside its row it is said once.
+    code, said = branch.command("explain", "A2", "2013-01")
+    assert (code, said.count("GAP")) == (0, 1)
+    assert "GAP" not in branch.command("explain", "A2", "2012-10")[1]
+
+
+def test_a_period_that_only_the_records_of_the_house_have_is_explained(branch: Branch) -> None:
+    folder = branch.settings.home / "vendors"
+    folder.mkdir()
+    books = {"vendor": "books", "version": 1, "detect": {"required_headers": ["book_value"]}}
+    books["columns"] = {"book_value": "ending_market_value"}
+    (folder / "books.yaml").write_text(json.dumps(books))
+    branch.intake = intake_of(branch.settings)
+    branch.definitions = build_definitions(branch.settings)
+    branch.drop("vendor.csv", csv(*months("A1", "700.00", *ENDS), *months("A2", "500.00", *ENDS[1:])))
+    own = csv(*months("A1", "700.00", *ENDS), *months("A2", "500.00", *ENDS))
+    branch.drop("own.csv", own.replace("ending_market_value", "book_value"))
+    branch.run()
+    assert {row["vendor"] for row in branch.rows(ACCOUNT_PERFORMANCE)} > {"books"}
+    code, said = branch.command("explain", "A2", "2012-10")
+    assert code == 0, "the row of the records can be computed again"
+    assert "books account A2, monthly period" in said
+    assert "account A2: no monthly row of the period ended 2012-10-31, which the existing records have" in said
+    assert "MISSING_IN_VENDOR (open): The existing records have an ending value of 500.00 USD." in said
+    assert "Hypothesis: none is proved by the rows around it." in said
+    assert "for the period, or correct the records." in said
+    assert "The last row before it" not in said
+    assert "MISSING_IN_VENDOR" not in branch.command("explain", "A2", "2012-11")[1]

@@ -10,6 +10,7 @@ import pytest
 
 from finance_assets.advisory import reconciliation
 from finance_assets.advisory.explaining import explain_row, restatements
+from finance_assets.advisory.history import CONTENT
 from finance_assets.advisory.performance import account_performance, current_versions
 from finance_assets.advisory.reconciliation import (
     BREAK_CODES,
@@ -215,6 +216,68 @@ def test_duplicate_and_restated(make_history: Any) -> None:
         restatements(history, late, early)
     with pytest.raises(ValueError, match="time zone"):
         restatements(history, datetime(2024, 1, 1), late)
+
+
+#: Before and after, and what the break says of it.
+RESTATED_VALUES: dict[str, tuple[Any, Any, str | None]] = {
+    "period_start": (None, date(2024, 1, 1), None),
+    "currency": ("USD", "EUR", None),
+    **dict.fromkeys(
+        (
+            "beginning_market_value", "contributions", "distributions", "net_flow", "ending_market_value", "fees",
+            "income", "appreciation", "other_adjustments",
+        ),
+        (7, 9, "money"),
+    ),
+    **dict.fromkeys(("return_net", "return_gross", "benchmark_return"), ("0.01", "0.02", "return")),
+}  # fmt: skip
+BEFORE, AFTER = datetime(2024, 2, 3, tzinfo=UTC), datetime(2024, 3, 3, tzinfo=UTC)
+
+
+def restated(make_history: Any, before: dict[str, Any], after: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """What the breaks say of two versions, and what the list of restatements says."""
+    history = make_history(
+        {"received_ts_utc": BEFORE, "file_sha256": "old", **before},
+        {"received_ts_utc": AFTER, "file_sha256": "new", **after},
+    )
+    breaks = [row for row in breaks_of(history, history=history) if row["code"] == "RESTATED"]
+    return breaks, restatements(history, BEFORE, AFTER).to_pylist()
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_whatever_makes_a_version_is_a_restatement(name: str, make_history: Any) -> None:
+    before, after, unit = RESTATED_VALUES[name]
+    for old, new in ((before, after), (None, after), (after, None)):
+        if name == "currency" and None in (old, new):
+            continue
+        breaks, listed = restated(make_history, {name: old}, {name: new})
+        assert [row["field"] for row in listed] == [name]
+        assert [(row["field"], row["unit"]) for row in breaks] == [(name, unit)]
+        (row,) = breaks
+        assert f" Changed: {name.replace('_', ' ')} from " in row["explanation"]
+        for value, found in ((new, row["stated"]), (old, row["computed"])):
+            assert found == (None if unit is None or value is None else D(str(value)))
+        assert (row["difference"] is None) == (unit is None or None in (old, new))
+        assert row["difference"] == listed[0]["difference"]
+
+
+def test_a_restatement_names_one_field_and_tells_all(make_history: Any) -> None:
+    before = {"fees": 1, "benchmark_return": "0.01"}
+    breaks, listed = restated(make_history, before, {"fees": 2, "benchmark_return": "0.03"})
+    assert [(row["field"], row["difference"]) for row in breaks] == [("fees", 1)]
+    assert "fees from 1.00 to 2.00, benchmark return from 0.01 to 0.03." in breaks[0]["explanation"]
+    assert [row["field"] for row in listed] == ["benchmark_return", "fees"]
+    # Amounts of two currencies have no difference.
+    breaks, _ = restated(make_history, {"currency": "USD"}, {"currency": "EUR", "ending_market_value": 90})
+    assert [(row["field"], row["difference"]) for row in breaks] == [("currency", None)]
+    assert "ending market value from 101.00 to 90.00, currency from USD to EUR." in breaks[0]["explanation"]
+
+
+def test_another_file_that_says_the_same_restates_nothing(make_history: Any) -> None:
+    provenance = {"contract_version": 2, "line": 9, "member": "b.csv", "flags": "components_do_not_foot"}
+    assert restated(make_history, {}, provenance) == ([], [])
+    # Nor does a number that is written otherwise.
+    assert restated(make_history, {"fees": "1.5"}, {"fees": "1.50", **provenance}) == ([], [])
 
 
 def test_against_existing_records(make_history: Any, make_months: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -238,6 +239,72 @@ def test_a_large_file_is_an_upload_in_parts(aws: str, bucket: str) -> None:
         assert lake.get(path) == data
 
 
+PART = 5 << 20  # the least that S3 takes
+COPIES = replace(TRADING_SESSIONS, name="copies_of_sessions")
+
+
+def test_a_large_file_is_copied_in_parts(aws: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finance_assets.storage.lake.COPY_PART_BYTES", PART)
+    with S3Proxy(aws) as proxy:
+        lake = lake_at(bucket, proxy.url)
+        source, path = lake.file(TRADING_SESSIONS), lake.file(COPIES, "a+b=c")
+        for size, parts in ((PART, 0), (PART + 1, 2), (LARGE, 3)):
+            data = os.urandom(size)
+            lake_at(bucket, aws).put(source, data)
+            proxy.requests.clear()
+            lake.share(TRADING_SESSIONS, "data", COPIES, "a+b=c")
+            operations = proxy.operations()
+            assert operations.count("UploadPart") == parts
+            assert operations.count("PutObject") == (0 if parts else 1)
+            assert operations.count("CompleteMultipartUpload") == bool(parts)
+            assert sum(request.body_bytes for request in proxy.requests if request.method == "PUT") == 0
+            assert lake_at(bucket, aws).get(path) == data
+
+
+@pytest.mark.parametrize("before", [None, b"the version before"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (LakeError, r"copying s3://.*copies_of_sessions/data\.parquet at .*ServiceUnavailable"),
+        (KeyboardInterrupt, None),
+    ],
+)
+def test_a_copy_that_fails_leaves_no_half_object(
+    aws: str,
+    bucket: str,
+    before: bytes | None,
+    error: type[BaseException],
+    said: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("finance_assets.storage.lake.COPY_PART_BYTES", PART)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    lake = lake_at(bucket, aws)
+    lake.put(lake.file(TRADING_SESSIONS), os.urandom(LARGE))
+    path = lake.file(COPIES)
+    if before is not None:
+        lake.put(path, before)
+
+    def third_part_fails(request: Request) -> Verdict:
+        if "partNumber=3" not in request.query:
+            return "pass"
+        if error is LakeError:
+            return "refuse"
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(1)  # time to notice
+        return "pass"
+
+    with S3Proxy(aws, third_part_fails) as proxy, pytest.raises(error, match=said):
+        lake_at(bucket, proxy.url).share(TRADING_SESSIONS, "data", COPIES, "data")
+    assert "AbortMultipartUpload" in proxy.operations()
+    assert "CompleteMultipartUpload" not in proxy.operations()
+    assert lake.exists(path) == (before is not None)
+    if before is not None:
+        assert lake.get(path) == before
+    with client("s3", aws) as s3:
+        assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads"), "no part is left"
+
+
 def test_a_put_that_is_dropped_or_refused_is_sent_again(aws: str, bucket: str) -> None:
     trouble: list[Verdict] = ["drop", "refuse"]
 
@@ -304,6 +371,49 @@ def test_a_writer_killed_in_an_upload_leaves_what_was_there(
 
     lake.put(path, b"the next run")
     assert (lake.list(folder), lake.get(path)) == ([path], b"the next run")
+
+
+COPIER = """
+import sys
+from dataclasses import replace
+from finance_assets.contracts.market import TRADING_SESSIONS
+from finance_assets.storage import lake
+uri, endpoint, name = sys.argv[1:]
+lake.COPY_PART_BYTES = 5 << 20
+print("copying", flush=True)
+there = lake.Lake(uri, lake.S3Options("us-east-1", endpoint))
+there.share(TRADING_SESSIONS, "data", replace(TRADING_SESSIONS, name=name), "data")
+print("copied", flush=True)
+"""
+
+
+@pytest.mark.parametrize("held_at", ["UploadPart", "CompleteMultipartUpload"])
+def test_a_process_killed_in_a_copy_leaves_nothing_to_see(aws: str, bucket: str, held_at: str) -> None:
+    lake = lake_at(bucket, aws)
+    data = os.urandom(LARGE)
+    lake.put(lake.file(TRADING_SESSIONS), data)
+    killed = threading.Event()
+
+    def hold(request: Request) -> Verdict:
+        if request.operation != held_at or "partNumber=1" in request.query:
+            return "pass"
+        killed.wait(30)
+        return "drop"
+
+    with S3Proxy(aws, hold) as proxy:
+        copier = subprocess.Popen(
+            [sys.executable, "-c", COPIER, lake.uri, proxy.url, COPIES.name], stdout=subprocess.PIPE
+        )
+        try:
+            proxy.wait_for(held_at)
+        finally:
+            copier.kill()
+            printed, _ = copier.communicate(timeout=20)
+            killed.set()
+        assert printed == b"copying\n", "it was killed in the middle"
+    assert lake.partitions(COPIES) == []
+    lake.share(TRADING_SESSIONS, "data", COPIES, "data")
+    assert lake.get(lake.file(COPIES)) == data
 
 
 # -- side by side --------------------------------------------------------------------------------------------
