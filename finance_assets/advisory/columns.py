@@ -43,11 +43,14 @@ def taken(table: pa.Table, places: Any) -> pa.Table:
 
 
 def keep_freed_memory() -> None:
-    """Let the process keep memory that it frees, for what it asks for next, where the system's library can be told.
+    """Let the process keep memory that it frees, for what it asks for next, where the libraries can be told.
 
-    Arrays of NumPy come and go by the megabyte. By default each is given back to the system, and the next one is paid
-    for page by page. On other systems than glibc nothing changes.
+    Arrays of NumPy and Arrow come and go by the megabyte. By default each is given back to the system, at once or
+    after a second, and the next one is paid for page by page. On other systems than glibc, and with another pool than
+    jemalloc, nothing changes.
     """
+    if pa.default_memory_pool().backend_name == "jemalloc":
+        pa.jemalloc_set_decay_ms(_KEPT_MS)
     if sys.platform != "linux":
         return
     try:
@@ -58,6 +61,8 @@ def keep_freed_memory() -> None:
         mallopt(option, value)
 
 
+#: How long Arrow keeps what was freed: longer than a step takes to ask for it again.
+_KEPT_MS = 10_000
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _here = threading.local()
 
