@@ -608,11 +608,16 @@ def _find_missing_breaks(connection: duckdb.DuckDBPyConnection) -> None:
             FROM slots GROUP BY vendor, granularity, slot
             WINDOW turn AS (PARTITION BY vendor, granularity ORDER BY slot)
         ),
+        accounts AS (
+            SELECT vendor, account_id, granularity, min(slot) AS first_slot, max(slot) AS last_slot, count(*) AS rows
+            FROM slots GROUP BY vendor, account_id, granularity
+        ),
         -- most accounts are there once in each turn, up to the last
         irregular AS (
-            SELECT vendor, account_id, granularity FROM slots JOIN calendar USING (vendor, granularity, slot)
-            GROUP BY ALL
-            HAVING max(turn_number) < any_value(turns) OR max(turn_number) - min(turn_number) + 1 <> count(*)
+            SELECT a.vendor, a.account_id, a.granularity FROM accounts a
+            JOIN calendar f ON f.vendor = a.vendor AND f.granularity = a.granularity AND f.slot = a.first_slot
+            JOIN calendar l ON l.vendor = a.vendor AND l.granularity = a.granularity AND l.slot = a.last_slot
+            WHERE l.turn_number < l.turns OR l.turn_number - f.turn_number + 1 <> a.rows
         ),
         followed AS (
             SELECT *, lead(slot) OVER (PARTITION BY vendor, account_id, granularity ORDER BY period_end) AS then_slot
