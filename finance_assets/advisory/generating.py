@@ -248,7 +248,7 @@ def vendor_files(seed: int, accounts: int, months: int, last_month: date) -> Ite
 def write_large_csv(
     path: str | Path, accounts: int, months: int, delimiter: str = ",", *, last_month: date = date(2024, 6, 30)
 ) -> int:
-    """Write one large file with a row per account and month, for benchmarks: ``accounts * months`` rows.
+    """Write one large file, month by month a row per account, for benchmarks: ``accounts * months`` rows.
 
     The values are exact and roll forward, returns have ten places and flows in the middle of the month; they come
     from a hash, not from a random generator, so that every engine version writes the same file.
@@ -318,7 +318,7 @@ def write_large_csv(
                     last_day(period_start) AS period_end, 'USD' AS currency, {money},
                     (2 * {gain} / {capital})::DECIMAL(18, 10) AS "return",
                     (2 * ({gain} + fee) / {capital})::DECIMAL(18, 10) AS return_gross
-                    FROM drawn
+                    FROM drawn ORDER BY m, a
                 )
             ) TO '{target}' ({options})
             """
