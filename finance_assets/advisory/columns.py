@@ -63,6 +63,14 @@ def keep_freed_memory() -> None:
 
 #: How long Arrow keeps what was freed: longer than a step takes to ask for it again.
 _KEPT_MS = 10_000
+
+
+def give_back_freed_memory() -> None:
+    """Let Arrow give back soon what is freed, as it does by itself: for a step that needs most of the memory."""
+    if pa.default_memory_pool().backend_name == "jemalloc":
+        pa.jemalloc_set_decay_ms(1_000)
+
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _here = threading.local()
 

@@ -302,7 +302,6 @@ def raw_tables(
     """
     import pyarrow as pa
 
-    from finance_assets.advisory.reading.flagging import in_stored_order
     from finance_assets.contracts.arrow import storage_schema
 
     def constant(name: str, value: Any, rows: int) -> pa.Array:
@@ -321,10 +320,7 @@ def raw_tables(
 
     first_version = origin | {"contract_version": reading.contract_version, "version": 1}
     if isinstance(reading.content, pa.Table):
-        # What is written in parts must come sorted.
-        is_large = reading.row_count > ROW_GROUP_ROWS
-        rows = in_stored_order(reading.content) if is_large else reading.content
-        yield VENDOR_ROWS, with_constants(rows, first_version)
+        yield VENDOR_ROWS, with_constants(reading.content, first_version)
     else:
         parts = reading.content.parts(ROW_GROUP_ROWS)
         yield VENDOR_ROWS, [partial(lambda part: with_constants(part(), first_version), part) for part in parts]

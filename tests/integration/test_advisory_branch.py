@@ -26,7 +26,7 @@ from finance_assets.advisory import results
 from finance_assets.advisory.generating import GeneratedFile, vendor_files, write_large_csv
 from finance_assets.advisory.history import history_key
 from finance_assets.advisory.intake import Intake, drop_sample_files
-from finance_assets.advisory.reading import blocks, layouts
+from finance_assets.advisory.reading import blocks, layouts, reader
 from finance_assets.advisory.reading.vendor_contract import VendorContract
 from finance_assets.advisory.results import History, completeness_now
 from finance_assets.advisory.sensors import PLAN_TAG, vendor_files_sensor
@@ -612,6 +612,7 @@ def test_a_large_file_is_stored_alike_whether_it_is_read_in_blocks_or_whole(
     random.Random(4).shuffle(rows)
     lines = [lines[0], *rows]
     monkeypatch.setattr(intake_module, "ROW_GROUP_ROWS", 400)
+    monkeypatch.setattr(reader, "LARGE_ROWS", 400)
     monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 400)
     monkeypatch.setattr(layouts, "LARGE_TEXT", 0)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 14)

@@ -17,14 +17,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import one_array
+from finance_assets.advisory.columns import give_back_freed_memory, one_array
 from finance_assets.advisory.reading import headers as naming
-from finance_assets.advisory.reading.blocks import ByBlocks, LargeRows, read_by_blocks
+from finance_assets.advisory.reading.blocks import LARGE_TEXT, ByBlocks, LargeRows, read_by_blocks
 from finance_assets.advisory.reading.canonical import canonical_rows, grains_of
 from finance_assets.advisory.reading.containers import READABLE, FileRejected, Member, kind_of, open_members
 from finance_assets.advisory.reading.decoding import to_utf8
 from finance_assets.advisory.reading.detection import Interpreted, interpret
-from finance_assets.advisory.reading.flagging import flag_rows, in_order
+from finance_assets.advisory.reading.flagging import flag_rows, in_order, in_stored_order
 from finance_assets.advisory.reading.layouts import (
     RawTable,
     delimited_tables,
@@ -45,6 +45,8 @@ from finance_assets.advisory.reading.spreadsheets import Workbook, read_workbook
 from finance_assets.advisory.reading.vendor_contract import VendorContract
 from finance_assets.advisory.reading.xml_documents import opened, xml_tables
 
+LARGE_ROWS = 1 << 17
+"""From so many rows on, those of a file that was read as a whole come in the order in which they are stored."""
 _NAMED_TERMS_HELP = frozenset(
     {"unknown_schema", "ambiguous_dates", "return_unit_unproved", "unknown_measure", "ambiguous_numbers"}
     | {"ambiguous_period", "ambiguous_columns", "unreadable_dates", "undecodable", "columns_do_not_match_header"}
@@ -93,7 +95,7 @@ class FileReading:
 
     @cached_property
     def rows(self) -> pa.Table:
-        """All good rows (`ROWS`), in the order of account, grain and period."""
+        """All good rows (`ROWS`), in the order of account, grain and period; very many of a whole file, as stored."""
         return self.content if isinstance(self.content, pa.Table) else self.content.table()
 
     @property
@@ -383,6 +385,9 @@ def _read_member(
         _take_large(large, contract, matches, part)
         part.warnings |= noted
         return
+    if len(member.data) >= LARGE_TEXT:
+        # All of it will be in memory.
+        give_back_freed_memory()
     try:
         tables, read = _attempt(kind, content, contract, latest)
     except FileRejected as rejected:
@@ -479,6 +484,9 @@ def _finished(part: Part, name: str, digest: str) -> FileReading:
             rows = pa.table([one_array(column) for column in rows.columns], schema=rows.schema)
             rows = in_order(rows, part)
             rows = flag_rows(rows, part)
+            if rows.num_rows > LARGE_ROWS:
+                # They are written in parts, which must come sorted.
+                rows = in_stored_order(rows)
         elif not part.quarantined:
             part.warnings.add("no_data_rows")
         content = pa.table([one_array(rows[f.name]).cast(f.type) for f in ROWS], schema=ROWS)
