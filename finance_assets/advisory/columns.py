@@ -163,12 +163,22 @@ def encoded(column: Any) -> Any:
     return array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
 
 
+def ranks_of(texts: Any) -> Any:
+    """Return the place of each of some distinct texts among the sorted ones."""
+    order = pc.sort_indices(texts).to_numpy()
+    ranks = np.empty(len(order), np.int32)
+    ranks[order] = np.arange(len(order), dtype=np.int32)
+    return ranks
+
+
 def text_ranks(column: Any) -> Any:
     """Return the place of each row's text among the sorted texts of a dictionary array without nulls."""
-    order = pc.sort_indices(column.dictionary).to_numpy()
-    ranks = np.empty(len(order), np.int64)
-    ranks[order] = np.arange(len(order))
-    return ranks[column.indices.to_numpy(zero_copy_only=False)]
+    return ranks_of(column.dictionary).astype(np.int64)[column.indices.to_numpy(zero_copy_only=False)]
+
+
+def months_of(days: Any) -> Any:
+    """Return the months of days since 1970, counted from 1970."""
+    return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
 
 
 def integers_of(decimals: Any) -> Any | None:

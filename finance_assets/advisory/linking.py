@@ -144,9 +144,7 @@ def in_order(history: pa.Table) -> Ordered:
     ValueError
         A part of a key is null.
     """
-    ranks = []
-    for name in ("vendor", "account_id", "granularity"):
-        ranks.append(_ranks(history, name))
+    ranks = [_ranks(history, name) for name in ("vendor", "account_id", "granularity")]
     return put_in_order(ranks, _days(history, "period_end"), lambda places: version_numbers(history, places))
 
 

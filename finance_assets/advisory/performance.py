@@ -294,9 +294,10 @@ class Performance:
     @property
     def months(self) -> npt.NDArray[np.int64]:
         """Month in which each row's period ends, counted from 1970; ascends."""
-        import numpy as np
+        from finance_assets.advisory.columns import months_of
 
-        return self.rows.days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+        found: npt.NDArray[np.int64] = months_of(self.rows.days)
+        return found
 
     def part(self, chosen: npt.NDArray[np.int64] | slice, rows: pa.Table) -> pa.Table:
         """Compute some rows of the table.
@@ -355,9 +356,10 @@ class Performance:
             return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(texts, pa.string()))
 
         def decimals(name: str, amount: Amount) -> pa.Array:
-            return amount.decimals(_schema({name: PERFORMANCE_COLUMNS[name][0]}).field(0).type)
+            return amount.decimals(schema.field(name).type)
 
-        sum_type = _schema({"sum": PERFORMANCE_COLUMNS["cumulative_net_flow"][0]}).field(0).type
+        schema = performance_schema()
+        sum_type = schema.field("cumulative_net_flow").type
         is_summed = links.has_flow_so_far[chosen] & ~links.currencies_mixed[chosen]
         months = alone.months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
         made = {
@@ -515,13 +517,10 @@ class _Texts:
     def ranks(self) -> npt.NDArray[np.int32]:
         """Return the place of each text among the sorted ones."""
         import numpy as np
-        import pyarrow.compute as pc
 
-        if self._known is None:
-            return np.zeros(0, np.int32)
-        order = pc.sort_indices(self._known).to_numpy()
-        ranks = np.empty(len(order), np.int32)
-        ranks[order] = np.arange(len(order), dtype=np.int32)
+        from finance_assets.advisory.columns import ranks_of
+
+        ranks: npt.NDArray[np.int32] = np.zeros(0, np.int32) if self._known is None else ranks_of(self._known)
         return ranks
 
 

@@ -139,7 +139,7 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
     if size <= ROWS_IN_MEMORY:
         history = lake.read(PERFORMANCE_HISTORY, columns=list(HISTORY_COLUMNS), dictionaries=_REPETITIVE).table
         history = history.unify_dictionaries().combine_chunks()
-        performance = Performance([lambda: history], [size], policies(contracts))
+        performance = Performance([lambda: history], [history.num_rows], policies(contracts))
     else:
         read = partial(
             lake.read_row_group, PERFORMANCE_HISTORY, columns=list(LINKING_COLUMNS), dictionaries=_REPETITIVE

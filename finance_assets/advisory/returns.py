@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from finance_assets.advisory.columns import decimals_of, encoded, integers_of, large_decimals, one_array
+from finance_assets.advisory.columns import decimals_of, encoded, integers_of, large_decimals, months_of, one_array
 from finance_assets.advisory.twrr import LARGE_FLOW_THRESHOLD, TIMINGS
 from finance_assets.contracts.status import STATUSES, Status
 
@@ -233,7 +233,7 @@ class RowReturns:
     @cached_property
     def months(self) -> Ints:
         """Month in which the period ends, counted from 1970."""
-        found: Ints = self.ends.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+        found: Ints = months_of(self.ends)
         return found
 
     @cached_property

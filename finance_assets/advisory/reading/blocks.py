@@ -23,13 +23,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import decimals_of, integers_of, one_array, one_of_many, side_by_side
+from finance_assets.advisory.columns import (
+    decimals_of,
+    integers_of,
+    months_of,
+    one_array,
+    one_of_many,
+    ranks_of,
+    side_by_side,
+)
 from finance_assets.advisory.reading.canonical import (
     Grains,
     canonical_rows,
     grain_of,
     grains_of,
-    months_of,
     said_of_grain,
 )
 from finance_assets.advisory.reading.containers import FileRejected
@@ -596,11 +603,9 @@ def _keys(columns: dict[str, pa.ChunkedArray | None]) -> _Keys:
 def _text_numbers(column: pa.ChunkedArray | None) -> Any:
     """Return the place of each row's text among the sorted texts of a column whose pieces share a dictionary."""
     assert column is not None
-    order = pc.sort_indices(column.chunk(0).dictionary).to_numpy().astype(np.int64)
-    numbers = np.empty(len(order), np.int32)
-    numbers[order] = np.arange(len(order), dtype=np.int32)
+    numbers = ranks_of(column.chunk(0).dictionary)
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])
-    return codes if (order == np.arange(len(order))).all() else numbers[codes]
+    return codes if (numbers == np.arange(len(numbers))).all() else numbers[codes]
 
 
 def _check_grain(first: _Read, columns: dict[str, Any], keys: _Keys, previous: Ints) -> None:

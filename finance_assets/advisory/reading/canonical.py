@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import encoded
+from finance_assets.advisory.columns import encoded, months_of
 from finance_assets.advisory.reading.containers import FileRejected
 from finance_assets.advisory.reading.detection import Interpreted
 from finance_assets.advisory.reading.layouts import RawTable
@@ -156,11 +156,6 @@ def grain_of(kind: str, ends: Any, starts: Any | None, stated: str, steps: Calla
     if len(distinct) > 3 and len(np.unique(months)) == 1:
         return "daily"
     return "monthly"
-
-
-def months_of(days: Any) -> Any:
-    """Return the months of days since 1970, counted from 1970."""
-    return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
 
 
 def _last_business_day(day: date) -> bool:

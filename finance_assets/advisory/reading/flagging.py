@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import by_blocks, encoded, one_array, side_by_side, text_ranks
-from finance_assets.advisory.reading.canonical import flag_texts, months_of
+from finance_assets.advisory.columns import by_blocks, encoded, months_of, one_array, side_by_side, text_ranks
+from finance_assets.advisory.reading.canonical import flag_texts
 from finance_assets.advisory.reading.detection import floats_of, implied_range, zeroed
 from finance_assets.advisory.reading.outcome import ROWS, Part, left_out
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS
