@@ -6,12 +6,12 @@ file is ``reading``'s work, running is ``assets``'.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, partial
@@ -28,11 +28,12 @@ from finance_assets.contracts.advisory import (
 )
 from finance_assets.storage.lake import ROW_GROUP_ROWS, Lake
 from finance_assets.storage.landing import LandedFile, Landing
-from finance_assets.storage.ledger import FileStatus, Ledger
+from finance_assets.storage.ledger import FileIdentity, FileStatus, Ledger
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from finance_assets.advisory.reading.containers import FileBytes
     from finance_assets.advisory.reading.reader import FileReading
     from finance_assets.advisory.reading.vendor_contract import VendorContract
     from finance_assets.contracts.model import Contract
@@ -160,7 +161,8 @@ class Intake:
             if known_until is not None and received <= known_until and not is_again:
                 received = known_until + TICK
             try:
-                outcome, digest = self._take_one(self.landing.read(identity.key), identity.key, received, seen)
+                with self._arriving(identity) as (data, keep):
+                    outcome, digest = self._take_one(data, keep, identity.key, received, seen)
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"[:500]
                 self.ledger.record(identity, FileStatus.FAILED, reason=reason)
@@ -202,7 +204,8 @@ class Intake:
             row = known[digest]
             received = self.clock() if newest is None else max(self.clock(), newest + TICK)
             newest = received
-            outcome, _ = self._take_one(self.bytes_of(digest), row["landing_key"], received, {})
+            # What was received is kept.
+            outcome, _ = self._take_one(self.bytes_of(digest), lambda _: None, row["landing_key"], received, {})
             taken.append(outcome)
             log(_sentence(outcome))
         return taken
@@ -211,18 +214,36 @@ class Intake:
         """Return the kept bytes of a file that was received."""
         return self.lake.get(self.lake.landed_path(digest, LANDED_FOLDER))
 
+    @contextmanager
+    def _arriving(self, file: FileIdentity) -> Iterator[tuple[bytes | FileBytes, Callable[[str], object]]]:
+        """Give the bytes of a landed file, and what keeps them under their sha256; a large one stays on the disk."""
+        from finance_assets.advisory.reading.blocks import LARGE_TEXT
+        from finance_assets.advisory.reading.containers import FileBytes
+
+        if self.landing.is_s3 or self.lake.is_s3 or file.size < LARGE_TEXT:
+            data = self.landing.read(file.key)
+            yield data, lambda digest: self.lake.land(data, LANDED_FOLDER, digest=digest)
+        else:
+            with self.lake.arriving(self.landing.path(file.key)) as copy:
+                yield FileBytes(copy.descriptor), lambda digest: copy.keep(digest, LANDED_FOLDER)
+
     def _take_one(
-        self, data: bytes, key: str, received: datetime, seen: Mapping[str, tuple[str, int]]
+        self,
+        data: bytes | FileBytes,
+        keep: Callable[[str], object],
+        key: str,
+        received: datetime,
+        seen: Mapping[str, tuple[str, int]],
     ) -> tuple[Taken, str]:
         import pyarrow as pa
 
-        from finance_assets.advisory.reading.reader import read_vendor_file
+        from finance_assets.advisory.reading.reader import digest_of, read_vendor_file
 
         name = key.rsplit("/", 1)[-1]
         with ThreadPoolExecutor(1, initializer=_step_aside) as pool:
             # The bytes are counted, and on their way to the disk, while they are read.
-            counted = pool.submit(lambda: hashlib.sha256(data).hexdigest())
-            kept = pool.submit(lambda: self.lake.land(data, LANDED_FOLDER, digest=counted.result()))
+            counted = pool.submit(digest_of, data)
+            kept = pool.submit(lambda: keep(counted.result()))
             may_be_known = any(size == len(data) for _, size in seen.values())
             reading = read_vendor_file(
                 data,

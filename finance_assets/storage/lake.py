@@ -17,6 +17,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import threading
 import uuid
 from collections import deque
@@ -33,6 +34,7 @@ from finance_assets.contracts.validation import schema_difference
 
 if TYPE_CHECKING:
     import builtins
+    from pathlib import Path
 
     import duckdb
     import pyarrow as pa
@@ -130,6 +132,22 @@ class LakeScan:
     dataset: ds.Dataset
     keys: tuple[str, ...]
     outdated: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """A file on its way into the lake.
+
+    Attributes
+    ----------
+    descriptor
+        Its copy, open for reading.
+    keep
+        Keeps the copy; takes the sha256 and the folders below ``landing/``, as :meth:`Lake.land` does.
+    """
+
+    descriptor: int
+    keep: Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -513,6 +531,33 @@ class Lake:
         if not self.exists(path):
             self.put(path, data)
         return digest
+
+    @contextmanager
+    def arriving(self, file: Path) -> Iterator[Arriving]:
+        """Copy a local file into a lake on the same machine, to be read from there and kept under its sha256.
+
+        Whoever is working with the file of others then works with bytes that nobody changes. A copy that is not kept
+        is removed.
+
+        Parameters
+        ----------
+        file
+            The file.
+        """
+        with _temporary_file(self._temporary_folder) as (descriptor, temporary):
+            with self._explained("copying", str(file)):
+                # Within the system, where it can: the bytes do not come by here.
+                shutil.copyfile(file, temporary)
+
+            def keep(digest: str, *parts: str) -> None:
+                path = self.landed_path(digest, *parts)
+                if not self.exists(path):
+                    _make_folder(os.path.dirname(path))
+                    os.fsync(descriptor)
+                    os.replace(temporary, path)
+                    _sync_folder(os.path.dirname(path))
+
+            yield Arriving(descriptor, keep)
 
     def landed_path(self, digest: str, *parts: str, suffix: str = "") -> str:
         """Return the path of landed bytes."""
@@ -1178,7 +1223,7 @@ def _temporary_file(folder: str) -> Iterator[tuple[int, str]]:
     while True:
         path = os.path.join(folder, uuid.uuid4().hex)
         try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         except FileNotFoundError:
             # Somebody tidied the whole folder away.
             _make_folder(folder)

@@ -97,14 +97,24 @@ class Landing:
                 return bytes(self._client().get_object(Bucket=bucket, Key=prefix + key)["Body"].read())
             except Exception as error:
                 raise LakeError(f"{key} in {self.uri} cannot be read: {error}") from error
+        try:
+            return self.path(key).read_bytes()
+        except OSError as error:
+            raise LakeError(f"{key} in {self.uri} cannot be read: {error.strerror}") from error
+
+    def path(self, key: str) -> Path:
+        """Return where a local file is.
+
+        Raises
+        ------
+        LakeError
+            Its key leads out of the landing zone.
+        """
         folder = Path(self.uri)
         path = folder / key
         if not path.resolve().is_relative_to(folder.resolve()):
             raise LakeError(f"{key} leads out of {self.uri}")
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise LakeError(f"{key} in {self.uri} cannot be read: {error.strerror}") from error
+        return path
 
     def _files(self) -> Iterator[LandedFile]:
         folder = Path(self.uri)

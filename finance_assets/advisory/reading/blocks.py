@@ -17,7 +17,7 @@ from datetime import date
 from decimal import Decimal
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +39,8 @@ from finance_assets.advisory.reading.canonical import (
     grains_of,
     said_of_grain,
 )
-from finance_assets.advisory.reading.containers import FileRejected
+from finance_assets.advisory.reading.containers import FileBytes, FileRejected
+from finance_assets.advisory.reading.decoding import is_plain, single_feeds
 from finance_assets.advisory.reading.detection import Interpreted, floats_of, interpret
 from finance_assets.advisory.reading.flagging import (
     NUMBERS,
@@ -52,7 +53,6 @@ from finance_assets.advisory.reading.headers import month_columns
 from finance_assets.advisory.reading.layouts import (
     Block,
     NotInBlocksError,
-    Opening,
     RawTable,
     columnar_table,
     first_accounts,
@@ -78,6 +78,8 @@ LARGE_TABLE = 1 << 18
 #: Rows are put in order by runs of so many on average.
 _LONG_RUN = 512
 _QUOTE, _LINE_END = ord('"'), ord("\n")
+#: How much of a text shows how it begins, and how much is looked at for the end of a line.
+_HEAD_BYTES, _LOOK_BYTES = 1 << 18, 1 << 12
 #: Rows of a Parquet file that are one block, and rows whose flags are found at a time.
 _ROWS_AT_ONCE = 1 << 17
 
@@ -270,7 +272,7 @@ def _told(known: Future[frozenset[str]]) -> Iterator[None]:
 
 
 def read_by_blocks(
-    kind: str, data: bytes, contract: VendorContract | None, latest: date, label: str
+    kind: str, data: bytes | FileBytes, contract: VendorContract | None, latest: date, label: str
 ) -> ByBlocks | None:
     """Read a large delimited text or Parquet file block by block.
 
@@ -279,7 +281,8 @@ def read_by_blocks(
     kind
         ``text``, ``parquet``, or another one, which is not read so.
     data
-        UTF-8 text with single line feeds, or the bytes of the Parquet file.
+        UTF-8 text with single line feeds, or the bytes of the Parquet file. On a disk also text with those of Windows;
+        of text in another encoding some block tells.
     contract
         Contract that matched the file.
     latest
@@ -322,21 +325,37 @@ def read_by_blocks(
         return None
 
 
-def _of_text(data: bytes, contract: VendorContract | None) -> list[_Tables]:
+def _of_text(data: bytes | FileBytes, contract: VendorContract | None) -> list[_Tables]:
     """Return the blocks of a delimited text, of which none has records of another."""
     if contract is not None and contract.positional and not contract.has_header:
         return []
-    opening = opening_of(data, contract)
+    head = data[:_HEAD_BYTES]
+    head = head[: head.rfind(b"\n") + 1]
+    opening = opening_of(single_feeds(head), contract)
     if not opening.is_columnar:
         return []
+    title = opening.head[opening.found]
+    start = 0
+    for _ in range(title.line):
+        start = head.find(b"\n", start) + 1
+        if not start:
+            raise NotInBlocksError
+    if head.count(b'"', 0, start) % 2:
+        raise NotInBlocksError
+    pieces = _cut(data, start)
+    lines = accumulate((piece.line_ends for piece in pieces), initial=title.line + 1)
+    plan = plan_of(data, start, opening.delimiter, [cell.strip() for cell in title.cells], contract)
 
-    def tables(block: Block, known: Callable[[], frozenset[str]] | None) -> Iterator[RawTable]:
-        yield columnar_table(data, opening, contract, block._replace(known=known))
+    def tables(piece: _Piece, line: int, known: Callable[[], frozenset[str]] | None) -> Iterator[RawTable]:
+        text = single_feeds(data[piece.start : piece.stop])
+        numbers = line + _record_lines(text, piece)
+        block = Block(text, numbers, plan, known, piece.start == start, piece.stop == len(data))
+        yield columnar_table(block, opening, contract)
 
-    return [partial(tables, block) for block in _cut(data, opening, contract)]
+    return [partial(tables, piece, line) for piece, line in zip(pieces, lines, strict=False)]
 
 
-def _of_parquet(data: bytes, contract: VendorContract | None) -> list[_Tables]:
+def _of_parquet(data: bytes | FileBytes, contract: VendorContract | None) -> list[_Tables]:
     """Return the row groups of a large Parquet file, each of which may give several tables."""
     with open_parquet(data) as file:
         if file.metadata.num_rows < LARGE_TABLE or month_columns(parquet_headers(data)):
@@ -353,50 +372,78 @@ def _of_parquet(data: bytes, contract: VendorContract | None) -> list[_Tables]:
     return [partial(tables, place, before[place]) for place in range(len(rows)) if rows[place]]
 
 
-def _cut(data: bytes, opening: Opening, contract: VendorContract | None) -> list[Block]:
-    """Cut a text into blocks of whole records, without the titles and the header."""
-    start = 0
-    for _ in range(opening.head[opening.found].line):
-        start = data.find(b"\n", start) + 1
-        if not start:
-            raise NotInBlocksError
-    if data.count(b'"', 0, start) % 2:
+class _Piece(NamedTuple):
+    """Where some records begin and end, how many quotes are among them, and how many ends of lines."""
+
+    start: int
+    stop: int
+    quotes: int
+    line_ends: int
+
+
+def _cut(data: bytes | FileBytes, start: int) -> list[_Piece]:
+    """Cut a text, from a place on, into pieces of whole records."""
+    pieces = _measured(data, _bounds(data, start))
+    if any(piece.quotes % 2 for piece in pieces):
+        # A line end between two quotes ends no record.
+        pieces = _measured(data, _bounds(data, start, is_quoted=True))
+    if not pieces:
         raise NotInBlocksError
-    is_quoted = data.find(b'"', start) >= 0
+    return pieces
+
+
+def _bounds(data: bytes | FileBytes, start: int, *, is_quoted: bool = False) -> list[int]:
     bounds = [start]
     while bounds[-1] < len(data):
         begin = bounds[-1]
-        end = data.find(b"\n", begin + BLOCK_BYTES) + 1 or len(data)
-        # A line end between two quotes ends no record.
-        while is_quoted and data.count(b'"', begin, end) % 2:
+        end = _next_line(data, begin + BLOCK_BYTES)
+        is_open = is_quoted and data[begin:end].count(b'"') % 2
+        while is_open:
             if end == len(data) or end - begin > 2 * BLOCK_BYTES:
                 raise NotInBlocksError
-            end = data.find(b"\n", end) + 1 or len(data)
+            after = _next_line(data, end)
+            is_open ^= data[end:after].count(b'"') % 2
+            end = after
         bounds.append(end)
-    pieces = list(pairwise(bounds))
-    if not pieces:
-        raise NotInBlocksError
-    lines = side_by_side(lambda piece: _record_lines(data, *piece), pieces)
-    plan = plan_of(data, start, opening.delimiter, [h.strip() for h in opening.head[opening.found].cells], contract)
-    made, line = [], opening.head[opening.found].line + 1
-    for place, ((begin, end), (own, count)) in enumerate(zip(pieces, lines, strict=True)):
-        made.append(Block(begin, end, own + line, plan, None, place == 0))
-        line += count
-    return made
+    return bounds
 
 
-def _record_lines(data: bytes, start: int, stop: int) -> tuple[Ints, int]:
-    """Return the line of each record of a block, counted from 0, and how many line ends are in it."""
-    raw = np.frombuffer(data, np.uint8)[start:stop]
-    if data.find(b'"', start, stop) < 0:
-        pieces = range(0, len(raw), 1 << 18)
-        count = sum(int(np.count_nonzero(raw[piece : piece + (1 << 18)] == _LINE_END)) for piece in pieces)
-        return np.arange(count + (raw[-1] != _LINE_END)), count
+def _next_line(data: bytes | FileBytes, place: int) -> int:
+    """Return where the next line begins."""
+    while place < len(data):
+        found = data[place : place + _LOOK_BYTES].find(b"\n")
+        if found >= 0:
+            return place + found + 1
+        place += _LOOK_BYTES
+    return len(data)
+
+
+def _measured(data: bytes | FileBytes, bounds: Sequence[int]) -> list[_Piece]:
+    """Return the pieces between bounds; none of a file on a disk may be anything but plain text."""
+
+    def measured(bound: tuple[int, int]) -> _Piece:
+        text = data[slice(*bound)]
+        if isinstance(data, FileBytes) and not is_plain(text):
+            raise NotInBlocksError
+        raw = np.frombuffer(text, np.uint8)
+        starts = range(0, len(raw), 1 << 18)
+        ends = sum(int(np.count_nonzero(raw[place : place + (1 << 18)] == _LINE_END)) for place in starts)
+        return _Piece(*bound, text.count(b'"') if b'"' in text else 0, ends)
+
+    return side_by_side(measured, pairwise(bounds))
+
+
+def _record_lines(text: bytes, piece: _Piece) -> Ints:
+    """Return the line of each record of a piece, counted from 0."""
+    is_ended = text.endswith(b"\n")
+    if not piece.quotes:
+        return np.arange(piece.line_ends + (not is_ended))
+    raw = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(raw == _LINE_END)
     quotes = np.flatnonzero(raw == _QUOTE)
     is_record = np.searchsorted(quotes, ends) % 2 == 0
-    starts = np.r_[0, np.flatnonzero(is_record) + 1]
-    return (starts if raw[-1] != _LINE_END else starts[:-1]), len(ends)
+    starts: Ints = np.r_[0, np.flatnonzero(is_record) + 1]
+    return starts[:-1] if is_ended else starts
 
 
 def _read(table: RawTable, contract: VendorContract | None, latest: date, label: str) -> _Read:

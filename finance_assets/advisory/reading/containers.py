@@ -1,17 +1,19 @@
 """What a delivered byte string is, and what is safe to take out of it.
 
-Belongs here: recognition by content and the opening of archives in memory, within limits. A member that is unsafe
-rejects the whole file; nothing is ever written to disk.
+Belongs here: the bytes of a delivered file, recognition by content and the opening of archives in memory, within
+limits. A member that is unsafe rejects the whole file; nothing is ever written to disk.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import re
 import stat
 import zipfile
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 MAX_EXPANDED = 1 << 30
 """Most bytes that one archive may expand to."""
@@ -58,6 +60,74 @@ class FileRejected(Exception):  # noqa: N818 - it is a verdict on a file, not a 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+_CUT = "the file was cut while it was being read"
+
+
+class FileBytes:
+    """The bytes of a file on a disk, of which only what is asked for comes into memory; any thread may ask.
+
+    Parameters
+    ----------
+    descriptor
+        An open file that nobody changes.
+    start
+        Where its content begins.
+    """
+
+    def __init__(self, descriptor: int, start: int = 0) -> None:
+        self._descriptor = descriptor
+        self._start = start
+        self._size = os.fstat(descriptor).st_size - start
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        pieces = []
+        while start < stop:
+            # A system call gives two gigabytes at most.
+            pieces.append(os.pread(self._descriptor, stop - start, self._start + start))
+            if not pieces[-1]:
+                raise OSError(_CUT)
+            start += len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def after(self, size: int) -> FileBytes:
+        """Return the content without its first bytes."""
+        return FileBytes(self._descriptor, self._start + size)
+
+    def opened(self) -> io.BufferedReader:
+        """Return a stream with a place of its own."""
+        return io.BufferedReader(_Stream(self._descriptor, self._start, self._size))
+
+
+class _Stream(io.RawIOBase):
+    """A descriptor as a stream that does not share its place with others."""
+
+    def __init__(self, descriptor: int, start: int, size: int) -> None:
+        self._descriptor, self._start, self._size = descriptor, start, size
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = memoryview(buffer)[: max(0, self._size - self._place)]
+        read = os.preadv(self._descriptor, [wanted], self._start + self._place) if wanted else 0
+        if wanted and not read:
+            raise OSError(_CUT)
+        self._place += read
+        return read
 
 
 @dataclass(frozen=True)

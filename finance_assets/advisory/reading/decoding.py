@@ -44,12 +44,27 @@ def to_utf8(data: bytes, encoding: str | None = None) -> tuple[bytes, str]:
     text, name = _decoded(data, encoding)
     if b"\0" in text:
         raise FileRejected("binary_content")
+    return single_feeds(text), name
+
+
+def single_feeds(text: bytes) -> bytes:
+    """Return text with line feeds alone at the ends of its lines."""
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n")
         if b"\r" in text:
             # Old line ends only count where there are no others; inside a line they are just space.
             text = text.replace(b"\r", b"\n" if b"\n" not in text else b" ")
-    return text, name
+    return text
+
+
+def is_plain(text: bytes) -> bool:
+    """Whether a piece of a text, from one line feed to another, is what `to_utf8` would make of it, piece by piece."""
+    if not text.isascii():
+        try:
+            text.decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+    return b"\0" not in text and (b"\r" not in text or text.count(b"\r") == text.count(b"\r\n"))
 
 
 def _decoded(data: bytes, encoding: str | None) -> tuple[bytes, str]:

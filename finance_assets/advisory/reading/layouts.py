@@ -24,7 +24,8 @@ import pyarrow.compute as pc
 
 from finance_assets.advisory.columns import decimals_of, integers_of, one_array, side_by_side
 from finance_assets.advisory.reading import headers as naming
-from finance_assets.advisory.reading.containers import FileRejected
+from finance_assets.advisory.reading.containers import FileBytes, FileRejected
+from finance_assets.advisory.reading.decoding import single_feeds
 from finance_assets.advisory.reading.values import MONTHS, max_decimals, read_date, trimmed
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS, VendorContract, implied
 
@@ -351,7 +352,8 @@ def delimited_tables(data: bytes, contract: VendorContract | None = None) -> lis
         if cut_rows and tables:
             tables[-1].bad += cut_rows
             tables[-1].warnings.add("truncated_file")
-        _mark_cut_off(tables, data)
+        if not data.endswith(b"\n"):
+            _mark_cut_off(tables, data.count(b"\n") + 1)
         return _with_delimiter(tables, opening.delimiter)
     return [columnar_table(data, opening, contract)]
 
@@ -416,24 +418,24 @@ class Block(NamedTuple):
 
     Attributes
     ----------
-    start, stop
-        Where its bytes begin and end.
+    text
+        Their bytes.
     lines
         Physical line of each record.
     plan
         How the columns of the text are read.
     known
         Gives the accounts of the first rows of the text; None for the block in which they are.
-    is_first
-        Whether the first record of the text is in it.
+    is_first, is_last
+        Whether the first record of the text is in it, and the last one.
     """
 
-    start: int
-    stop: int
+    text: bytes
     lines: Any
     plan: Plan
     known: Callable[[], Set[str]] | None
     is_first: bool
+    is_last: bool
 
 
 @dataclass
@@ -459,23 +461,26 @@ _MONEY_LIMIT, _RETURN_LIMIT = 1e20, 9e9
 _ABSENT = ("", "NULL", "null", "N/A", "n/a", "NA", "na", "None", "none", "nil", "#N/A", "<NA>")
 
 
-def plan_of(data: bytes, start: int, delimiter: str, header: list[str], contract: VendorContract | None) -> Plan:
-    """Decide from the first records of a large file how its columns can be read.
+def plan_of(
+    data: bytes | FileBytes, start: int, delimiter: str, header: list[str], contract: VendorContract | None
+) -> Plan:
+    """Decide from the first records of a large file, which begin at a place, how its columns can be read.
 
     A column is read as numbers where its header names an amount or a return and its first values are plain numbers.
     Whether all the others are as well, the reading itself tells.
     """
     plan = Plan()
-    if len(data) - start < LARGE_TEXT or not data.endswith(b"\n"):
+    if len(data) - start < LARGE_TEXT or data[-1:] != b"\n":
         return plan
-    end = data.rfind(b"\n", start, start + PLANNED_TEXT) + 1
 
-    def sample(first: int, last: int) -> list[list[str]]:
-        cells = (r.cells for r in records(data[first:last].decode("utf-8", "replace"), delimiter))
+    def sample(text: bytes) -> list[list[str]]:
+        cells = (r.cells for r in records(single_feeds(text).decode("utf-8", "replace"), delimiter))
         return [row for row in cells if len(row) == len(header)]
 
-    rows = sample(start, end)
-    ending = sample(data.find(b"\n", len(data) - PLANNED_TEXT // 8) + 1, len(data))
+    beginning = data[start : start + PLANNED_TEXT]
+    rows = sample(beginning[: beginning.rfind(b"\n") + 1])
+    end = data[max(start, len(data) - PLANNED_TEXT // 8) :]
+    ending = sample(end[end.find(b"\n") + 1 :])
     # Where the last rows are of other periods than the first, accounts come again in each.
     dated = naming.fields_of(header, contract.columns if contract else {}).get("period_end")
     several = dated is not None and not {r[dated] for r in rows} & {r[dated] for r in ending}
@@ -505,7 +510,7 @@ def plan_of(data: bytes, start: int, delimiter: str, header: list[str], contract
 
 
 def _parsed(
-    data: bytes, start: int, stop: int, delimiter: str, width: int, plan: Plan, count: int, *, threads: bool
+    data: bytes, start: int, delimiter: str, width: int, plan: Plan, count: int, *, threads: bool
 ) -> _Parsed | None:
     """Read records by columns; None where they cannot be read so. What does not hold of a plan is read as text."""
     import pyarrow.csv as arrow_csv
@@ -520,8 +525,8 @@ def _parsed(
 
     # Only one thread knows the numbers of records, which those with another number of fields need.
     threads = threads and bool(numbers)
-    text = pa.py_buffer(data).slice(start, stop - start)
-    is_quoted = data.find(b'"', start, stop) >= 0
+    text = pa.py_buffer(data).slice(start)
+    is_quoted = data.find(b'"', start) >= 0
     block_size = 1 << 23 if threads else BLOCK_SIZE
     table: Any = None
     while table is None:
@@ -618,27 +623,25 @@ def _trimmed_column(column: Any) -> Any:
     return made if pc.count_distinct(values).as_py() == len(values) else trimmed(as_text(made)).dictionary_encode()
 
 
-def columnar_table(
-    data: bytes, opening: Opening, contract: VendorContract | None, block: Block | None = None
-) -> RawTable:
+def columnar_table(text: bytes | Block, opening: Opening, contract: VendorContract | None) -> RawTable:
     """Read a table with one header by columns; only lines that do not fit it are looked at one by one.
 
     Parameters
     ----------
-    data
-        UTF-8 text with single line feeds.
+    text
+        UTF-8 text with single line feeds, or some of its records.
     opening
         How it begins.
     contract
         Contract that matched the file.
-    block
-        Only these of its records.
 
     Raises
     ------
     NotInBlocksError
         Of a block: what is to be said of its records depends on the others.
     """
+    block = text if isinstance(text, Block) else None
+    data = text.text if isinstance(text, Block) else text
     delimiter, head, found, _ = opening
     header = [h.strip() for h in head[found].cells]
     body = [r.cells for r in head[found + 1 :] if _filled(r.cells)]
@@ -659,12 +662,11 @@ def columnar_table(
     preamble = [" ".join(_filled(r.cells)) for r in head[:found] if _filled(r.cells)]
     if block is not None and not block.is_first:
         skipped.clear()
-    begins = _record_starts(data, found + 1) if block is None else (block.start, block.lines)
-    stop = len(data) if block is None else block.stop
+    begins = _record_starts(data, found + 1) if block is None else (0, block.lines)
     read: _Parsed | None = None
     if begins is not None and width > 1 and begins[0] is not None:
         plan = plan_of(data, begins[0], delimiter, header, contract) if block is None else block.plan
-        read = _parsed(data, begins[0], stop, delimiter, width, plan, len(begins[1]), threads=block is None)
+        read = _parsed(data, begins[0], delimiter, width, plan, len(begins[1]), threads=block is None)
     if read is None and block is not None:
         raise NotInBlocksError
     decimals: dict[int, int] = {}
@@ -687,7 +689,7 @@ def columnar_table(
     sorter = _Sorter(header, account, contract.footers if contract else (), skipped)
     bad: list[BadRow] = []
     last_line = max([int(good_lines[-1]) if len(good_lines) else 0, *(line for line, _ in odd)], default=0)
-    cut_off = stop == len(data) and not data.endswith(b"\n")
+    cut_off = (block is None or block.is_last) and not data.endswith(b"\n")
     warnings: set[str] = set()
     unclosed = cut_off and begins is None and data.rpartition(b"\n")[2].count(b'"') % 2 == 1
     known: Set[str] = frozenset()
@@ -741,7 +743,7 @@ def columnar_table(
         raise NotInBlocksError
     _check_count(result, sorter.count)
     if cut_off:
-        _mark_cut_off([result], data)
+        _mark_cut_off([result], data.count(b"\n") + (1 if block is None else int(block.lines[0])))
     return result
 
 
@@ -816,12 +818,11 @@ def keep_rows(table: RawTable, mask: Any) -> None:
     table.cell_lines = {k: pc.filter(v, mask) for k, v in table.cell_lines.items()}
 
 
-def _mark_cut_off(tables: list[RawTable], data: bytes) -> None:
-    """Quarantine a last row whose last value is not as long as all others, where the text has no last line end."""
-    if data.endswith(b"\n") or not tables or tables[-1].rows < 4 or tables[-1].cell_lines:
+def _mark_cut_off(tables: list[RawTable], final_line: int) -> None:
+    """Quarantine a last row whose last value is not as long as all others, where the last line has no end."""
+    if not tables or tables[-1].rows < 4 or tables[-1].cell_lines:
         return
     table = tables[-1]
-    final_line = data.count(b"\n") + 1
     if table.lines[-1].as_py() != final_line:
         return
     values = as_text(table.columns[-1].slice(max(0, table.rows - 2000))).to_pylist()
@@ -2012,17 +2013,17 @@ def parquet_tables(data: bytes, contract: VendorContract | None = None) -> list[
     return [parquet_table(table, contract, is_large=table.num_rows >= LARGE_TABLE)]
 
 
-def open_parquet(data: bytes) -> Any:
+def open_parquet(data: bytes | FileBytes) -> Any:
     """Open a Parquet file; one that is damaged is rejected."""
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(pa.BufferReader(data))
+        return pq.ParquetFile(data.opened() if isinstance(data, FileBytes) else pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FileRejected("corrupt_parquet") from error
 
 
-def parquet_headers(data: bytes) -> list[str]:
+def parquet_headers(data: bytes | FileBytes) -> list[str]:
     """Return the names of the columns of a Parquet file, those in structures by themselves."""
     with open_parquet(data) as file:
         return list(_flat(file.schema_arrow.empty_table()).column_names)

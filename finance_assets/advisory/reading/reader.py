@@ -5,6 +5,7 @@ Belongs here: the order of the steps, and the result. Rows come out with exact d
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 from collections import Counter
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,8 +22,15 @@ from finance_assets.advisory.columns import give_back_freed_memory, one_array
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.blocks import LARGE_TEXT, ByBlocks, LargeRows, read_by_blocks
 from finance_assets.advisory.reading.canonical import canonical_rows, grains_of
-from finance_assets.advisory.reading.containers import READABLE, FileRejected, Member, kind_of, open_members
-from finance_assets.advisory.reading.decoding import to_utf8
+from finance_assets.advisory.reading.containers import (
+    READABLE,
+    FileBytes,
+    FileRejected,
+    Member,
+    kind_of,
+    open_members,
+)
+from finance_assets.advisory.reading.decoding import is_plain, single_feeds, to_utf8
 from finance_assets.advisory.reading.detection import Interpreted, interpret
 from finance_assets.advisory.reading.flagging import flag_rows, in_order, in_stored_order
 from finance_assets.advisory.reading.layouts import (
@@ -47,6 +55,8 @@ from finance_assets.advisory.reading.xml_documents import opened, xml_tables
 
 LARGE_ROWS = 1 << 17
 """From so many rows on, those of a file that was read as a whole come in the order in which they are stored."""
+#: How much of a text shows what it is.
+_GLANCE = 1 << 16
 _NAMED_TERMS_HELP = frozenset(
     {"unknown_schema", "ambiguous_dates", "return_unit_unproved", "unknown_measure", "ambiguous_numbers"}
     | {"ambiguous_period", "ambiguous_columns", "unreadable_dates", "undecodable", "columns_do_not_match_header"}
@@ -122,7 +132,7 @@ class FileReading:
 
 
 def read_vendor_file(
-    data: bytes,
+    data: bytes | FileBytes,
     name: str,
     *,
     contracts: Sequence[VendorContract] = (),
@@ -135,7 +145,7 @@ def read_vendor_file(
     Parameters
     ----------
     data
-        The delivered bytes.
+        The delivered bytes; a large file on a disk is read from there, where it can be read by blocks.
     name
         Name under which they were delivered; says nothing about the content.
     contracts
@@ -152,7 +162,7 @@ def read_vendor_file(
     FileReading
         Action, rows, quarantined rows, warnings; never raises for what is in the file.
     """
-    hashed = sha256 or (lambda: hashlib.sha256(data).hexdigest())
+    hashed = sha256 or (lambda: digest_of(data))
     if seen and hashed() in seen:
         return _refused(name, hashed(), "skip_duplicate", "duplicate_file")
     try:
@@ -164,6 +174,14 @@ def read_vendor_file(
         # A file that breaks a rule of a library in a way that is not foreseen is a file that cannot be read. The
         # message of the error may hold cells of the file, so it goes nowhere.
         return _refused(name, hashed(), "quarantine_file", "unreadable_file")
+
+
+def digest_of(data: bytes | FileBytes) -> str:
+    """Return the sha256 of a file's bytes."""
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest()
+    with data.opened() as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _refused(name: str, digest: str, action: str, reason: str) -> FileReading:
@@ -187,9 +205,13 @@ def _refused(name: str, digest: str, action: str, reason: str) -> FileReading:
 # --- members ---------------------------------------------------------------------------------------------------------
 
 
-def _read(data: bytes, name: str, contracts: Sequence[VendorContract], latest: date) -> Part:
-    members = open_members(data)
+def _read(data: bytes | FileBytes, name: str, contracts: Sequence[VendorContract], latest: date) -> Part:
     part = Part()
+    if isinstance(data, FileBytes):
+        if _read_from_disk(data, name, contracts, latest, part):
+            return part
+        data = data[:]
+    members = open_members(data)
     reasons: list[str] = []
     for member in members:
         if len(members) > 1 and member.kind not in READABLE:
@@ -222,6 +244,28 @@ def _read(data: bytes, name: str, contracts: Sequence[VendorContract], latest: d
     return part
 
 
+def _read_from_disk(data: FileBytes, name: str, contracts: Sequence[VendorContract], latest: date, part: Part) -> bool:
+    """Read a file of which not all need be in memory; False where that, or anything else, takes all of it."""
+    head = data[:_GLANCE]
+    kind = kind_of(head)
+    if kind == "text":
+        if head.startswith(codecs.BOM_UTF8):
+            data = data.after(len(codecs.BOM_UTF8))
+        head = data[:_GLANCE]
+        if not is_plain(head[: head.rfind(b"\n") + 1]) or _kind_of_text(head) != "text":
+            return False
+    elif kind != "parquet":
+        return False
+    chosen = _chosen(kind, data, name, contracts, latest)
+    if chosen.contract is not None and chosen.contract.encoding:
+        return False
+    large = read_by_blocks(kind, data, chosen.contract, latest, "")
+    if large is None:
+        return False
+    _take_large(large, chosen, part)
+    return True
+
+
 def content_of(member: Member, encoding: str | None = None) -> tuple[str, Any]:
     """Say how a member is read.
 
@@ -252,14 +296,20 @@ def content_of(member: Member, encoding: str | None = None) -> tuple[str, Any]:
     text, _ = to_utf8(member.data, encoding)
     if not text[:4096].strip() and not text.strip():
         raise FileRejected("empty_file")
+    kind = _kind_of_text(text)
+    if kind == "html":
+        raise FileRejected("html_content")
+    return _xml_content(text) if kind == "xml" else (kind, text)
+
+
+def _kind_of_text(text: bytes) -> str:
+    """Say what the beginning of a text shows it to be: ``json``, ``html``, ``xml`` or ``text``."""
     head = text[:4096].lstrip()
     if head[:1] == b"{" or (head[:1] == b"[" and re.match(rb"\[\s*[\[{\]]", head)):
-        return "json", text
+        return "json"
     if re.match(rb"(?i)<(!doctype html|html|table|head|body)", head):
-        raise FileRejected("html_content")
-    if kind_of(head) == "xml":
-        return _xml_content(text)
-    return "text", text
+        return "html"
+    return "xml" if kind_of(head) == "xml" else "text"
 
 
 _DECLARED = re.compile(rb"""^(\s*<\?xml[^>]*?)\s+encoding\s*=\s*(["'])([^"'>]*)\2""")
@@ -294,8 +344,8 @@ def _tables(kind: str, content: Any, contract: VendorContract | None) -> list[Ra
 def _glance(kind: str, content: Any) -> tuple[str, list[str] | None]:
     """Return the beginning of a file as text, and its header, to compare with contracts."""
     if kind == "text":
-        cut = content[: 1 << 16]
-        head = cut.decode("utf-8", "replace")
+        cut = content[:_GLANCE]
+        head = single_feeds(cut).decode("utf-8", "replace")
         if len(cut) < len(content):
             head = head[: head.rfind("\n") + 1] or head
         delimiter = _choose(head)
@@ -317,7 +367,7 @@ def _glance(kind: str, content: Any) -> tuple[str, list[str] | None]:
             )
         return head, rows[found] if found is not None else None
     if kind == "json":
-        head = content[: 1 << 16].decode("utf-8", "replace")
+        head = content[:_GLANCE].decode("utf-8", "replace")
         # Only text near the top names the author of a document.
         return head, sorted(set(re.findall(r'"([^"\\]{1,60})"\s*:', head)))
     if kind == "parquet":
@@ -362,28 +412,13 @@ def _read_member(
         kind, content = content_of(
             member, encoded[0].encoding if len(encoded) == 1 else by_name.encoding if by_name else None
         )
-    head, header = _glance(kind, content)
-    matches = match_contracts(contracts, kind, head, header, latest)
-    if matches and matches[0].contract.encoding and member.kind == "text":
-        kind, content = content_of(member, matches[0].contract.encoding)
-    contract: VendorContract | None = matches[0].contract if matches else None
-    if (
-        len(matches) > 1
-        and matches[0].score == matches[1].score
-        and by_name in (matches[0].contract, matches[1].contract)
-    ):
-        contract = by_name
-    noted: set[str] = set()
-    terms = by_name is not None and (
-        by_name.id_width or by_name.date_order or by_name.date_formats or by_name.pictures or by_name.decimal
-    )
-    if contract is None and terms and by_name is not None and not by_name.positional:
-        contract = by_name
-        noted.add("contract_by_name")
+    chosen = _chosen(kind, content, name, contracts, latest)
+    contract = chosen.contract
+    if chosen.matches and chosen.matches[0].contract.encoding and member.kind == "text":
+        kind, content = content_of(member, chosen.matches[0].contract.encoding)
     large = read_by_blocks(kind, content, contract, latest, member.name) if is_alone else None
     if large is not None:
-        _take_large(large, contract, matches, part)
-        part.warnings |= noted
+        _take_large(large, chosen, part)
         return
     if len(member.data) >= LARGE_TEXT:
         # All of it will be in memory.
@@ -393,11 +428,44 @@ def _read_member(
     except FileRejected as rejected:
         if contract is not None or by_name is None or rejected.reason not in _NAMED_TERMS_HELP:
             raise
+        chosen = _Chosen(by_name, chosen.matches, is_by_name=True)
+        tables, read = _attempt(kind, content, by_name, latest)
+    _take(tables, read, chosen, member, part)
+
+
+class _Chosen(NamedTuple):
+    """The contract by which a file is read, those that match it, and whether only its name speaks for the one."""
+
+    contract: VendorContract | None
+    matches: list[Match]
+    is_by_name: bool
+
+    @property
+    def noted(self) -> set[str]:
+        """The warning that this is worth."""
+        return {"contract_by_name"} if self.is_by_name else set()
+
+
+def _chosen(kind: str, content: Any, name: str, contracts: Sequence[VendorContract], latest: date) -> _Chosen:
+    """Choose the contract by which a file is read."""
+    by_name = named_contract(contracts, name)
+    head, header = _glance(kind, content)
+    matches = match_contracts(contracts, kind, head, header, latest)
+    if not matches:
+        terms = by_name is not None and (
+            by_name.id_width or by_name.date_order or by_name.date_formats or by_name.pictures or by_name.decimal
+        )
+        if terms and by_name is not None and not by_name.positional:
+            return _Chosen(by_name, matches, is_by_name=True)
+        return _Chosen(None, matches, is_by_name=False)
+    contract = matches[0].contract
+    if (
+        len(matches) > 1
+        and matches[0].score == matches[1].score
+        and by_name in (matches[0].contract, matches[1].contract)
+    ):
         contract = by_name
-        noted.add("contract_by_name")
-        tables, read = _attempt(kind, content, contract, latest)
-    _take(tables, read, contract, matches, member, part)
-    part.warnings |= noted
+    return _Chosen(contract, matches, is_by_name=False)
 
 
 def _attempt(
@@ -419,12 +487,12 @@ def _detected(table: RawTable, read: Interpreted) -> str:
 def _take(
     tables: list[RawTable],
     read: list[Interpreted],
-    contract: VendorContract | None,
-    matches: list[Match],
+    chosen: _Chosen,
     member: Member,
     part: Part,
 ) -> None:
     counted: set[int] = set()
+    part.warnings |= chosen.noted
     for table, typed in zip(tables, read, strict=True):
         label = "/".join(x for x in (member.name, table.member) if x)
         if id(table.skipped) not in counted:
@@ -436,17 +504,18 @@ def _take(
         ids = typed.account
         for row, (reason, detail, line) in sorted(typed.bad.items()):
             part.quarantined.append(left_out(line, label, ids[row].as_py(), reason, detail))
-        part.tables.append(canonical_rows(table, typed, grains_of(table, typed, contract), label, part.warnings))
+        part.tables.append(canonical_rows(table, typed, grains_of(table, typed, chosen.contract), label, part.warnings))
     if part.vendor == "unknown":
-        _identify(part, tables[0], read[0], read[0].identity, contract, matches)
+        _identify(part, tables[0], read[0], read[0].identity, chosen)
 
 
-def _take_large(large: ByBlocks, contract: VendorContract | None, matches: list[Match], part: Part) -> None:
+def _take_large(large: ByBlocks, chosen: _Chosen, part: Part) -> None:
     part.large = large.rows
+    part.warnings |= chosen.noted
     part.skipped.update({k: v for k, v in large.skipped.items() if v})
     part.warnings |= large.warnings
     part.quarantined += large.quarantined
-    _identify(part, large.table, large.typed, large.identity, contract, matches)
+    _identify(part, large.table, large.typed, large.identity, chosen)
 
 
 def _identify(
@@ -454,16 +523,16 @@ def _identify(
     table: RawTable,
     typed: Interpreted,
     identity: float | None,
-    contract: VendorContract | None,
-    matches: list[Match],
+    chosen: _Chosen,
 ) -> None:
     """Say what a file was taken for, how sure that is, and what else it could have been."""
+    contract, matches, _ = chosen
     own = _detected(table, typed)
     content_score = round(0.6 * min(1.0, typed.mapping.score) + 0.4 * (0.5 if identity is None else identity), 4)
     part.vendor = contract.vendor if contract else own
     part.version = contract.version if contract else None
-    chosen = next((m.score for m in matches if contract is m.contract), content_score)
-    part.score = round(max(chosen, content_score) if contract else content_score, 4)
+    own_score = next((m.score for m in matches if contract is m.contract), content_score)
+    part.score = round(max(own_score, content_score) if contract else content_score, 4)
     part.candidates = [(m.contract.vendor, m.score) for m in matches if m.contract is not contract]
     if contract:
         part.candidates.append((own, round(min(content_score, part.score) * 0.9, 4)))
