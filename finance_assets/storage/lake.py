@@ -543,11 +543,18 @@ class Lake:
         ----------
         file
             The file.
+
+        Raises
+        ------
+        LakeError
+            It cannot be read, or there is no room for it.
         """
         with _temporary_file(self._temporary_folder) as (descriptor, temporary):
-            with self._explained("copying", str(file)):
+            try:
                 # Within the system, where it can: the bytes do not come by here.
                 shutil.copyfile(file, temporary)
+            except OSError as error:
+                raise LakeError(f"{file} cannot be copied into {self.root}: {error.strerror or error}") from error
 
             def keep(digest: str, *parts: str) -> None:
                 path = self.landed_path(digest, *parts)
