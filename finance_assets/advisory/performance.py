@@ -12,10 +12,11 @@ of its account's rows alone, so accounts may be computed in any division.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import accumulate
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from finance_assets.advisory.returns import DEFAULT_POLICY, Policies, Policy
@@ -26,17 +27,18 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from finance_assets.advisory.linking import Ordered
-    from finance_assets.advisory.returns import PolicyTable
+    from finance_assets.advisory.linking import Links
+    from finance_assets.advisory.returns import RowReturns
 
 __all__ = [
     "DEFAULT_POLICY",
     "HISTORY_COLUMNS",
     "KEY_COLUMNS",
-    "LINKING_COLUMNS",
     "PERFORMANCE_COLUMNS",
     "Performance",
     "Policy",
+    "Rows",
+    "Window",
     "account_performance",
     "certified",
     "current_versions",
@@ -138,12 +140,6 @@ PERFORMANCE_COLUMNS: Final[dict[str, tuple[str, str]]] = {
 }
 """Columns of the performance table in order: Arrow type and meaning."""
 
-LINKING_COLUMNS: Final = (
-    *KEY_COLUMNS, "currency", "period_start", "beginning_market_value", "contributions", "distributions", "net_flow",
-    "ending_market_value", "file_sha256", "line", "received_ts_utc",
-)  # fmt: skip
-"""Columns of the history that say which version counts, and how the rows of an account are linked."""
-
 
 def history_schema() -> pa.Schema:
     """Give the Arrow schema of the history (`HISTORY_COLUMNS`)."""
@@ -186,14 +182,13 @@ def current_versions(history: pa.Table, as_of: datetime | None = None) -> pa.Tab
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from finance_assets.advisory.linking import in_order
+    from finance_assets.advisory.linking import by_key
 
     if as_of is not None:
         if as_of.tzinfo is None:
             raise ValueError("as_of must have a time zone")
         history = history.filter(pc.field("received_ts_utc") <= pa.scalar(as_of.astimezone(UTC)))
-    ordered = in_order(history)
-    return history.take(pa.array(ordered.places[_by_key(ordered)]))
+    return history.take(pa.array(by_key(history)))
 
 
 def account_performance(history: pa.Table, policies: Policies) -> pa.Table:
@@ -224,116 +219,227 @@ def account_performance(history: pa.Table, policies: Policies) -> pa.Table:
     an overlap, after a row without a return, and where the currency changes; a period without any capital links
     with factor 1. A total loss keeps the chain at -100 %.
     """
-    performance = Performance([lambda: history], [history.num_rows], policies)
-    if len(performance) != history.num_rows:
-        raise ValueError("a key occurs more than once; select the current versions first")
-    chosen = _by_key(performance.rows)
-    return performance.part(chosen, history.take(_indices(performance.rows.places[chosen]))).cast(performance_schema())
-
-
-def _by_key(rows: Ordered) -> npt.NDArray[np.int64]:
-    """Return the order of rows by vendor, account, grain and period."""
-    import numpy as np
-
-    return np.lexsort((rows.days, rows.series))
-
-
-def _indices(places: npt.NDArray[np.int64]) -> pa.Array:
     import pyarrow as pa
 
-    return pa.array(places)
+    from finance_assets.advisory.linking import by_key
+
+    performance = Performance(policies)
+    window = performance.window([performance.numbered(history)])
+    if len(window) != history.num_rows:
+        raise ValueError("a key occurs more than once; select the current versions first")
+    table = performance.table(window, performance.link(window)).cast(performance_schema())
+    return table.take(pa.array(by_key(table)))
 
 
-class Performance:
-    """The performance table of a history, of which parts are computed as they are asked for.
-
-    What links the rows is computed at once, and takes about 120 bytes of a row; the wide rows are not kept. Parts may
-    be computed in several threads.
-
-    Parameters
-    ----------
-    history
-        What gives parts of the history, with `LINKING_COLUMNS` at least; called in several threads. Of a key the newest
-        version counts, as in `current_versions`. Text may be dictionaries.
-    sizes
-        Rows of each part.
-    policies
-        As for `account_performance`.
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a history, with what tells them apart as numbers.
 
     Attributes
     ----------
-    rows
-        The rows that count, in the order of their periods.
+    table
+        `HISTORY_COLUMNS`; text may be dictionaries.
+    days
+        Period ends, in days since 1970.
+    series
+        Number of each row's vendor, account and grain.
+    currency
+        A number per currency; -1 for an unknown one.
+    """
+
+    table: pa.Table
+    days: npt.NDArray[np.int32]
+    series: npt.NDArray[np.int32]
+    currency: npt.NDArray[np.int32]
+
+    @cached_property
+    def _is_by_day(self) -> bool:
+        return bool((self.days[1:] >= self.days[:-1]).all())
+
+    def within(self, first: int, stop: int) -> Rows:
+        """Return the rows whose periods end from one day on, before another; a run of them is not copied."""
+        import numpy as np
+
+        if self._is_by_day:
+            start, end = np.searchsorted(self.days, (first, stop)).tolist()
+            own = slice(start, end)
+            return Rows(self.table.slice(start, end - start), self.days[own], self.series[own], self.currency[own])
+        return self.taken(np.flatnonzero((self.days >= first) & (self.days < stop)))
+
+    def taken(self, places: npt.NDArray[np.int64]) -> Rows:
+        """Return some of the rows."""
+        from finance_assets.advisory.columns import taken
+
+        return Rows(taken(self.table, places), self.days[places], self.series[places], self.currency[places])
+
+    @staticmethod
+    def joined(parts: Sequence[Rows]) -> Rows:
+        """Return the rows of several one after the other, each column in one piece."""
+        import numpy as np
+        import pyarrow as pa
+
+        table = pa.concat_tables(part.table for part in parts).unify_dictionaries().combine_chunks()
+        days, series, currency = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("days", "series", "currency")
+        )
+        return Rows(table, days, series, currency)
+
+
+@dataclass(frozen=True)
+class Window:
+    """All that counts of some periods, in their order, and what the rows say by themselves.
+
+    Attributes
+    ----------
+    parts
+        The rows, one part after the other.
+    returns
+        What those of each part say.
+    days
+        Period ends of all, in days since 1970; ascend.
+    """
+
+    parts: list[Rows]
+    returns: list[RowReturns]
+    days: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.days)
+
+
+class Performance:
+    """The performance table of a history that is given period after period.
+
+    What is kept of the rows before is a handful of numbers of each series, and the texts of the keys.
+
+    Parameters
+    ----------
+    policies
+        As for `account_performance`.
 
     Raises
     ------
     ValueError
-        If a policy is not valid, or a part of a key is null.
+        If a policy is not valid.
     """
 
-    def __init__(self, history: Sequence[Callable[[], pa.Table]], sizes: Sequence[int], policies: Policies) -> None:
-        from finance_assets.advisory.columns import side_by_side
-        from finance_assets.advisory.linking import Alone, linked, put_in_order
+    def __init__(self, policies: Policies) -> None:
+        from finance_assets.advisory.linking import Linker, Series
         from finance_assets.advisory.returns import PolicyTable
 
         self._policies = PolicyTable(policies)
-        gathered = _Gathered(sizes)
-        side_by_side(lambda part: gathered.put(part, history[part](), self._policies), range(len(history)))
-        columns = gathered.columns()
-        names = ("vendor", "account_id", "granularity")
-        self.rows = put_in_order([gathered.ranks(name) for name in names], columns.pop("days"), gathered.versions)
-        places = self.rows.places
-        if len(places) < gathered.size or bool((places[1:] < places[:-1]).any()):
-            columns = {name: column[places] for name, column in columns.items()}
-        self._ending, self._has_ending = columns.pop("ending"), columns.pop("has_ending")
-        self._links = linked(self.rows, Alone(**columns))
+        self._linker = Linker()
+        self._series = Series()
+        self._texts = {name: _Texts() for name in _CODED}
+        self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return len(self.rows.places)
+    def numbered(self, table: pa.Table) -> Rows:
+        """Give numbers to what tells rows of the history apart; may be called in several threads.
 
-    @property
-    def months(self) -> npt.NDArray[np.int64]:
-        """Month in which each row's period ends, counted from 1970; ascends."""
-        from finance_assets.advisory.columns import months_of
+        Raises
+        ------
+        ValueError
+            A part of a key is null.
+        """
+        import pyarrow as pa
 
-        found: npt.NDArray[np.int64] = months_of(self.rows.days)
-        return found
+        from finance_assets.advisory.columns import one_array
 
-    def part(self, chosen: npt.NDArray[np.int64] | slice, rows: pa.Table) -> pa.Table:
-        """Compute some rows of the table.
+        for name in KEY_COLUMNS:
+            if table[name].null_count:
+                raise ValueError(f"{name} has a null")
+        days = one_array(table["period_end"]).cast(pa.int32()).to_numpy()
+        with self._lock:
+            *key, currency = (self._texts[name].codes(table[name]) for name in _CODED)
+            return Rows(table, days, self._series.numbers(*key), currency)
+
+    def window(self, rows: Sequence[Rows]) -> Window:
+        """Work out what rows say by themselves; may be called in several threads.
 
         Parameters
         ----------
-        chosen
-            Places of rows among `rows` of this, in any order, or a part of them.
         rows
-            Their `HISTORY_COLUMNS`, in the order of `chosen`.
+            All of some periods. Of a key the newest version counts, as in `current_versions`.
+        """
+        import numpy as np
+
+        from finance_assets.advisory.linking import put_in_order, version_numbers
+        from finance_assets.advisory.returns import RowReturns
+
+        parts = [part for part in rows if part.table.num_rows]
+        days = np.concatenate([np.zeros(0, np.int64), *(part.days for part in parts)])
+        if parts:
+
+            def versions(places: npt.NDArray[np.int64]) -> tuple[Any, ...]:
+                import pyarrow as pa
+
+                told = [part.table.select(["received_ts_utc", "file_sha256", "line"]) for part in parts]
+                return version_numbers(pa.concat_tables(told).unify_dictionaries(), places)
+
+            series = np.concatenate([part.series for part in parts]).astype(np.int64)
+            ordered = put_in_order(series, days, versions)
+            if len(ordered.places) < len(series) or (ordered.places[1:] < ordered.places[:-1]).any():
+                parts, days = [Rows.joined(parts).taken(ordered.places)], ordered.days
+        returns = [RowReturns(part.table, self._policies) for part in parts]
+        for alone in returns:
+            # It is what the links wait for.
+            _ = alone.factor
+        return Window(parts, returns, days)
+
+    def link(self, window: Window) -> Links:
+        """Link the rows of a window to those of the windows before it, each of which was linked before it."""
+        import numpy as np
+
+        from finance_assets.advisory.linking import Alone
+
+        columns: dict[str, list[Any]] = {name: [] for name in Alone.__dataclass_fields__}
+        for part, alone in zip(window.parts, window.returns, strict=True):
+            ending, flow = alone.amount("ending_market_value").at_full_scale(), alone.net_flow.at_full_scale()
+            for name, values in (
+                ("period_start", alone.starts), ("starts_as_stated", alone.starts_as_stated),
+                ("is_daily", alone.grain == 0), ("currency", part.currency), ("factor", alone.factor),
+                # Of a flow that is unknown nothing is added.
+                ("net_flow", flow.integers if flow.known.all() else np.where(flow.known, flow.integers, 0)),
+                ("has_flow", flow.known), ("ending", ending.integers), ("has_ending", ending.known),
+            ):  # fmt: skip
+                columns[name].append(values)
+        none = np.zeros(0, np.int32)
+        whole: dict[str, Any] = {name: np.concatenate(values) if values else none for name, values in columns.items()}
+        series = np.concatenate([np.zeros(0, np.int64), *(part.series for part in window.parts)])
+        return self._linker.link(series, window.days, Alone(**whole))
+
+    def table(self, window: Window, links: Links) -> pa.Table:
+        """Return a window's rows of the table; may be called in several threads.
 
         Returns
         -------
         pyarrow.Table
-            `PERFORMANCE_COLUMNS`, in the order of `chosen`; text as dictionaries.
+            `PERFORMANCE_COLUMNS`, in the order of the window; text as dictionaries.
         """
+        import pyarrow as pa
+
+        tables, start = [], 0
+        for part, alone in zip(window.parts, window.returns, strict=True):
+            tables.append(self._part(part.table, alone, links.part(slice(start, start + alone.size))))
+            start += alone.size
+        return pa.concat_tables(tables) if tables else performance_schema().empty_table()
+
+    def _part(self, rows: pa.Table, alone: RowReturns, links: Links) -> pa.Table:
         import numpy as np
         import pyarrow as pa
 
         from finance_assets.advisory.linking import exact_sums
-        from finance_assets.advisory.returns import SCALE, STATUS_TEXTS, TIMING_RULES, Amount, RowReturns
+        from finance_assets.advisory.returns import SCALE, STATUS_TEXTS, TIMING_RULES, Amount
         from finance_assets.contracts.status import Status
 
-        alone, links = RowReturns(rows, self._policies), self._links
-        previous = links.previous[chosen]
-        is_first = previous < 0
-        gap, changed, factor = links.gap_days[chosen], links.currency_changed[chosen], alone.factor
-        has_return = ~np.isnan(factor)
-        wealth, wealth_all = links.wealth_chain[chosen], links.wealth_all[chosen]
-        start, chain = links.chain_start[chosen], links.chain_id[chosen]
+        has_return = ~np.isnan(alone.factor)
+        wealth, start, chain = links.wealth_chain, links.chain_start, links.chain_id
 
         # What an adjacent period ended with.
         bmv = alone.amount("beginning_market_value").at_full_scale()
-        before = np.where(is_first, 0, previous)
-        is_adjacent = ~is_first & (gap == 0) & ~changed & bmv.known & self._has_ending[before]
-        continuity = Amount(bmv.integers - self._ending[before], is_adjacent, SCALE)
+        is_adjacent = ~links.is_first & (links.gap_days == 0) & ~links.currency_changed & bmv.known
+        is_adjacent &= links.has_ending_before
+        continuity = Amount(bmv.integers - links.ending_before, is_adjacent, SCALE)
 
         days = alone.ends - start + 1
         is_year = has_return & (days >= 365)
@@ -343,7 +449,7 @@ class Performance:
 
         cumulative_status = np.full(alone.size, Status.OK.code, np.int8)
         cumulative_status[(chain > 1) | ~has_return] = Status.GAP.code
-        cumulative_status[np.isnan(wealth_all)] = Status.NO_DATA.code
+        cumulative_status[np.isnan(links.wealth_all)] = Status.NO_DATA.code
 
         def dates(days: Any) -> pa.Array:
             return pa.array(days.astype(np.int32)).cast(pa.date32())
@@ -360,17 +466,17 @@ class Performance:
 
         schema = performance_schema()
         sum_type = schema.field("cumulative_net_flow").type
-        is_summed = links.has_flow_so_far[chosen] & ~links.currencies_mixed[chosen]
+        is_summed = links.has_flow_so_far & ~links.currencies_mixed
         months = alone.months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
         made = {
             "period_start": dates(alone.starts),
             "period_month": dates(months),
             "net_flow": decimals("net_flow", alone.net_flow),
-            "cumulative_net_flow": exact_sums(links, chosen, is_summed, sum_type),
+            "cumulative_net_flow": exact_sums(links.flow_so_far, is_summed, sum_type),
             "gain": decimals("gain", alone.gain),
             "rollforward_difference": decimals("rollforward_difference", alone.rollforward_difference),
             "continuity_difference": decimals("continuity_difference", continuity),
-            "gap_days": pa.array(gap, mask=is_first),
+            "gap_days": pa.array(links.gap_days, mask=links.is_first),
             "timing": text(alone.timing, list(TIMINGS)),
             "timing_rule": text(alone.timing_rule, TIMING_RULES),
             "policy_version": text(alone.policy_versions, self._policies.versions),
@@ -385,7 +491,7 @@ class Performance:
             "chain_id": pa.array(chain),
             "chain_start": dates(start),
             "cumulative_return_chain": floats(np.where(has_return, wealth - 1, np.nan)),
-            "cumulative_return_all": floats(wealth_all - 1),
+            "cumulative_return_all": floats(links.wealth_all - 1),
             "cumulative_status": text(cumulative_status, STATUS_TEXTS),
             "annualised_return_chain": floats(annualised),
             "is_large_flow": pa.array(alone.is_large_flow),
@@ -396,97 +502,8 @@ class Performance:
         return pa.table({name: made[name] if name in made else rows[name] for name in PERFORMANCE_COLUMNS})
 
 
-class _Gathered:
-    """What links the rows of a history, gathered part by part, as numbers.
-
-    Parameters
-    ----------
-    sizes
-        Rows of each part.
-    """
-
-    def __init__(self, sizes: Sequence[int]) -> None:
-        self._stops = [0, *accumulate(sizes)]
-        self.size = self._stops[-1]
-        self._lock = threading.Lock()
-        self._columns: dict[str, Any] = {}
-        self._texts: dict[str, _Texts] = {name: _Texts() for name in _CODED}
-        #: Money beyond 64 bits, which comes in Python's integers.
-        self._wide: list[tuple[str, slice, Any]] = []
-        self._versions: dict[int, pa.Table] = {}
-
-    def put(self, place: int, part: pa.Table, policies: PolicyTable) -> None:
-        """Put the rows of one part in their place; may be called in several threads."""
-        import numpy as np
-
-        from finance_assets.advisory.returns import RowReturns
-
-        for name in KEY_COLUMNS:
-            if part[name].null_count:
-                raise ValueError(f"{name} has a null")
-        here = slice(*self._stops[place : place + 2])
-        if part.num_rows != here.stop - here.start:
-            raise ValueError(f"{part.num_rows} rows came where there were to be {here.stop - here.start}")
-        alone = RowReturns(part, policies)
-        ending, flow = alone.amount("ending_market_value").at_full_scale(), alone.net_flow.at_full_scale()
-        # Of a flow that is unknown nothing is added.
-        flows = flow.integers if flow.known.all() else np.where(flow.known, flow.integers, 0)
-        for name, values in (
-            ("days", alone.ends), ("period_start", alone.starts), ("starts_as_stated", alone.starts_as_stated),
-            ("is_daily", alone.grain == 0), ("factor", alone.factor), ("net_flow", flows),
-            ("has_flow", flow.known), ("ending", ending.integers), ("has_ending", ending.known),
-        ):  # fmt: skip
-            if values.dtype == object:
-                with self._lock:
-                    self._wide.append((name, here, values))
-            else:
-                kind = np.dtype(np.int32) if name in ("days", "period_start") else values.dtype
-                self._column(name, kind)[here] = values
-        for name in _CODED:
-            with self._lock:
-                codes = self._texts[name].codes(part[name])
-            self._column(name, codes.dtype)[here] = codes
-        self._versions[place] = part.select(["received_ts_utc", "file_sha256", "line"])
-
-    def _column(self, name: str, kind: np.dtype[Any]) -> Any:
-        """Return a column that can hold values of a type."""
-        import numpy as np
-
-        with self._lock:
-            column = self._columns.get(name)
-            if column is None:
-                column = self._columns[name] = np.empty(self.size, kind)
-            return column
-
-    def columns(self) -> dict[str, Any]:
-        """Return the columns of `linking.Alone`, and days and ending values beside them."""
-        import numpy as np
-
-        for name, here, values in self._wide:
-            column = self._columns.get(name)
-            self._columns[name] = np.zeros(self.size, object) if column is None else column.astype(object, copy=False)
-            self._columns[name][here] = values
-        return {name: column for name, column in self._columns.items() if name not in _RANKED}
-
-    def ranks(self, name: str) -> tuple[Any, int]:
-        """Return the place of each row's text of a key among the sorted texts, and how many there are."""
-        import numpy as np
-
-        ranks, codes = self._texts[name].ranks(), self._columns.pop(name)
-        return codes if (ranks == np.arange(len(ranks))).all() else ranks[codes], max(len(ranks), 1)
-
-    def versions(self, places: npt.NDArray[np.int64]) -> tuple[Any, ...]:
-        """Return line, file and known time of some rows, as numbers."""
-        import pyarrow as pa
-
-        from finance_assets.advisory.linking import version_numbers
-
-        return version_numbers(pa.concat_tables(table for _, table in sorted(self._versions.items())), places)
-
-
-#: Text that is kept as numbers while the parts of a history are gathered; of the first three the order matters.
-_RANKED: Final = ("vendor", "account_id", "granularity")
-_CODED: Final = (*_RANKED, "currency")
+#: Text that is kept as numbers: what makes a series, and the currency.
+_CODED: Final = ("vendor", "account_id", "granularity", "currency")
 
 
 class _Texts:
@@ -513,15 +530,6 @@ class _Texts:
         codes: npt.NDArray[np.int32] = array.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         is_same = len(places) == 0 or bool((places == np.arange(len(places))).all())
         return codes if is_same else np.where(codes < 0, np.int32(-1), places[codes])
-
-    def ranks(self) -> npt.NDArray[np.int32]:
-        """Return the place of each text among the sorted ones."""
-        import numpy as np
-
-        from finance_assets.advisory.columns import ranks_of
-
-        ranks: npt.NDArray[np.int32] = np.zeros(0, np.int32) if self._known is None else ranks_of(self._known)
-        return ranks
 
 
 def _schema(columns: Mapping[str, str]) -> pa.Schema:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +22,10 @@ from finance_assets.advisory.history import history_key, new_versions
 from finance_assets.advisory.performance import (
     HISTORY_COLUMNS,
     KEY_COLUMNS,
-    LINKING_COLUMNS,
     Performance,
     Policy,
+    Rows,
+    Window,
     account_performance,
     current_versions,
 )
@@ -45,18 +46,18 @@ if TYPE_CHECKING:
 
     from finance_assets.advisory.completeness import Rhythm
     from finance_assets.advisory.intake import Intake
-    from finance_assets.advisory.linking import Ordered
+    from finance_assets.advisory.linking import Links
     from finance_assets.advisory.reading.vendor_contract import VendorContract
-    from finance_assets.storage.lake import Lake, RowGroup
+    from finance_assets.storage.lake import Lake
 
 #: Memory of the computation; beyond it, DuckDB goes by way of the disk.
 MEMORY_LIMIT = "1800MB"
-#: Up to so many rows the history is read once and whole; of a larger one, what links the rows comes first.
+#: Up to so many rows the history is read whole; a larger one by its row groups.
 ROWS_IN_MEMORY = 1_000_000
 #: Rows whose performance is computed at a time, of about 600 bytes.
-ROWS_AT_ONCE = 262_144
-#: Such parts under way at a time.
-WRITERS = 3
+ROWS_AT_ONCE = 131_072
+#: Such windows that are made ready, and that are written, at a time.
+WRITERS = 2
 #: What tells files of the history apart whose rows have nothing in common.
 _SPAN = ("vendor", "period_end")
 #: Text of the history that repeats from row to row.
@@ -125,148 +126,207 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
     """Compute ``core/account_performance`` of all that is known, and rewrite the months that are other than before.
 
     A period that comes late, or is corrected, changes its month and those after it, since returns are linked. Months
-    that are as they were are not touched. Of a table that is too large for memory only what links its rows is kept;
-    the wide rows are read for some months at a time.
-    """
-    import numpy as np
-    import pyarrow as pa
+    that are as they were are not touched. The history is gone through once, some months at a time: of what came before
+    a handful of numbers is kept of each series.
 
-    from finance_assets.advisory.columns import keep_freed_memory, taken
+    Raises
+    ------
+    LakeError
+        A file of the history holds rows of other periods than its footer says.
+    """
+    from finance_assets.advisory.columns import keep_freed_memory
+    from finance_assets.storage.lake import in_turn
 
     keep_freed_memory()
-    groups = lake.row_groups(PERFORMANCE_HISTORY)
-    size = sum(group.rows for group in groups)
-    if size <= ROWS_IN_MEMORY:
-        history = lake.read(PERFORMANCE_HISTORY, columns=list(HISTORY_COLUMNS), dictionaries=_REPETITIVE).table
-        history = history.unify_dictionaries().combine_chunks()
-        performance = Performance([lambda: history], [history.num_rows], policies(contracts))
-    else:
-        read = partial(
-            lake.read_row_group, PERFORMANCE_HISTORY, columns=list(LINKING_COLUMNS), dictionaries=_REPETITIVE
-        )
-        parts = [partial(read, group) for group in groups]
-        performance = Performance(parts, [group.rows for group in groups], policies(contracts))
-    months, starts, counts = np.unique(performance.months, return_index=True, return_counts=True)
-    days = months.astype("datetime64[M]").astype("datetime64[D]").astype(str).tolist()
-    pieces = list(_ranges(counts, ROWS_AT_ONCE))
-
-    def bounds(piece: range) -> slice:
-        return slice(int(starts[piece.start]), int(starts[piece.stop - 1] + counts[piece.stop - 1]))
-
-    if size > ROWS_IN_MEMORY:
-        wide = _RowGroups(lake, groups, performance.rows.places, [bounds(piece) for piece in pieces])
-
-    def write(piece: range) -> list[str]:
-        part = bounds(piece)
-        table = pa.concat_tables(
-            performance.part(chosen, rows)
-            for chosen, rows in (
-                wide.parts(part) if size > ROWS_IN_MEMORY else [(part, taken(history, performance.rows.places[part]))]
-            )
-        )
-        written = []
-        for month in piece:
-            rows = _by_key(performance.rows, slice(int(starts[month]), int(starts[month] + counts[month])))
-            own = table.slice(int(starts[month]) - part.start, int(counts[month]))
-            if lake.write_partition_if_changed(
-                ACCOUNT_PERFORMANCE, own if rows is None else taken(own.combine_chunks(), rows), days[month]
-            ):
-                written.append(days[month])
-        return written
-
-    with ThreadPoolExecutor(WRITERS) as pool:
-        changed = [day for written in pool.map(write, pieces) for day in written]
-    return Written(len(performance), tuple(changed))
+    performance = Performance(policies(contracts))
+    stored = _stored_rows(lake)
+    windows = _Windows(stored, performance)
+    counted, changed = 0, list[str]()
+    with ThreadPoolExecutor(WRITERS + 1) as pool:
+        writing: deque[Future[list[str]]] = deque()
+        # Linked one after the other, what is before and after it side by side.
+        for window in in_turn(pool, windows.window, range(len(windows)), WRITERS):
+            counted += len(window)
+            writing.append(pool.submit(_write_months, lake, performance, window, performance.link(window)))
+            if len(writing) > WRITERS:
+                changed += writing.popleft().result()
+        for written in writing:
+            changed += written.result()
+    return Written(counted, tuple(changed))
 
 
-def _by_key(rows: Ordered, month: slice) -> npt.NDArray[np.int64] | None:
-    """Return the order by key of the rows of a month, which are in that of periods; None where it is the same."""
+def _write_months(lake: Lake, performance: Performance, window: Window, links: Links) -> list[str]:
+    """Write the months of a window that are other than before; return their first days."""
     import numpy as np
 
-    days, series = rows.days[month], rows.series[month]
-    return None if days[0] == days[-1] else np.lexsort((days, series))
+    from finance_assets.advisory.columns import months_of, taken
+    from finance_assets.advisory.linking import by_key
+
+    table = performance.table(window, links)
+    months = months_of(window.days)
+    bounds = np.flatnonzero(np.r_[True, months[1:] != months[:-1], True]).tolist() if len(window) else []
+    written = []
+    for start, stop in pairwise(bounds):
+        own = table.slice(start, stop - start)
+        if window.days[start] != window.days[stop - 1]:
+            own = own.unify_dictionaries().combine_chunks()
+            own = taken(own, by_key(own))
+        day = str(months[start].astype("datetime64[M]").astype("datetime64[D]"))
+        if lake.write_partition_if_changed(ACCOUNT_PERFORMANCE, own, day):
+            written.append(day)
+    return written
 
 
-class _RowGroups:
-    """The wide rows of a large history: read as they are asked for, kept as long as somebody will ask for them.
+@dataclass(frozen=True)
+class _Stored:
+    """Rows of the history that are read at once.
+
+    Attributes
+    ----------
+    name
+        Where they are, for the message.
+    read
+        Reads them.
+    count
+        How many they are.
+    bounds
+        First and last end of their periods; None where nobody knows.
+    """
+
+    name: str
+    read: Callable[[], pa.Table]
+    count: int
+    bounds: tuple[date, date] | None
+
+    def checked(self, performance: Performance) -> Rows:
+        """Return the rows, once it is sure that none of them is of another period than was said."""
+        from finance_assets.storage.lake import LakeError
+
+        rows = performance.numbered(self.read())
+        if self.bounds is not None and len(rows.days):
+            first, last = map(_days, self.bounds)
+            if rows.days.min() < first or rows.days.max() > last:
+                raise LakeError(
+                    f"{self.name} holds periods that do not end from {self.bounds[0]} to {self.bounds[1]}, as its "
+                    "footer says; restore the file, or make the history again from raw/vendor_rows"
+                )
+        return rows
+
+
+def _stored_rows(lake: Lake) -> list[_Stored]:
+    """Return what the history is read by: a small one whole, a large one by its row groups."""
+    import pyarrow.compute as pc
+
+    columns = list(HISTORY_COLUMNS)
+    groups = lake.row_groups(PERFORMANCE_HISTORY, "period_end")
+    if sum(group.rows for group in groups) > ROWS_IN_MEMORY:
+        read = partial(lake.read_row_group, PERFORMANCE_HISTORY, columns=columns, dictionaries=_REPETITIVE)
+        return [
+            _Stored(
+                f"{PERFORMANCE_HISTORY.path}, {group.key}, row group {group.place},",
+                partial(read, group),
+                group.rows,
+                group.bounds,
+            )
+            for group in groups
+        ]
+    table = lake.read(PERFORMANCE_HISTORY, columns=columns, dictionaries=_REPETITIVE).table
+    table = table.unify_dictionaries().combine_chunks()
+    ends = pc.min_max(table["period_end"]).as_py()
+    return (
+        [_Stored(PERFORMANCE_HISTORY.path, lambda: table, table.num_rows, (ends["min"], ends["max"]))]
+        if table.num_rows
+        else []
+    )
+
+
+class _Windows:
+    """The history cut into windows of whole months, and its rows: read for the first that needs them, kept to the last.
 
     Parameters
     ----------
-    lake, groups
-        Where the rows are.
-    places
-        Place in the history of each row of the result.
-    pieces
-        The rows of the result that will be asked for.
+    stored
+        The rows.
+    performance
+        What they are for.
     """
 
-    def __init__(
-        self, lake: Lake, groups: Sequence[RowGroup], places: npt.NDArray[np.int64], pieces: Sequence[slice]
-    ) -> None:
+    def __init__(self, stored: Sequence[_Stored], performance: Performance) -> None:
         import numpy as np
 
-        self._lake = lake
-        self._groups = groups
-        self._places = places
-        self._starts = np.array([group.start for group in groups])
+        self._stored, self._performance = stored, performance
+        known = [(_month(rows.bounds[0]), _month(rows.bounds[1])) for rows in stored if rows.bounds is not None]
+        first, last = min((begin for begin, _ in known), default=0), max((end for _, end in known), default=0)
+        months = [
+            (first, last) if rows.bounds is None else (_month(rows.bounds[0]), _month(rows.bounds[1]))
+            for rows in stored
+        ]
+        # How many rows end in a month is only known when they are read.
+        weights = np.zeros(last - first + 1)
+        for rows, (begin, end) in zip(stored, months, strict=True):
+            weights[begin - first : end - first + 1] += rows.count / (end - begin + 1)
+        runs = [(first + run.start, first + run.stop) for run in _ranges(weights, ROWS_AT_ONCE)] if stored else []
+        self._rows_of = [
+            [place for place, (begin, end) in enumerate(months) if begin < stop and end >= start]
+            for start, stop in runs
+        ]
+        # What is not known can be anywhere.
+        cuts = [_BEGINNING, *(_first_day(start) for start, _ in runs[1:]), _END]
+        self._spans = list(pairwise(cuts)) if runs else []
+        #: Windows that have yet to ask for each of the rows.
+        self._asking = Counter(place for places in self._rows_of for place in places)
+        self._read: dict[int, Future[Rows]] = {}
         self._lock = threading.Lock()
-        self._tables: dict[int, Future[pa.Table]] = {}
-        #: Pieces that have yet to ask for each group.
-        self._asking = Counter(group for piece in pieces for group in np.unique(self._of(piece)).tolist())
 
-    def _of(self, piece: slice) -> npt.NDArray[np.int64]:
-        """Return the row group of each row of a piece."""
-        import numpy as np
+    def __len__(self) -> int:
+        return len(self._spans)
 
-        return np.searchsorted(self._starts, self._places[piece], side="right") - 1
-
-    def parts(self, piece: slice) -> Iterator[tuple[slice, pa.Table]]:
-        """Yield the rows of a piece, in parts as they are stored where each group has a run of them."""
-        import numpy as np
-        import pyarrow as pa
-
-        from finance_assets.advisory.columns import taken
-
-        groups = self._of(piece)
-        cuts = np.flatnonzero(groups[1:] != groups[:-1]) + 1
-        asked = np.unique(groups).tolist()
-        if len(asked) == len(cuts) + 1:
-            for first, stop in pairwise([0, *cuts.tolist(), len(groups)]):
-                group = int(groups[first])
-                part = slice(piece.start + first, piece.start + stop)
-                yield part, taken(self._table(group), self._places[part] - self._starts[group])
-        else:
-            tables = [self._table(group) for group in asked]
-            starts = self._starts[asked]
-            before = np.r_[0, np.cumsum([table.num_rows for table in tables])[:-1]] - starts
-            shift = before[np.searchsorted(starts, self._places[piece], side="right") - 1]
-            yield piece, taken(pa.concat_tables(tables).unify_dictionaries(), self._places[piece] + shift)
+    def window(self, place: int) -> Window:
+        """Return a window; may be called in several threads."""
+        found = [self._rows(one).within(*self._spans[place]) for one in self._rows_of[place]]
         with self._lock:
-            for group in asked:
-                self._asking[group] -= 1
-                if not self._asking[group]:
-                    del self._tables[group]
+            for one in self._rows_of[place]:
+                self._asking[one] -= 1
+                if not self._asking[one]:
+                    del self._read[one]
+        return self._performance.window(found)
 
-    def _table(self, group: int) -> pa.Table:
-        """Return a row group; the first who asks for it reads it."""
+    def _rows(self, place: int) -> Rows:
+        """Return rows; the first who asks for them reads them."""
         with self._lock:
-            is_mine = group not in self._tables
-            future = self._tables.setdefault(group, Future())
+            is_mine = place not in self._read
+            future = self._read.setdefault(place, Future())
         if is_mine:
             try:
-                table = self._lake.read_row_group(
-                    PERFORMANCE_HISTORY, self._groups[group], list(HISTORY_COLUMNS), _REPETITIVE
-                )
-                future.set_result(table)
+                future.set_result(self._stored[place].checked(self._performance))
             except BaseException as error:
                 future.set_exception(error)
                 raise
         return future.result()
 
 
-def _ranges(counts: npt.NDArray[np.int64], at_most: int) -> Iterator[range]:
-    """Cut months with so many rows each into runs of months with at most so many, or of one month."""
-    first, rows = 0, 0
+#: Days before and after all periods.
+_BEGINNING, _END = -(1 << 31), (1 << 31) - 1
+
+
+def _month(day: date) -> int:
+    """Return the month of a day, counted from 1970."""
+    return (day.year - 1970) * 12 + day.month - 1
+
+
+def _first_day(month: int) -> int:
+    """Return the first day of a month, in days since 1970."""
+    return _days(date(1970 + month // 12, month % 12 + 1, 1))
+
+
+def _days(day: date) -> int:
+    """Return a day in days since 1970."""
+    return (day - date(1970, 1, 1)).days
+
+
+def _ranges(counts: npt.NDArray[np.float64], at_most: int) -> Iterator[range]:
+    """Cut months with about so many rows each into runs of months with at most so many, or of one month."""
+    first, rows = 0, 0.0
     for place, count in enumerate(counts.tolist()):
         if place > first and rows + count > at_most:
             yield range(first, place)

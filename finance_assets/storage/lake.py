@@ -158,14 +158,16 @@ class RowGroup:
     ----------
     key, place
         File, and number in it.
-    start, rows
-        How many rows of the table come before, and how many these are.
+    rows
+        How many they are.
+    bounds
+        Least and greatest value of a column that was asked for; None where the footer does not say.
     """
 
     key: str
     place: int
-    start: int
     rows: int
+    bounds: tuple[Any, Any] | None = None
 
 
 @dataclass
@@ -888,14 +890,25 @@ class Lake:
         """Return the rows of each file of a table, from the files' footers."""
         return {key: footer.num_rows for key, footer in self._footers(contract).items()}
 
-    def row_groups(self, contract: Contract) -> builtins.list[RowGroup]:
-        """Return the row groups of all files of a table, in the order of the files, from their footers."""
-        found, before = [], 0
+    def row_groups(self, contract: Contract, bounds_of: str = "") -> builtins.list[RowGroup]:
+        """Return the row groups of all files of a table, in the order of the files, from their footers.
+
+        Parameters
+        ----------
+        contract
+            The table.
+        bounds_of
+            A column whose least and greatest values are to be told.
+        """
+        found = []
         for key, footer in self._footers(contract).items():
+            names = [footer.schema.column(i).path for i in range(footer.num_columns)]
+            column = names.index(bounds_of) if bounds_of in names else None
             for place in range(footer.num_row_groups):
-                rows = footer.row_group(place).num_rows
-                found.append(RowGroup(key, place, before, rows))
-                before += rows
+                group = footer.row_group(place)
+                said = None if column is None else group.column(column).statistics
+                bounds = (said.min, said.max) if said is not None and said.has_min_max else None
+                found.append(RowGroup(key, place, group.num_rows, bounds))
         return found
 
     def read_row_group(
@@ -1084,7 +1097,7 @@ def _write_sorted(contract: Contract, parts: Iterable[Callable[[], pa.Table]], s
     def files() -> Iterator[memoryview]:
         before: pa.Table | None = None
         empty: memoryview | None = None
-        for ends, data in _in_turn(pool, encoded, parts, ENCODERS):
+        for ends, data in in_turn(pool, encoded, parts, ENCODERS):
             if not ends.num_rows:
                 empty = data
                 continue
@@ -1135,7 +1148,7 @@ def _joined(*tables: pa.Table) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _in_turn(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], ahead: int) -> Iterator[U]:
+def in_turn(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], ahead: int) -> Iterator[U]:
     """Yield the outcome of ``work`` on each item in their order, while threads work on so many of the next."""
     under_way: deque[Future[U]] = deque()
     for item in items:

@@ -7,6 +7,7 @@ import os
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import cache
@@ -45,7 +46,7 @@ from finance_assets.contracts.model import Contract
 from finance_assets.registry import build_definitions, intake_of
 from finance_assets.settings import Settings
 from finance_assets.storage import lake as lake_module
-from finance_assets.storage.lake import SMALL_FILE_ROWS, Lake
+from finance_assets.storage.lake import SMALL_FILE_ROWS, Lake, LakeError
 from finance_assets.storage.ledger import FileStatus
 
 LAST_MONTH = date(2013, 1, 31)
@@ -588,14 +589,38 @@ def test_months_that_do_not_fit_into_memory_come_out_the_same(tmp_path: Path, mo
     for key in intake.lake.partitions(PERFORMANCE_HISTORY):
         Path(intake.lake.file(PERFORMANCE_HISTORY, key)).unlink()
     by_account = known.sort_by([(name, "ascending") for name in ("account_id", "period_end", "version")])
-    pq.write_table(by_account, intake.lake.file(PERFORMANCE_HISTORY, "all"), row_group_size=90, store_schema=False)
-    assert len(intake.lake.row_groups(PERFORMANCE_HISTORY)) > 5
-    other = results.write_performance(intake.lake, intake.contracts)
-    assert (other.rows, other.months) == (at_once.rows, ())
+    file = intake.lake.file(PERFORMANCE_HISTORY, "all")
+    # Also where the footers do not say of which months, or of some only.
+    for says in (["period_end"], False, ["vendor"]):
+        pq.write_table(by_account, file, row_group_size=90, store_schema=False, write_statistics=says)
+        groups = intake.lake.row_groups(PERFORMANCE_HISTORY, "period_end")
+        assert len(groups) > 5
+        assert all((group.bounds is None) == (says != ["period_end"]) for group in groups)
+        other = results.write_performance(intake.lake, intake.contracts)
+        assert (other.rows, other.months) == (at_once.rows, ())
+    pq.write_table(by_account.slice(0, 300), file, row_group_size=90, store_schema=False)
+    other_file = intake.lake.file(PERFORMANCE_HISTORY, "silent")
+    pq.write_table(by_account.slice(300), other_file, row_group_size=90, store_schema=False, write_statistics=False)
+    assert results.write_performance(intake.lake, intake.contracts).months == ()
     for day in intake.lake.partitions(ACCOUNT_PERFORMANCE):
         Path(intake.lake.file(ACCOUNT_PERFORMANCE, day)).unlink()
     assert results.write_performance(intake.lake, intake.contracts).months == at_once.months
     assert intake.lake.read(ACCOUNT_PERFORMANCE).table.equals(held)
+
+    # A footer that is wrong hides no row in silence.
+    say = intake.lake.row_groups
+
+    def wrong(*asked: Any) -> Any:
+        first, last = date(2012, 1, 31), date(2013, 1, 31)
+        return [
+            replace(group, bounds=(last, last) if place % 2 else (first, first))
+            for place, group in enumerate(say(*asked))
+        ]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(intake.lake, "row_groups", wrong)
+        with pytest.raises(LakeError, match=r"row group \d+, holds periods that do not end from 20"):
+            results.write_performance(intake.lake, intake.contracts)
 
 
 def test_a_large_file_is_stored_alike_whether_it_is_read_in_blocks_or_whole(

@@ -5,14 +5,12 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from finance_assets.advisory.performance import (
     DEFAULT_POLICY,
     KEY_COLUMNS,
-    LINKING_COLUMNS,
     PERFORMANCE_COLUMNS,
     Performance,
     Policy,
@@ -272,19 +270,48 @@ def test_parts_in_any_order_are_parts_of_the_table(make_history: Any, make_month
     history = make_history(*rows)
     whole = account_performance(history, {})
     assert whole["account_id"].to_pylist() == sorted(row["account_id"] for row in rows)
-    chosen = np.array(random.Random(6).sample(range(60), 60))
+    by_day = history.sort_by([("period_end", "ascending")])
     # However the history is cut, and the text of its parts encoded.
     for size in (60, 13, 1):
-        cut = [history.select(LINKING_COLUMNS).slice(at, size) for at in range(0, 60, size)]
+        performance = Performance({})
+        cut = [by_day.slice(at, size) for at in range(0, 60, size)]
         for place in range(0, len(cut), 2):
-            cut[place] = cut[place].set_column(1, "account_id", cut[place]["account_id"].dictionary_encode())
-        performance = Performance([part.combine_chunks for part in cut], [part.num_rows for part in cut], {})
-        given = history.take(pa.array(performance.rows.places[chosen]))
-        parts = [performance.part(chosen[at : at + 7], given.slice(at, 7)) for at in range(0, 60, 7)]
-        made = pa.concat_tables(part.cast(performance_schema()) for part in parts)
-        by_key = [(name, "ascending") for name in KEY_COLUMNS]
-        assert made.sort_by(by_key).equals(whole)
-        assert made["line"].to_pylist() == given["line"].to_pylist()
+            cut[place] = cut[place].set_column(2, "account_id", cut[place]["account_id"].dictionary_encode())
+        windows = [performance.window([performance.numbered(part.combine_chunks())]) for part in cut]
+        made = pa.concat_tables(
+            performance.table(window, performance.link(window)).cast(performance_schema()) for window in windows
+        )
+        assert made.sort_by([(name, "ascending") for name in KEY_COLUMNS]).equals(whole)
+        assert made["line"].to_pylist() == by_day["line"].to_pylist()
+
+
+def test_a_window_has_the_newest_version_of_each_key_whichever_part_it_is_in(
+    make_history: Any, make_months: Any
+) -> None:
+    rows = [row for a in range(9) for row in make_months((100, 1, 0, 102), (102, 0, 3, 99), account_id=f"Z{a}")]
+    later = [row | {"ending_market_value": 7, "line": 8} for row in rows[::3]]
+    for row in later:
+        row["received_ts_utc"] = datetime(2030, 1, 1, tzinfo=UTC)
+    performance = Performance({})
+    parts = [performance.numbered(make_history(*part)) for part in (later[:2], rows, later[2:])]
+    window = performance.window(parts)
+    assert len(window) == 18
+    made = performance.table(window, performance.link(window)).cast(performance_schema())
+    expected = account_performance(current_versions(make_history(*rows, *later)), {})
+    assert made.sort_by([(name, "ascending") for name in KEY_COLUMNS]).equals(expected)
+
+
+def test_rows_are_picked_by_their_days_in_whatever_order(make_history: Any, make_months: Any) -> None:
+    rows = [row for a in range(3) for row in make_months((100, 1, 0, 102), (102, 0, 3, 99), account_id=f"Z{a}")]
+    history = make_history(*rows)
+    for table in (history, history.sort_by([("period_end", "ascending")])):
+        given = Performance({}).numbered(table)
+        first, second = sorted(set(given.days.tolist()))
+        for span, count in (((first, second), 3), ((first, second + 1), 6), ((second + 1, second + 9), 0)):
+            picked = given.within(*span)
+            assert picked.table.num_rows == len(picked.days) == len(picked.series) == len(picked.currency) == count
+            assert picked.table["period_end"].cast(pa.int32()).to_pylist() == picked.days.tolist()
+            assert all(span[0] <= day < span[1] for day in picked.days.tolist())
 
 
 def test_keys_must_be_unique(make_history: Any) -> None:

@@ -639,15 +639,21 @@ def test_row_groups_are_read_by_themselves_in_todays_types(either: Lake, monkeyp
     monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 2)
     either.write_partitions(QUOTES, quotes(symbols=5), DAYS)
     groups = either.row_groups(QUOTES)
-    assert [(group.key, group.place, group.start, group.rows) for group in groups[:4]] == [
-        (DAYS[0], 0, 0, 2), (DAYS[0], 1, 2, 2), (DAYS[0], 2, 4, 1), (DAYS[1], 0, 5, 2)
+    assert [(group.key, group.place, group.rows) for group in groups[:4]] == [
+        (DAYS[0], 0, 2), (DAYS[0], 1, 2), (DAYS[0], 2, 1), (DAYS[1], 0, 2)
     ]  # fmt: skip
     names = ["symbol", "session_date", "close"]
     whole = either.read(QUOTES, columns=names).table
-    for group in groups:
+    start = 0
+    for group in either.row_groups(QUOTES, "session_date"):
         table = either.read_row_group(QUOTES, group, names, ["symbol"])
         assert pa.types.is_dictionary(table.schema.field("symbol").type)
-        assert table.cast(whole.schema).equals(whole.slice(group.start, group.rows))
+        assert table.cast(whole.schema).equals(whole.slice(start, group.rows))
+        days = pc.min_max(table["session_date"]).as_py()
+        assert group.bounds == (days["min"], days["max"])
+        start += group.rows
+    assert start == whole.num_rows
+    assert {group.bounds for group in [*groups, *either.row_groups(QUOTES, "no column")]} == {None}
     added = next(column for column in reversed(QUOTES.columns) if column.nullable and column.name not in QUOTES.order)
     older = replace(QUOTES, columns=tuple(column for column in QUOTES.columns if column != added))
     either.write_partitions(older, quotes(DAYS[:1], 5).drop_columns([added.name]), DAYS[:1])
