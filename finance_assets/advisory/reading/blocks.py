@@ -320,8 +320,9 @@ def read_by_blocks(
                 return found
 
         return _put_together([made for reads in side_by_side(read, range(len(blocks))) for made in reads])
-    except (NotInBlocksError, FileRejected, pa.ArrowException):
-        # What is wrong with the file, or looks so in a block, is said of the whole.
+    except (NotInBlocksError, FileRejected, pa.ArrowException, OSError):
+        # What is wrong with the file, or looks so in a block, is said of the whole. Arrow has a damaged page of a
+        # Parquet file for an error of the disk.
         return None
 
 
