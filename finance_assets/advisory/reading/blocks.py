@@ -341,7 +341,7 @@ def _of_text(data: bytes | FileBytes, contract: VendorContract | None) -> list[_
         start = head.find(b"\n", start) + 1
         if not start:
             raise NotInBlocksError
-    if head.count(b'"', 0, start) % 2:
+    if head.count(b'"', 0, start) % 2 or not is_plain(head[:start]):
         raise NotInBlocksError
     pieces = _cut(data, start)
     lines = accumulate((piece.line_ends for piece in pieces), initial=title.line + 1)

@@ -252,12 +252,12 @@ def _read_from_disk(data: FileBytes, name: str, contracts: Sequence[VendorContra
         if head.startswith(codecs.BOM_UTF8):
             data = data.after(len(codecs.BOM_UTF8))
         head = data[:_GLANCE]
-        if not is_plain(head[: head.rfind(b"\n") + 1]) or _kind_of_text(head) != "text":
+        if not is_plain(head[: head.rfind(b"\n") + 1]) or _kind_of_text(single_feeds(head)) != "text":
             return False
     elif kind != "parquet":
         return False
     chosen = _chosen(kind, data, name, contracts, latest)
-    if chosen.contract is not None and chosen.contract.encoding:
+    if kind == "text" and chosen.encoding:
         return False
     large = read_by_blocks(kind, data, chosen.contract, latest, "")
     if large is None:
