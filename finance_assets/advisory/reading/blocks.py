@@ -397,7 +397,9 @@ def _bounds(data: bytes | FileBytes, start: int, *, is_quoted: bool = False) -> 
     bounds = [start]
     while bounds[-1] < len(data):
         begin = bounds[-1]
-        end = _next_line(data, begin + BLOCK_BYTES)
+        place = begin + BLOCK_BYTES
+        # The last piece is no small one: whether its last row is cut off, those before it tell.
+        end = _next_line(data, place) if len(data) - place > BLOCK_BYTES // 4 else len(data)
         is_open = is_quoted and data[begin:end].count(b'"') % 2
         while is_open:
             if end == len(data) or end - begin > 2 * BLOCK_BYTES:

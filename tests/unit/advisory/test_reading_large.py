@@ -453,15 +453,13 @@ FROM_DISK: dict[str, Callable[[list[str]], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("size", [1 << 13, 1 << 16])
 @pytest.mark.parametrize("case", FROM_DISK)
 def test_text_of_many_a_kind_is_read_by_blocks_from_a_disk(
-    case: str, size: int, lines: list[str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    case: str, lines: list[str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = FROM_DISK[case](lines)
     small = read(data)
     request.getfixturevalue("in_blocks")
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", size)
     monkeypatch.setattr(reader, "open_members", refuse)
     from_disk = read_from_disk(data)
     assert isinstance(from_disk.content, LargeRows)
@@ -628,6 +626,27 @@ def test_a_damaged_page_of_a_large_parquet_file_is_a_damaged_file(
     monkeypatch.setattr(blocks, "LARGE_TABLE", 0)
     reading = read_from_disk(bytes(data)) if from_disk else read(bytes(data))
     assert (reading.action, reading.file_reason) == ("quarantine_file", "corrupt_parquet")
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_whether_the_last_row_is_cut_off_more_than_the_last_few_tell(
+    count: int, is_cut: bool, lines: list[str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = len(lines) - 1
+    if not is_cut:
+        # As short as that of the row that is cut off, but another one is as well.
+        for row in (900, last):
+            lines = changed(lines, row, RETURN + 1, lines[row].rpartition(",")[2][:-4])
+    data = as_file(lines)[: -5 if is_cut else -1]
+    small = read(data)
+    assert ("truncated_file" in small.warnings) is is_cut
+    request.getfixturevalue("in_blocks")
+    # A line ends right before the last few rows.
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", data.rfind(lines[-count].encode()[:60]) - data.find(b"\n") - 2)
+    for large in (read(data), read_from_disk(data)):
+        assert isinstance(large.content, LargeRows)
+        assert_same(small, large, by_blocks=True)
 
 
 # --- contracts -------------------------------------------------------------------------------------------------------
