@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -28,6 +30,7 @@ from finance_assets.advisory.generating import GeneratedFile, vendor_files, writ
 from finance_assets.advisory.history import history_key
 from finance_assets.advisory.intake import Intake, drop_sample_files
 from finance_assets.advisory.reading import blocks, layouts, reader
+from finance_assets.advisory.reading.reader import FileReading
 from finance_assets.advisory.reading.vendor_contract import VendorContract
 from finance_assets.advisory.results import History, completeness_now
 from finance_assets.advisory.sensors import PLAN_TAG, vendor_files_sensor
@@ -46,7 +49,7 @@ from finance_assets.contracts.model import Contract
 from finance_assets.registry import build_definitions, intake_of
 from finance_assets.settings import Settings
 from finance_assets.storage import lake as lake_module
-from finance_assets.storage.lake import SMALL_FILE_ROWS, Lake, LakeError
+from finance_assets.storage.lake import SMALL_FILE_ROWS, TEMPORARY_FOLDER, Arriving, Lake, LakeError
 from finance_assets.storage.ledger import FileStatus
 
 LAST_MONTH = date(2013, 1, 31)
@@ -96,6 +99,14 @@ class Branch:
         root = Path(self.lake.root)
         folders = [root / contract.path for contract in CONTRACTS]
         return {str(path.relative_to(root)): path.read_bytes() for one in folders for path in sorted(one.glob("*"))}
+
+    def kept(self) -> dict[str, bytes]:
+        folder = Path(self.lake.root) / "landing"
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def left_over(self) -> list[str]:
+        folder = Path(self.lake.root) / TEMPORARY_FOLDER
+        return os.listdir(folder) if folder.exists() else []
 
     def command(self, *arguments: str) -> tuple[int, str]:
         environment = {"FINANCE_ASSETS_HOME": str(self.settings.home), "COLUMNS": "200"}
@@ -331,21 +342,18 @@ def test_nothing_landed_is_no_error(branch: Branch) -> None:
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("large_text", [blocks.LARGE_TEXT, 1], ids=["in memory", "on the disk"])
 def test_a_run_that_is_killed_at_any_write_is_finished_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    large_text: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(blocks, "LARGE_TEXT", large_text)
     files = [file for file in generated() if "201301" in file.name and not file.name.startswith("summit")]
     whole = Branch(tmp_path / "whole")
     whole.drop_all(*files)
     whole.run()
-    expected = whole.bytes()
-    put = Lake.put
+    expected = whole.bytes() | whole.kept()
+    replace = os.replace
     writes = 0
-
-    def counted(self: Lake, path: str, data: bytes) -> None:
-        nonlocal writes
-        writes += 1
-        put(self, path, data)
 
     class KilledError(BaseException):
         pass
@@ -354,27 +362,29 @@ def test_a_run_that_is_killed_at_any_write_is_finished_by_the_next(
     broken.drop_all(*files)
     die_at = [1]
 
-    def dying(self: Lake, path: str, data: bytes) -> None:
-        die_at[0] -= 1
-        if die_at[0] == 0:
-            raise KilledError(path)
-        counted(self, path, data)
+    def dying(source: str, target: str) -> None:
+        nonlocal writes
+        if str(target).startswith(broken.lake.root):
+            die_at[0] -= 1
+            if die_at[0] == 0:
+                deaths.append(Path(target).relative_to(broken.lake.root).parts[0])
+                raise KilledError(target)
+            writes += 1
+        replace(source, target)
 
-    deaths = 0
-    monkeypatch.setattr(Lake, "put", dying)
+    deaths: list[str] = []
+    monkeypatch.setattr(os, "replace", dying)
     for place in range(1, 40):
         die_at[0] = place
-        try:
+        with suppress(KilledError):
             broken.run()
-        except KilledError:
-            deaths += 1
-        else:
             break
-    monkeypatch.setattr(Lake, "put", put)
+    monkeypatch.setattr(os, "replace", replace)
     broken.run()
-    assert deaths >= 5
+    assert len(deaths) >= 5
+    assert {"landing", "raw", "core"} <= set(deaths)
     assert writes > 20
-    assert broken.bytes() == expected
+    assert broken.bytes() | broken.kept() == expected
 
 
 def test_a_file_on_which_the_reader_breaks_does_not_hold_up_the_others(
@@ -656,6 +666,146 @@ def test_a_large_file_is_stored_alike_whether_it_is_read_in_blocks_or_whole(
     differing = {path.parent.name for path, data in stored["whole"].items() if stored["blocks"][path] != data}
     assert differing <= {"vendor_files"}
     assert stored["blocks"].keys() == stored["whole"].keys()
+
+
+# -- large files, which are read from the lake's copy ------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Let every file count as a large one; the files that were copied into a lake."""
+    monkeypatch.setattr(blocks, "LARGE_TEXT", 1)
+    copied: list[Path] = []
+    arriving = Lake.arriving
+
+    def noted(self: Lake, file: Path) -> AbstractContextManager[Arriving]:
+        copied.append(file)
+        return arriving(self, file)
+
+    monkeypatch.setattr(Lake, "arriving", noted)
+    return copied
+
+
+def taken_by(branch: Branch, file: Path) -> dict[str, Any]:
+    """Return what is in the lake and the ledger once a deployment has taken what is landed."""
+    branch.drop_all()
+    lines = file.read_text().splitlines()
+    lines[700] = lines[700].replace("USD", "Q")
+    day = datetime(2024, 7, 3, tzinfo=UTC)
+    branch.drop("large.csv", "\r\n".join([*lines, ""]), day)
+    branch.drop("marked.csv", b"\xef\xbb\xbf" + "\n".join(lines[:800]).encode(), day + timedelta(days=1))
+    branch.drop("western.csv", "\n".join([*lines[:-1], lines[-1].replace("00", "é", 1)]).encode("cp1252"), day)
+    branch.drop("again.csv", "\r\n".join([*lines, ""]), day + timedelta(days=2))
+    branch.drop("empty.csv", b" \n", day)
+    taken = branch.intake.take(branch.intake.pending())
+    ledger = branch.intake.ledger.files()
+    lines_of_files = branch.rows(VENDOR_FILES)
+    for line in lines_of_files:
+        # How sure the detection is, each block says by itself.
+        del line["detection_score"], line["runner_up"]
+    return {
+        "taken": taken,
+        "ledger": [(row.identity, row.status, row.attempts, row.reason) for row in ledger],
+        "kept": branch.kept(),
+        "files": lines_of_files,
+        **{
+            one.path: branch.lake.read(one).table.to_pylist()
+            for one in (VENDOR_ROWS, QUARANTINED_ROWS, QUARANTINED_FILES)
+        },
+        "left over": branch.left_over(),
+    }
+
+
+def test_files_are_taken_alike_from_the_copy_in_the_lake(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_large_csv(tmp_path / "large.csv", 60, 24)
+    monkeypatch.setattr(intake_module, "ROW_GROUP_ROWS", 400)
+    monkeypatch.setattr(reader, "LARGE_ROWS", 400)
+    monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 400)
+    whole = taken_by(Branch(tmp_path / "whole"), tmp_path / "large.csv")
+    copied = request.getfixturevalue("large")
+    monkeypatch.setattr(layouts, "LARGE_TEXT", 0)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 14)
+    branch = Branch(tmp_path / "blocks")
+    found = taken_by(branch, tmp_path / "large.csv")
+    assert found == whole
+    assert sorted(copied) == sorted(path for path in branch.landing.rglob("*") if path.is_file())
+    actions = {taken.key: taken.action for taken in found["taken"]}
+    assert actions["again.csv"] == "skip_duplicate"
+    assert actions["empty.csv"] == "quarantine_file"
+    assert {actions["large.csv"], actions["western.csv"]} == {"accept_with_warnings"}
+    assert len(found["kept"]) == len(actions) - 1
+    assert len(found[VENDOR_ROWS.path]) > 3000
+    assert found[QUARANTINED_ROWS.path]
+    assert {hashlib.sha256(data).hexdigest() for data in found["kept"].values()} == {
+        name.rpartition("/")[2] for name in found["kept"]
+    }
+    assert found["left over"] == []
+
+
+def test_a_large_file_that_is_gone_before_it_is_copied_holds_up_nothing(branch: Branch, large: list[Path]) -> None:
+    gone = branch.drop("a_gone.csv", JANUARY.replace("A", "X"))
+    branch.drop("b_good.csv", JANUARY)
+    pending = branch.intake.pending()
+    gone.unlink()
+    failed, good = branch.intake.take(pending)
+    assert (failed.key, failed.action) == ("a_gone.csv", "failed")
+    assert failed.reason == f"LakeError: {gone} cannot be copied into {branch.lake.root}: No such file or directory"
+    assert (good.key, good.action, good.rows) == ("b_good.csv", "accept", 4)
+    (noted,) = branch.intake.ledger.files(FileStatus.FAILED)
+    assert (noted.identity.key, noted.reason) == ("a_gone.csv", failed.reason)
+    assert [row["landing_key"] for row in branch.rows(VENDOR_FILES)] == ["b_good.csv"]
+    assert branch.left_over() == []
+    # It comes again, and is taken.
+    branch.drop("a_gone.csv", JANUARY.replace("A", "X"))
+    assert [taken.action for taken in branch.intake.take(branch.intake.pending())] == ["accept"]
+
+
+def test_a_large_file_that_its_vendor_changes_meanwhile_is_kept_and_read_as_it_was_copied(
+    branch: Branch, large: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = branch.drop("january.csv", JANUARY)
+    read = reader.read_vendor_file
+
+    def slow(*arguments: Any, **named: Any) -> FileReading:
+        path.write_text(JANUARY.replace("A1", "X1")[:-20])
+        return read(*arguments, **named)
+
+    monkeypatch.setattr(reader, "read_vendor_file", slow)
+    (taken,) = branch.intake.take(branch.intake.pending())
+    assert (taken.action, taken.rows) == ("accept", 4)
+    assert {row["account_id"] for row in branch.rows(VENDOR_ROWS)} == {"A1", "A2"}
+    assert list(branch.kept().values()) == [JANUARY.encode()]
+
+
+def test_a_large_file_on_which_the_reader_breaks_is_kept_and_leaves_no_copy(
+    branch: Branch, large: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branch.drop("january.csv", JANUARY)
+
+    def broken(*_: Any, **__: Any) -> FileReading:
+        raise OSError("the disk is on fire")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "read_vendor_file", broken)
+        (taken,) = branch.intake.take(branch.intake.pending())
+    assert (taken.action, taken.reason) == ("failed", "OSError: the disk is on fire")
+    assert (list(branch.kept().values()), branch.left_over()) == ([JANUARY.encode()], [])
+    (taken,) = branch.intake.take(branch.intake.pending())
+    assert (taken.action, taken.rows) == ("accept", 4)
+
+
+def test_the_same_bytes_of_a_large_file_are_skipped(branch: Branch, large: list[Path]) -> None:
+    branch.drop("january.csv", JANUARY)
+    branch.intake.take(branch.intake.pending())
+    before = branch.bytes() | branch.kept()
+    branch.drop("copy of january.csv", JANUARY, RECEIVED + timedelta(days=1))
+    (taken,) = branch.intake.take(branch.intake.pending())
+    assert (taken.action, taken.reason) == ("skip_duplicate", "the same bytes as january.csv")
+    assert branch.bytes() | branch.kept() == before
+    assert branch.left_over() == []
+    assert [path.name for path in large] == ["january.csv", "copy of january.csv"]
 
 
 def test_a_file_without_rows_holds_up_nothing(branch: Branch) -> None:

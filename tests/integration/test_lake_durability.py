@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -44,6 +45,18 @@ while version <= last:
         lake.put(lake.file(durability.TRADING_SESSIONS, sys.argv[5]), durability.version_bytes(version))
     print(version, flush=True)
     version += step
+"""
+
+
+#: Brings a file into a lake and is killed, before it is kept or after that.
+BRINGER = """
+import os, signal, sys
+from pathlib import Path
+from finance_assets.storage.lake import Lake
+with Lake(sys.argv[1]).arriving(Path(sys.argv[2])) as copy:
+    if sys.argv[3] == "after":
+        copy.keep(sys.argv[4], "vendor_files")
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -120,6 +133,33 @@ def test_a_killed_writer_leaves_a_whole_file_and_the_next_one_sweeps(tmp_path: P
     assert healer.communicate(timeout=60)[0].split() == [str(durable + 1)]
     assert os.listdir(tmp_path / "lake" / TEMPORARY_FOLDER) == []
     assert read_version(lake) == durable + 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_file_that_arrives_is_kept_whole_or_swept(tmp_path: Path, when: str) -> None:
+    data = random.Random(1).randbytes(3_000_000)
+    digest = hashlib.sha256(data).hexdigest()
+    (tmp_path / "theirs.csv").write_bytes(data)
+    killed = subprocess.run(
+        [sys.executable, "-c", BRINGER, tmp_path / "lake", tmp_path / "theirs.csv", when, digest],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=60,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    lake = Lake(str(tmp_path / "lake"))
+    left = list((tmp_path / "lake" / TEMPORARY_FOLDER).iterdir())
+    if when == "before":
+        assert [path.read_bytes() for path in left] == [data]
+        assert not lake.exists(lake.landed_path(digest, "vendor_files"))
+    else:
+        assert left == []
+        assert lake.get(lake.landed_path(digest, "vendor_files")) == data
+    with lake.arriving(tmp_path / "theirs.csv") as copy:
+        copy.keep(digest, "vendor_files")
+    found = [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]
+    assert found == [Path(lake.landed_path(digest, "vendor_files"))]
+    assert found[0].read_bytes() == data
 
 
 def test_two_writers_and_a_reader_at_once(tmp_path: Path) -> None:

@@ -320,8 +320,9 @@ def read_by_blocks(
                 return found
 
         return _put_together([made for reads in side_by_side(read, range(len(blocks))) for made in reads])
-    except (NotInBlocksError, FileRejected, pa.ArrowException):
-        # What is wrong with the file, or looks so in a block, is said of the whole.
+    except (NotInBlocksError, FileRejected, pa.ArrowException, OSError):
+        # What is wrong with the file, or looks so in a block, is said of the whole. Arrow has a damaged page of a
+        # Parquet file for an error of the disk.
         return None
 
 
@@ -340,7 +341,7 @@ def _of_text(data: bytes | FileBytes, contract: VendorContract | None) -> list[_
         start = head.find(b"\n", start) + 1
         if not start:
             raise NotInBlocksError
-    if head.count(b'"', 0, start) % 2:
+    if head.count(b'"', 0, start) % 2 or not is_plain(head[:start]):
         raise NotInBlocksError
     pieces = _cut(data, start)
     lines = accumulate((piece.line_ends for piece in pieces), initial=title.line + 1)
@@ -396,7 +397,9 @@ def _bounds(data: bytes | FileBytes, start: int, *, is_quoted: bool = False) -> 
     bounds = [start]
     while bounds[-1] < len(data):
         begin = bounds[-1]
-        end = _next_line(data, begin + BLOCK_BYTES)
+        place = begin + BLOCK_BYTES
+        # The last piece is no small one: whether its last row is cut off, those before it tell.
+        end = _next_line(data, place) if len(data) - place > BLOCK_BYTES // 4 else len(data)
         is_open = is_quoted and data[begin:end].count(b'"') % 2
         while is_open:
             if end == len(data) or end - begin > 2 * BLOCK_BYTES:

@@ -252,12 +252,12 @@ def _read_from_disk(data: FileBytes, name: str, contracts: Sequence[VendorContra
         if head.startswith(codecs.BOM_UTF8):
             data = data.after(len(codecs.BOM_UTF8))
         head = data[:_GLANCE]
-        if not is_plain(head[: head.rfind(b"\n") + 1]) or _kind_of_text(head) != "text":
+        if not is_plain(head[: head.rfind(b"\n") + 1]) or _kind_of_text(single_feeds(head)) != "text":
             return False
     elif kind != "parquet":
         return False
     chosen = _chosen(kind, data, name, contracts, latest)
-    if chosen.contract is not None and chosen.contract.encoding:
+    if kind == "text" and chosen.encoding:
         return False
     large = read_by_blocks(kind, data, chosen.contract, latest, "")
     if large is None:
@@ -414,8 +414,8 @@ def _read_member(
         )
     chosen = _chosen(kind, content, name, contracts, latest)
     contract = chosen.contract
-    if chosen.matches and chosen.matches[0].contract.encoding and member.kind == "text":
-        kind, content = content_of(member, chosen.matches[0].contract.encoding)
+    if chosen.encoding and member.kind == "text":
+        kind, content = content_of(member, chosen.encoding)
     large = read_by_blocks(kind, content, contract, latest, member.name) if is_alone else None
     if large is not None:
         _take_large(large, chosen, part)
@@ -444,6 +444,11 @@ class _Chosen(NamedTuple):
     def noted(self) -> set[str]:
         """The warning that this is worth."""
         return {"contract_by_name"} if self.is_by_name else set()
+
+    @property
+    def encoding(self) -> str | None:
+        """The encoding that the contract declares, if the content speaks for the contract."""
+        return None if self.contract is None or self.is_by_name else self.contract.encoding
 
 
 def _chosen(kind: str, content: Any, name: str, contracts: Sequence[VendorContract], latest: date) -> _Chosen:

@@ -1,12 +1,17 @@
 """A large file is read by columns that are typed at once; it comes out as a small one does.
 
-What belongs here: the two ways of reading delimited text against each other.
+What belongs here: the ways of reading large files against each other, as a whole, by blocks, and from a disk.
 """
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
+import os
 import random
+import zipfile
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -14,17 +19,25 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 import pytest
+from fixtures.vendor_files import on_disk
 
 from finance_assets.advisory.generating import vendor_files, write_large_csv
-from finance_assets.advisory.reading import blocks, layouts
+from finance_assets.advisory.reading import blocks, layouts, reader
 from finance_assets.advisory.reading.blocks import LargeRows
+from finance_assets.advisory.reading.containers import FileBytes
 from finance_assets.advisory.reading.reader import FileReading, read_vendor_file
+from finance_assets.advisory.reading.vendor_contract import Detection, VendorContract
 
 RECEIVED = datetime(2024, 7, 3, tzinfo=UTC)
 
 
-def read(data: bytes) -> FileReading:
-    return read_vendor_file(data, "file.csv", received_at=RECEIVED)
+def read(data: bytes | FileBytes, name: str = "file.csv", contracts: Sequence[VendorContract] = ()) -> FileReading:
+    return read_vendor_file(data, name, contracts=contracts, received_at=RECEIVED)
+
+
+def read_from_disk(data: bytes, name: str = "file.csv", contracts: Sequence[VendorContract] = ()) -> FileReading:
+    with on_disk(data) as file:
+        return read(file, name, contracts)
 
 
 @pytest.fixture
@@ -51,12 +64,15 @@ def both_ways(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[FileReading
         monkeypatch.setattr(blocks, "LARGE_TEXT", 0)
         monkeypatch.setattr(blocks, "BLOCK_BYTES", size)
         monkeypatch.setattr(blocks, "_ROWS_AT_ONCE", 100)
-        assert_same(small, read(data), by_blocks=True)
+        by_blocks, from_disk = read(data), read_from_disk(data)
+        assert_same(small, by_blocks, by_blocks=True)
+        assert_same(by_blocks, from_disk)
     monkeypatch.undo()
     return small, large
 
 
 def assert_same(small: FileReading, large: FileReading, *, by_blocks: bool = False) -> None:
+    assert large.sha256 == small.sha256
     assert large.rows.equals(small.rows)
     assert large.row_count == small.row_count
     assert large.quarantined.equals(small.quarantined)
@@ -233,6 +249,10 @@ def test_numbers_of_a_large_parquet_file_stay_numbers(
     assert isinstance(large.content, LargeRows)
     assert_same(small, large, by_blocks=True)
     assert small.rows.num_rows + small.quarantined.num_rows == 1440
+    monkeypatch.setattr(reader, "open_members", refuse)
+    from_disk = read_from_disk(data)
+    assert isinstance(from_disk.content, LargeRows)
+    assert_same(large, from_disk)
 
 
 # --- by blocks -------------------------------------------------------------------------------------------------------
@@ -250,6 +270,11 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def as_file(lines: list[str], end: str = "\n") -> bytes:
     return (end.join(lines) + end).encode()
+
+
+def refuse(*_: object) -> object:
+    """Stand for what must not be called: that which takes all of a file."""
+    raise AssertionError("all of the file came into memory")
 
 
 def by_account(lines: list[str]) -> list[str]:
@@ -327,6 +352,18 @@ def test_what_is_read_by_blocks_is_what_is_read_as_a_whole(
     assert parts.equals(small.rows.sort_by(order))
 
 
+@pytest.mark.parametrize("case", KEPT)
+def test_what_is_read_by_blocks_is_read_so_from_a_disk(
+    case: str, lines: list[str], in_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = KEPT[case](lines)
+    large = read(data)
+    monkeypatch.setattr(reader, "open_members", refuse)
+    from_disk = read_from_disk(data)
+    assert isinstance(from_disk.content, LargeRows)
+    assert_same(large, from_disk)
+
+
 def quarterly_by_period(lines: list[str]) -> list[str]:
     """Return quarters of so many accounts that no block sees two of one account."""
     rows = [line for line in lines[1:] if line.split(",")[2][5:7] in {"03", "06", "09", "12"}]
@@ -368,6 +405,9 @@ def test_what_depends_on_all_rows_is_read_as_a_whole(
     large = read(data)
     assert isinstance(large.content, pa.Table)
     assert_same(small, large)
+    from_disk = read_from_disk(data)
+    assert isinstance(from_disk.content, pa.Table)
+    assert_same(small, from_disk)
 
 
 def test_warnings_are_known_before_and_after_the_rows_were_taken(lines: list[str], in_blocks: None) -> None:
@@ -378,3 +418,297 @@ def test_warnings_are_known_before_and_after_the_rows_were_taken(lines: list[str
     assert before.warnings == after.warnings
     assert {"rollforward_break", "components_do_not_foot"} <= set(before.warnings)
     assert sum(part.num_rows for part in taken) == before.row_count == 1440
+
+
+# --- from a disk -----------------------------------------------------------------------------------------------------
+
+
+def with_names(lines: list[str], name: str) -> list[str]:
+    return [f"{line},{name if n else 'name'}" for n, line in enumerate(lines)]
+
+
+def with_long_cell(lines: list[str], size: int) -> list[str]:
+    return [f"{line},{'name' if not n else 'x' * size if n == 900 else 'x'}" for n, line in enumerate(lines)]
+
+
+#: What is read from the disk block by block, and what else than rows it has.
+FROM_DISK: dict[str, Callable[[list[str]], bytes]] = {
+    "a byte order mark": lambda lines: b"\xef\xbb\xbf" + as_file(lines),
+    "a byte order mark and line ends of Windows": lambda lines: b"\xef\xbb\xbf" + as_file(lines, "\r\n"),
+    "a byte order mark before a quote": lambda lines: (
+        b"\xef\xbb\xbf" + as_file([lines[0].replace("account_id", '"Account, ID"'), *lines[1:]])
+    ),
+    "line ends of both kinds": lambda lines: as_file(lines[:700]) + as_file(lines[700:], "\r\n"),
+    "titles and line ends of Windows": lambda lines: as_file(["Performance", "", *lines, "End of report"], "\r\n"),
+    "line feeds in quotes": lambda lines: as_file(with_names(lines, '"Zoë\nMüller"')),
+    "line feeds of Windows in quotes": lambda lines: as_file(with_names(lines, '"Zoë\r\nMüller"'), "\r\n"),
+    "quotes in quotes": lambda lines: as_file(with_names(lines, '"the ""old"" one,\n"')),
+    "accents all over": lambda lines: as_file(with_names(lines, "é€ß" * 40)),
+    "a line longer than a block": lambda lines: as_file(with_long_cell(lines, 1 << 15)),
+    "a line longer than the head": lambda lines: as_file(with_long_cell(lines, (1 << 18) + 5)),
+    "no last line feed": lambda lines: as_file(lines)[:-1],
+    "no last line feed after Windows": lambda lines: as_file(lines, "\r\n")[:-2],
+    "a last row that is cut off": lambda lines: as_file(lines, "\r\n")[:-7],
+    "a delimiter that is declared": lambda lines: as_file(["sep=;", *(line.replace(",", ";") for line in lines)]),
+}
+
+
+@pytest.mark.parametrize("case", FROM_DISK)
+def test_text_of_many_a_kind_is_read_by_blocks_from_a_disk(
+    case: str, lines: list[str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = FROM_DISK[case](lines)
+    small = read(data)
+    request.getfixturevalue("in_blocks")
+    monkeypatch.setattr(reader, "open_members", refuse)
+    from_disk = read_from_disk(data)
+    assert isinstance(from_disk.content, LargeRows)
+    assert_same(small, from_disk, by_blocks=True)
+    assert small.row_count + small.quarantined.num_rows == 1440
+
+
+def late(data: bytes, old: bytes, new: bytes) -> bytes:
+    """Replace something at its last place, which is in the last block."""
+    before, found, after = data.rpartition(old)
+    assert found
+    return before + new + after
+
+
+def after_titles(title: str, lines: list[str]) -> bytes:
+    """Return lines after titles that are more than is looked at for what the text is, the last of which is given."""
+    return as_file([*(["Performance of everybody who is with us and of all others"] * 180), title, *lines])
+
+
+def in_archive(data: bytes, name: str = "rows.csv") -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, data)
+    return sink.getvalue()
+
+
+def as_workbook(lines: list[str]) -> bytes:
+    import openpyxl
+
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet()
+    for line in lines:
+        sheet.append(line.split(","))
+    sink = io.BytesIO()
+    book.save(sink)
+    return sink.getvalue()
+
+
+def as_objects(lines: list[str]) -> list[dict[str, str]]:
+    header = lines[0].split(",")
+    return [dict(zip(header, line.split(","), strict=True)) for line in lines[1:]]
+
+
+def as_xml(lines: list[str]) -> bytes:
+    rows = ("".join(f"<{name}>{value}</{name}>" for name, value in row.items()) for row in as_objects(lines))
+    return f"<rows>{''.join(f'<row>{row}</row>' for row in rows)}</rows>".encode()
+
+
+#: What takes all of a file, and what becomes of it: None where it is accepted.
+NOT_FROM_DISK: dict[str, tuple[Callable[[list[str]], bytes], str | None]] = {
+    "nothing": (lambda _: b"", "empty_file"),
+    "nothing but space": (lambda _: b" \r\n" * 9000, "empty_file"),
+    "nothing but a byte order mark": (lambda _: b"\xef\xbb\xbf", "empty_file"),
+    "one line": (lambda lines: lines[0].encode(), None),
+    "a late letter of Western Windows": (
+        lambda lines: late(as_file(with_names(lines, "Muller")), b"u", b"\xfc"), None
+    ),
+    "letters of Western Windows": (lambda lines: "\n".join(with_names(lines, "Zoë")).encode("cp1252"), None),
+    "a late letter that is broken": (
+        lambda lines: late(as_file(with_names(lines, "Zoë Müller")), "ü".encode(), b"\xc3"), "undecodable"
+    ),
+    "a late byte of zero": (lambda lines: late(as_file(with_names(lines, "x")), b"x", b"\0"), "binary_content"),
+    "a late old line end": (lambda lines: late(as_file(with_names(lines, "a b")), b" ", b"\r"), None),
+    "an old line end at the very end": (lambda lines: as_file(lines)[:-1] + b"\r", None),
+    "line ends of old": (lambda lines: as_file(lines, "\r"), None),
+    "line ends of old and one of today": (lambda lines: as_file(lines, "\r") + b"\n", "unknown_schema"),
+    "two bytes a letter": (lambda lines: as_file(lines).decode().encode("utf-16"), None),
+    "two bytes a letter without a mark": (lambda lines: as_file(lines).decode().encode("utf-16-be"), None),
+    "four bytes a letter": (lambda lines: as_file(lines).decode().encode("utf-32"), None),
+    "a byte of zero in the titles": (lambda lines: after_titles("a\0", lines), "binary_content"),
+    "a header in Western Windows after titles": (
+        lambda lines: after_titles("", with_names(lines, "x")).replace(b",name", b",Abk\xfcrzung", 1), None
+    ),
+    "an old line end in the titles": (lambda lines: after_titles("a\rb", lines), None),
+    "a first line longer than the head": (
+        lambda lines: as_file(["x" * ((1 << 18) + 5), *lines]), "unknown_schema"
+    ),
+    "objects": (lambda lines: json.dumps(as_objects(lines)).encode(), None),
+    "objects after space": (lambda lines: b"\r\n" * 1500 + json.dumps(as_objects(lines)).encode(), None),
+    "a page of the web": (lambda lines: b"<!DOCTYPE html><table>" + as_file(lines), "html_content"),
+    "a page of the web after space": (
+        # Four kilobytes show what a text is, without the carriage returns.
+        lambda lines: (b" " * 26 + b"\r\n") * 150 + b"<table>\r\n" + as_file(lines), "html_content"
+    ),
+    "elements": (as_xml, None),
+    "an archive": (lambda lines: in_archive(as_file(lines)), None),
+    "an archive in an archive": (lambda lines: in_archive(in_archive(as_file(lines)), "a.zip"), "nested_archive"),
+    "an archive that is cut off": (lambda lines: in_archive(as_file(lines))[:-30], "corrupt_archive"),
+    "a compressed text": (lambda lines: gzip.compress(as_file(lines), mtime=0), None),
+    "a workbook": (lambda lines: as_workbook(lines[:200]), None),
+    "a letter": (lambda lines: b"%PDF-1.7\n" + as_file(lines), "pdf_content"),
+    "a small Parquet file": (lambda lines: as_parquet(lines, {}, {}), None),
+    "a Parquet file that is cut off": (lambda lines: as_parquet(lines, {}, {})[:-9], "corrupt_parquet"),
+    "a feed of something else": (lambda _: b"ticker,close\n" + b"IBM,1.0\n" * 9000, "unknown_schema"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NOT_FROM_DISK)
+def test_what_takes_all_of_a_file_is_read_alike_from_a_disk(
+    case: str, lines: list[str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, reason = NOT_FROM_DISK[case]
+    data = make(lines[:500])
+    small = read(data)
+    assert small.file_reason == reason
+    request.getfixturevalue("in_blocks")
+    # So that the tests need no long titles.
+    monkeypatch.setattr(reader, "_GLANCE", 1 << 13)
+    large = read(data)
+    opened, open_members = [], reader.open_members
+
+    def noted(content: bytes) -> object:
+        opened.append(content)
+        return open_members(content)
+
+    monkeypatch.setattr(reader, "open_members", noted)
+    from_disk = read_from_disk(data)
+    assert opened == [data]
+    assert type(from_disk.content) is type(large.content)
+    assert_same(large, from_disk)
+    assert_same(small, from_disk, by_blocks=True)
+
+
+def test_no_more_of_a_file_than_a_block_is_in_memory(
+    lines: list[str], in_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_GLANCE", 1 << 12)
+    monkeypatch.setattr(blocks, "_HEAD_BYTES", 1 << 14)
+    data = as_file(with_names(lines, '"Zoë\nMüller"'))
+    sizes: list[int] = []
+    take = FileBytes.__getitem__
+
+    def noted(self: FileBytes, part: slice) -> bytes:
+        found = take(self, part)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(FileBytes, "__getitem__", noted)
+    assert isinstance(read_from_disk(data).content, LargeRows)
+    assert len(sizes) > 20
+    assert max(sizes) <= 1 << 14 < len(data) / 10
+
+
+@pytest.mark.parametrize("is_parquet", [False, True])
+def test_a_file_that_is_cut_while_it_is_read_is_no_verdict_on_it(
+    is_parquet: bool, lines: list[str], in_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "LARGE_TABLE", 0)
+    data = as_parquet(lines, {}, {}) if is_parquet else as_file(lines)
+    with on_disk(data) as file:
+        os.truncate(file._descriptor, len(data) // 2)
+        with pytest.raises(OSError, match="was cut while it was being read"):
+            read(file)
+
+
+@pytest.mark.parametrize("from_disk", [False, True])
+def test_a_damaged_page_of_a_large_parquet_file_is_a_damaged_file(
+    from_disk: bool, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray(as_parquet(lines, {}, {}))
+    # A page of the second row group.
+    place = pq.read_metadata(io.BytesIO(data)).row_group(1).column(4).data_page_offset + 30
+    data[place : place + 20] = b"\xff" * 20
+    monkeypatch.setattr(blocks, "LARGE_TABLE", 0)
+    reading = read_from_disk(bytes(data)) if from_disk else read(bytes(data))
+    assert (reading.action, reading.file_reason) == ("quarantine_file", "corrupt_parquet")
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_whether_the_last_row_is_cut_off_more_than_the_last_few_tell(
+    count: int, is_cut: bool, lines: list[str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = len(lines) - 1
+    if not is_cut:
+        # As short as that of the row that is cut off, but another one is as well.
+        for row in (900, last):
+            lines = changed(lines, row, RETURN + 1, lines[row].rpartition(",")[2][:-4])
+    data = as_file(lines)[: -5 if is_cut else -1]
+    small = read(data)
+    assert ("truncated_file" in small.warnings) is is_cut
+    request.getfixturevalue("in_blocks")
+    # A line ends right before the last few rows.
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", data.rfind(lines[-count].encode()[:60]) - data.find(b"\n") - 2)
+    for large in (read(data), read_from_disk(data)):
+        assert isinstance(large.content, LargeRows)
+        assert_same(small, large, by_blocks=True)
+
+
+# --- contracts -------------------------------------------------------------------------------------------------------
+
+
+def agreed(vendor: str, **terms: object) -> VendorContract:
+    detect = Detection(required_headers=("account_id", "period_end"))
+    return VendorContract.model_validate({"vendor": vendor, "detect": detect, "return_unit": "decimal", **terms})
+
+
+def accented(lines: list[str]) -> bytes:
+    """Return rows whose accounts are not the same in every encoding."""
+    return as_file([f"{'é' if n else ''}{line}" for n, line in enumerate(lines)])
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8", "ascii", "no-such-encoding"])
+def test_an_encoding_that_a_contract_declares_holds_on_a_disk_too(
+    encoding: str, lines: list[str], in_blocks: None
+) -> None:
+    data, contracts = accented(lines), [agreed("acme", encoding=encoding)]
+    large, from_disk = read(data, contracts=contracts), read_from_disk(data, contracts=contracts)
+    assert_same(large, from_disk)
+    assert large.vendor == ("acme" if encoding in {"cp1252", "utf-8"} else "unknown")
+    assert large.file_reason == (None if large.vendor == "acme" else "undecodable")
+    first = {"cp1252": "Ã©", "utf-8": "é"}.get(encoding)
+    assert all(account.startswith(first) for account in large.rows["account_id"].to_pylist())
+
+
+def test_the_encoding_is_that_of_the_contract_by_which_a_file_is_read(lines: list[str], in_blocks: None) -> None:
+    """Two contracts fit, and the name tells them apart."""
+    data, contracts = accented(lines), [agreed("first", encoding="cp1252"), agreed("second")]
+    for name, vendor, letter in (("second.csv", "second", "é"), ("first.csv", "first", "Ã©"), ("x.csv", "first", "Ã©")):
+        large, from_disk = read(data, name, contracts), read_from_disk(data, name, contracts)
+        assert_same(large, from_disk)
+        assert large.vendor == vendor
+        assert all(account.startswith(letter) for account in large.rows["account_id"].to_pylist())
+
+
+@pytest.mark.parametrize("terms", [{}, {"encoding": "cp1252"}])
+def test_a_contract_that_only_the_name_speaks_for_is_noted_from_a_disk_too(
+    terms: dict[str, str], lines: list[str], in_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = accented(lines)
+    contracts = [VendorContract.model_validate({"vendor": "acme", "id_width": 20, **terms})]
+    large = read(data, "acme_2024.csv", contracts)
+    monkeypatch.setattr(reader, "open_members", refuse)
+    from_disk = read_from_disk(data, "acme_2024.csv", contracts)
+    assert isinstance(from_disk.content, LargeRows)
+    assert_same(large, from_disk)
+    assert "contract_by_name" in from_disk.warnings
+    assert from_disk.vendor == "acme"
+    assert "contract_by_name" not in read_from_disk(data, "other.csv", contracts).warnings
+
+
+def test_the_encoding_of_a_contract_says_nothing_of_a_parquet_file(
+    lines: list[str], in_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "LARGE_TABLE", 0)
+    data, contracts = as_parquet(lines, {}, {}), [agreed("acme", encoding="cp1252")]
+    large = read(data, contracts=contracts)
+    monkeypatch.setattr(reader, "open_members", refuse)
+    from_disk = read_from_disk(data, contracts=contracts)
+    assert isinstance(from_disk.content, LargeRows)
+    assert_same(large, from_disk)
+    assert from_disk.vendor == "acme"

@@ -247,10 +247,8 @@ def test_each_kind_of_table_has_its_own_way_to_be_written(lake: Lake) -> None:
 # -- durability ----------------------------------------------------------------------------------------------
 
 
-def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_return(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lake.write_partitions(QUOTES, quotes(), DAYS)
+def steps_on_disk(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what fills up with what is made durable from now on."""
     steps: list[str] = []
     sync, move = os.fsync, os.replace
 
@@ -266,6 +264,14 @@ def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_return(
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", rename)
+    return steps
+
+
+def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_return(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.write_partitions(QUOTES, quotes(), DAYS)
+    steps = steps_on_disk(lake, monkeypatch)
     lake.put(lake.file(QUOTES, DAYS[0]), b"PAR1")
     assert steps == ["sync file", "rename", "sync folder"]
 
@@ -396,6 +402,148 @@ def test_landed_bytes_are_kept_once_under_their_sha256(lake: Lake) -> None:
 def test_landed_bytes_stay_in_their_folder(lake: Lake, digest: str, parts: tuple[str, ...], suffix: str) -> None:
     with pytest.raises(LakeError, match="cannot name"):
         lake.landed_path(digest, *parts, suffix=suffix)
+
+
+# -- files on their way into the lake ------------------------------------------------------------------------
+
+ARRIVING = b"account_id,period_end\n" + b"A1,2013-01-31\n" * 5_000
+ARRIVING_DIGEST = hashlib.sha256(ARRIVING).hexdigest()
+KEPT_AS = f"{LANDING_FOLDER}/vendor_files/{ARRIVING_DIGEST}"
+
+
+@pytest.fixture
+def arriving(tmp_path: Path) -> Path:
+    """A file of others, outside of the lake."""
+    path = tmp_path / "theirs.csv"
+    path.write_bytes(ARRIVING)
+    return path
+
+
+def whole(descriptor: int) -> bytes:
+    return os.pread(descriptor, 2 * len(ARRIVING), 0)
+
+
+def test_a_file_is_kept_under_its_sha256_and_can_still_be_read(lake: Lake, arriving: Path) -> None:
+    with lake.arriving(arriving) as copy:
+        # What others do to theirs changes nothing.
+        arriving.write_bytes(b"another file")
+        assert whole(copy.descriptor) == ARRIVING
+        assert list(files(lake).values()) == [ARRIVING]
+        copy.keep(ARRIVING_DIGEST, "vendor_files")
+        assert files(lake) == {KEPT_AS: ARRIVING}
+        assert whole(copy.descriptor) == ARRIVING
+    assert files(lake) == {KEPT_AS: ARRIVING}
+    assert lake.landed_path(ARRIVING_DIGEST, "vendor_files") == f"{lake.root}/{KEPT_AS}"
+    assert arriving.read_bytes() == b"another file"
+
+
+def test_a_file_that_is_not_kept_leaves_nothing(lake: Lake, arriving: Path) -> None:
+    with lake.arriving(arriving):
+        pass
+    assert files(lake) == {}
+    with pytest.raises(ValueError, match="no verdict"), lake.arriving(arriving):
+        raise ValueError("no verdict")
+    assert files(lake) == {}
+    assert arriving.read_bytes() == ARRIVING
+
+
+@pytest.mark.parametrize("before", ["landed", "arrived", "kept twice"])
+def test_what_is_kept_already_is_kept_once(lake: Lake, arriving: Path, before: str) -> None:
+    if before == "landed":
+        lake.land(ARRIVING, "vendor_files")
+    elif before == "arrived":
+        with lake.arriving(arriving) as copy:
+            copy.keep(ARRIVING_DIGEST, "vendor_files")
+    with lake.arriving(arriving) as copy:
+        if before == "kept twice":
+            copy.keep(ARRIVING_DIGEST, "vendor_files")
+        node = os.stat(f"{lake.root}/{KEPT_AS}").st_ino
+        copy.keep(ARRIVING_DIGEST, "vendor_files")
+        assert whole(copy.descriptor) == ARRIVING
+    assert files(lake) == {KEPT_AS: ARRIVING}
+    assert os.stat(f"{lake.root}/{KEPT_AS}").st_ino == node, "what is there is not written again"
+
+
+def test_two_that_bring_the_same_bytes_at_once_keep_one_file(lake: Lake, arriving: Path) -> None:
+    with lake.arriving(arriving) as one, Lake(lake.root).arriving(arriving) as other:
+        # The sweeper of the other leaves alone what the first is reading.
+        assert len(files(lake)) == 2
+        one.keep(ARRIVING_DIGEST, "vendor_files")
+        other.keep(ARRIVING_DIGEST, "vendor_files")
+        assert whole(one.descriptor) == whole(other.descriptor) == ARRIVING
+    assert files(lake) == {KEPT_AS: ARRIVING}
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("absent", "No such file or directory"), ("folder", "Is a directory"), ("pipe", "is a named pipe")],
+)
+def test_what_is_no_file_is_named(lake: Lake, tmp_path: Path, kind: str, why: str) -> None:
+    path = tmp_path / "theirs"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(LakeError, match=f"{path} cannot be copied into {lake.root}: .*{why}"), lake.arriving(path):
+        pytest.fail("nothing has arrived")
+    assert files(lake) == {}
+
+
+def test_a_file_for_which_there_is_no_room_is_named_and_leaves_nothing(
+    lake: Lake, arriving: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object, target: str) -> None:
+        Path(target).write_bytes(ARRIVING[:9])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(lake_module.shutil, "copyfile", full)
+    with pytest.raises(LakeError, match=rf"{arriving} cannot be .*: No space left"), lake.arriving(arriving):
+        pytest.fail("not all of it has arrived")
+    assert files(lake) == {}
+
+
+@pytest.mark.parametrize(
+    ("digest", "parts"),
+    [
+        ("../../x", ("market",)),
+        ("data.parquet", ("market",)),
+        ("", ()),
+        ("0" * 63, ("market",)),
+        ("0" * 64, ("..",)),
+        ("0" * 64, ("market", "a/b")),
+    ],
+)
+def test_a_file_that_arrives_is_called_by_its_sha256_alone(
+    lake: Lake, arriving: Path, digest: str, parts: tuple[str, ...]
+) -> None:
+    with lake.arriving(arriving) as copy, pytest.raises(LakeError, match="cannot name"):
+        copy.keep(digest, *parts)
+    assert files(lake) == {}
+
+
+def test_a_file_that_arrives_is_on_the_disk_before_its_name_and_the_name_before_the_return(
+    lake: Lake, arriving: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lake.arriving(arriving) as copy:
+        steps = steps_on_disk(lake, monkeypatch)
+        os.makedirs(f"{lake.root}/{LANDING_FOLDER}/vendor_files")
+        copy.keep(ARRIVING_DIGEST, "vendor_files")
+        assert steps == ["sync file", "rename", "sync folder"]
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_a_file_that_cannot_be_kept_leaves_nothing(
+    lake: Lake, arriving: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with lake.arriving(arriving) as copy:
+        os.makedirs(f"{lake.root}/{LANDING_FOLDER}/vendor_files")
+        monkeypatch.setattr(os, fails, full)
+        with pytest.raises(OSError, match="No space left"):
+            copy.keep(ARRIVING_DIGEST, "vendor_files")
+    assert files(lake) == {}
 
 
 def test_bytes_that_are_not_there_are_not_found(lake: Lake) -> None:

@@ -79,11 +79,33 @@ def test_what_is_read_is_what_was_put_there(tmp_path: Path) -> None:
         landing.read("none.csv")
 
 
-def test_no_key_leads_out_of_the_landing_zone(tmp_path: Path) -> None:
+def test_the_path_of_a_file_is_where_it_was_put(tmp_path: Path) -> None:
+    path = put(tmp_path, "vendor/a.csv")
+    landing = Landing(str(tmp_path))
+    assert landing.path("vendor/a.csv") == path
+    assert landing.path("none.csv") == tmp_path / "none.csv", "whether it is there, whoever opens it learns"
+
+
+@pytest.mark.parametrize(
+    "key", ["../secret.csv", "a/../../secret.csv", "{outside}/secret.csv", "link.csv", "folder/secret.csv"]
+)
+def test_no_key_leads_out_of_the_landing_zone(tmp_path: Path, key: str) -> None:
     put(tmp_path, "secret.csv")
-    (tmp_path / "landing").mkdir()
-    with pytest.raises(LakeError, match="leads out of"):
-        Landing(str(tmp_path / "landing")).read("../secret.csv")
+    folder = tmp_path / "landing"
+    put(folder, "a/b.csv")
+    (folder / "link.csv").symlink_to(tmp_path / "secret.csv")
+    (folder / "folder").symlink_to(tmp_path)
+    landing = Landing(str(folder))
+    for reach in (landing.path, landing.read):
+        with pytest.raises(LakeError, match=f"leads out of {folder}"):
+            reach(key.format(outside=tmp_path))
+
+
+def test_a_landing_zone_may_itself_be_a_link(tmp_path: Path) -> None:
+    put(tmp_path, "real/a.csv", b"abc")
+    (tmp_path / "landing").symlink_to(tmp_path / "real")
+    landing = Landing(str(tmp_path / "landing"))
+    assert landing.path("a.csv").read_bytes() == landing.read("a.csv") == b"abc"
 
 
 def test_a_listing_that_fails_is_an_error_and_not_an_empty_list(
