@@ -204,8 +204,8 @@ class Intake:
             row = known[digest]
             received = self.clock() if newest is None else max(self.clock(), newest + TICK)
             newest = received
-            # What was received is kept.
-            outcome, _ = self._take_one(self.bytes_of(digest), lambda _: None, row["landing_key"], received, {})
+            with self._kept(digest) as data:
+                outcome, _ = self._take_one(data, lambda _: None, row["landing_key"], received, {})
             taken.append(outcome)
             log(_sentence(outcome))
         return taken
@@ -226,6 +226,19 @@ class Intake:
         else:
             with self.lake.arriving(self.landing.path(file.key)) as copy:
                 yield FileBytes(copy.descriptor), lambda digest: copy.keep(digest, LANDED_FOLDER)
+
+    @contextmanager
+    def _kept(self, digest: str) -> Iterator[bytes | FileBytes]:
+        """Give the bytes of a file that was received; a large one stays on the disk."""
+        from finance_assets.advisory.reading.blocks import LARGE_TEXT
+        from finance_assets.advisory.reading.containers import FileBytes
+
+        path = self.lake.landed_path(digest, LANDED_FOLDER)
+        if self.lake.is_s3 or Path(path).stat().st_size < LARGE_TEXT:
+            yield self.lake.get(path)
+        else:
+            with Path(path).open("rb") as file:
+                yield FileBytes(file.fileno())
 
     def _take_one(
         self,

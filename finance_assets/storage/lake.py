@@ -549,8 +549,10 @@ class Lake:
         Raises
         ------
         LakeError
-            It cannot be read, or there is no room for it.
+            It cannot be read, there is no room for it, or the lake is on S3.
         """
+        if self.is_s3:
+            raise LakeError(f"{file} is not copied as it is into a lake on S3; land its bytes")
         with _temporary_file(self._temporary_folder) as (descriptor, temporary):
             try:
                 # Within the system, where it can: the bytes do not come by here.

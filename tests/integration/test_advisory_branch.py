@@ -30,6 +30,7 @@ from finance_assets.advisory.generating import GeneratedFile, vendor_files, writ
 from finance_assets.advisory.history import history_key
 from finance_assets.advisory.intake import Intake, drop_sample_files
 from finance_assets.advisory.reading import blocks, layouts, reader
+from finance_assets.advisory.reading.containers import FileBytes
 from finance_assets.advisory.reading.reader import FileReading
 from finance_assets.advisory.reading.vendor_contract import VendorContract
 from finance_assets.advisory.results import History, completeness_now
@@ -714,6 +715,30 @@ def taken_by(branch: Branch, file: Path) -> dict[str, Any]:
         },
         "left over": branch.left_over(),
     }
+
+
+def test_a_large_file_is_replayed_from_where_it_is_kept(branch: Branch, large: list[Path], tmp_path: Path) -> None:
+    write_large_csv(tmp_path / "large.csv", 60, 24)
+    branch.drop("large.csv", (tmp_path / "large.csv").read_text(), datetime(2024, 7, 3, tzinfo=UTC))
+    branch.intake.take(branch.intake.pending())
+    before = branch.lake.read(VENDOR_ROWS).table
+    (line,) = branch.rows(VENDOR_FILES)
+    whole = FileBytes.__getitem__
+    asked: list[int] = []
+
+    def noted(self: FileBytes, part: slice) -> bytes:
+        asked.append(len(whole(self, part)))
+        return whole(self, part)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(FileBytes, "__getitem__", noted)
+        (taken,) = branch.intake.replay([line["file_sha256"]])
+    assert (taken.action, taken.rows) == (line["action"], line["row_count"])
+    assert asked
+    # From now on it is known; what it says is the same.
+    after = branch.lake.read(VENDOR_ROWS).table
+    assert after.drop_columns(["received_ts_utc"]).equals(before.drop_columns(["received_ts_utc"]))
+    assert branch.rows(VENDOR_FILES)[0]["received_ts_utc"] > line["received_ts_utc"]
 
 
 def test_files_are_taken_alike_from_the_copy_in_the_lake(

@@ -162,6 +162,12 @@ def test_rows_of_a_partition_that_is_not_written_are_refused_and_nothing_is_writ
     assert s3_lake.partitions(QUOTES) == []
 
 
+def test_a_file_is_not_copied_as_it_is_into_a_lake_on_s3(tmp_path: Path) -> None:
+    lake = Lake("s3://bucket/lake")
+    with pytest.raises(LakeError, match="land its bytes"), lake.arriving(tmp_path / "file"):
+        pass
+
+
 def test_landed_bytes_are_kept_once_under_their_hash(aws: str, bucket: str) -> None:
     page = b"as it came"
     with S3Proxy(aws) as proxy:
