@@ -5,6 +5,7 @@ What belongs here: reading and writing the advisory tables piece by piece. The m
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections import Counter, deque
@@ -56,8 +57,8 @@ MEMORY_LIMIT = "1800MB"
 ROWS_IN_MEMORY = 1_000_000
 #: Rows whose performance is computed at a time, of about 600 bytes.
 ROWS_AT_ONCE = 131_072
-#: Such windows that are made ready, and that are written, at a time.
-WRITERS = 2
+#: Such windows that are made ready, and that are written, at a time; more cores would be paid for with memory.
+WRITERS = max(1, min(4, os.cpu_count() or 1) - 1)
 #: What tells files of the history apart whose rows have nothing in common.
 _SPAN = ("vendor", "period_end")
 #: Text of the history that repeats from row to row.

@@ -1127,9 +1127,12 @@ def _with_dictionaries_as_written(table: pa.Table) -> pa.Table:
             continue
         (array,) = table.column(place).chunks or [pa.array([], table.schema.field(place).type)]
         texts, codes = array.dictionary, array.indices.drop_null().to_numpy()
-        first = np.full(len(texts), len(codes), np.int64)
-        first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
-        appearing = np.argsort(first, kind="stable")[: int(np.count_nonzero(first < len(codes)))]
+        if len(codes) and codes.min() == codes.max():
+            appearing = codes[:1]
+        else:
+            first = np.full(len(texts), len(codes), np.int64)
+            first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+            appearing = np.argsort(first, kind="stable")[: int(np.count_nonzero(first < len(codes)))]
         if len(appearing) < len(texts) or not (appearing == np.arange(len(texts))).all():
             places = np.zeros(len(texts), np.int32)
             places[appearing] = np.arange(len(appearing), dtype=np.int32)

@@ -618,6 +618,8 @@ def _trimmed_column(column: Any) -> Any:
     if column.null_count:
         return trimmed(as_text(column)).dictionary_encode()
     values = trimmed(column.dictionary)
+    if values.equals(column.dictionary):
+        return column
     made = pa.DictionaryArray.from_arrays(column.indices, values)
     # Texts that differ in the spaces around them alone are one value.
     return made if pc.count_distinct(values).as_py() == len(values) else trimmed(as_text(made)).dictionary_encode()

@@ -947,10 +947,12 @@ def account_ids(
     warnings: set[str] = set()
     bad: dict[int, str] = {}
     encoded = one_array(pc.dictionary_encode(texts))
-    out, reasons = encoded.dictionary.to_pylist(), {}
+    reasons: dict[int, str] = {}
     is_plain = pc.match_substring_regex(encoded.dictionary, _PLAIN_ID)
     is_plain = pc.and_not(is_plain, pc.match_substring_regex(encoded.dictionary, _SCIENTIFIC_ID))
-    to_look_at = range(len(out)) if width else pc.indices_nonzero(pc.invert(is_plain)).to_pylist()
+    to_look_at = range(len(encoded.dictionary)) if width else pc.indices_nonzero(pc.invert(is_plain)).to_pylist()
+    # Most often there is none.
+    out = encoded.dictionary.to_pylist() if to_look_at else []
     for code in to_look_at:
         text = out[code]
         inner = re.fullmatch(r'=?"(.*)"', text) or re.fullmatch(r"'(\w[\w.-]*)'?", text)
@@ -978,6 +980,9 @@ def account_ids(
         long = pc.and_(native, pc.greater_equal(pc.utf8_length(texts), 16))
         for row in pc.indices_nonzero(long).to_pylist():
             bad[row] = "id_precision_lost"
+    if not out and pc.count_distinct(encoded.dictionary).as_py() == len(encoded.dictionary):
+        return encoded, bad, warnings
+    out = out or encoded.dictionary.to_pylist()
     ids = pa.DictionaryArray.from_arrays(encoded.indices, pa.array(out, pa.string()))
     # Texts that were written differently may be the same id.
     return ids if len(set(out)) == len(out) else one_array(ids.cast(pa.string())).dictionary_encode(), bad, warnings
