@@ -17,7 +17,7 @@ from datetime import date
 from decimal import Decimal
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -77,6 +77,8 @@ LARGE_TABLE = 1 << 18
 """From so many rows on a Parquet file is."""
 #: Rows are put in order by runs of so many on average.
 _LONG_RUN = 512
+#: Rows of a run, on average, that is worth merging.
+_MERGED_RUN = 64
 _QUOTE, _LINE_END = ord('"'), ord("\n")
 #: How much of a text shows how it begins, and how much is looked at for the end of a line.
 _HEAD_BYTES, _LOOK_BYTES = 1 << 18, 1 << 12
@@ -193,9 +195,9 @@ class LargeRows:
         if self.order is None:
             return one_array(column.slice(start, size))
         places = self.order[start : start + size]
-        cuts = np.flatnonzero(np.diff(places) != 1) + 1
-        if len(cuts) * _LONG_RUN > size:
+        if _has_short_runs(places):
             return one_array(column.take(pa.array(places)))
+        cuts = np.flatnonzero(np.diff(places) != 1) + 1
         starts, stops = places[np.r_[0, cuts]].tolist(), (places[np.r_[cuts, size] - 1] + 1).tolist()
         pieces = [column.slice(first, stop - first) for first, stop in zip(starts, stops, strict=True)]
         return one_array(pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], column.type))
@@ -540,8 +542,10 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
     def sorted_keys() -> tuple[_Keys, Ints | None]:
         keys = _keys(columns)
         stored = keys.stored()
-        is_sorted = bool((stored[1:] > stored[:-1]).all())
-        return keys, None if is_sorted else np.argsort(stored, kind="stable")
+        runs = int(np.count_nonzero(stored[1:] <= stored[:-1])) + 1
+        # Long runs are merged, the rest is sorted from the ground up; no two rows may have one key.
+        kind: Literal["stable", "quicksort"] = "stable" if runs * _MERGED_RUN < len(stored) else "quicksort"
+        return keys, None if runs == 1 else np.argsort(stored, kind=kind)
 
     def ending_values() -> Any:
         emv = columns["ending_market_value"]
@@ -557,6 +561,12 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
             # Of rows of one account and period, one stays or none: that needs their values.
             raise NotInBlocksError
         keys = _Keys(series, grain, days, keys.grains)
+        if _has_short_runs(order):
+            for read in reads:
+                read.columns.clear()
+            side_by_side(
+                lambda names: _join_pieces(columns, names), (ENCODED_ROWS.names[::2], ENCODED_ROWS.names[1::2])
+            )
     previous = keys.previous()
     _check_grain(first, columns, keys, previous)
     footing: Footing = sum((read.footing for read in reads), Footing())
@@ -576,6 +586,19 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
         sum((read.table.skipped for read in reads), Counter()),
         sum(share * size for share, size in weights) / sized if sized else None,
     )
+
+
+def _has_short_runs(places: Ints) -> bool:
+    """Whether places are no runs that would be worth their slices."""
+    return int(np.count_nonzero(np.diff(places) != 1)) * _LONG_RUN > len(places)
+
+
+def _join_pieces(columns: dict[str, pa.ChunkedArray | None], names: Sequence[str]) -> None:
+    """Bring columns into one piece each, of which single rows are taken at once; one after the other is let go."""
+    for name in names:
+        column = columns.pop(name)
+        columns[name] = None if column is None else pa.chunked_array([one_array(column)])
+        del column
 
 
 def _joined(pieces: Sequence[Any], reads: Sequence[_Read], kind: pa.Field) -> pa.ChunkedArray | None:
