@@ -9,7 +9,7 @@ outcome.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -45,9 +45,11 @@ from finance_assets.advisory.reading.detection import Interpreted, floats_of, in
 from finance_assets.advisory.reading.flagging import (
     NUMBERS,
     Footing,
+    Repeated,
     flagged_texts,
     footing_of,
     neighbours,
+    repeated_rows,
 )
 from finance_assets.advisory.reading.headers import month_columns
 from finance_assets.advisory.reading.layouts import (
@@ -77,6 +79,8 @@ LARGE_TABLE = 1 << 18
 """From so many rows on a Parquet file is."""
 #: Rows are put in order by runs of so many on average.
 _LONG_RUN = 512
+#: Rows whose keys are there again, which are looked at one by one: where there are more, the file is in question.
+_MOST_REPEATED = 1 << 17
 #: Rows of a run, on average, that is worth merging.
 _MERGED_RUN = 64
 _QUOTE, _LINE_END = ord('"'), ord("\n")
@@ -539,27 +543,36 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
         raise NotInBlocksError
     columns = {kind.name: _joined([read.columns[kind.name] for read in reads], reads, kind) for kind in ENCODED_ROWS}
 
-    def sorted_keys() -> tuple[_Keys, Ints | None]:
+    def sorted_keys() -> tuple[_Keys, Ints, Ints | None]:
         keys = _keys(columns)
         stored = keys.stored()
         runs = int(np.count_nonzero(stored[1:] <= stored[:-1])) + 1
-        # Long runs are merged, the rest is sorted from the ground up; no two rows may have one key.
+        # Long runs are merged, the rest is sorted from the ground up.
         kind: Literal["stable", "quicksort"] = "stable" if runs * _MERGED_RUN < len(stored) else "quicksort"
-        return keys, None if runs == 1 else np.argsort(stored, kind=kind)
+        return keys, stored, None if runs == 1 else np.argsort(stored, kind=kind)
 
     def ending_values() -> Any:
         emv = columns["ending_market_value"]
         kind = ROWS.field("ending_market_value").type
         return np.full(count, np.nan) if emv is None else _floats(one_array(emv), kind)
 
-    (keys, order), ending = side_by_side(lambda work: work(), (sorted_keys, ending_values))
+    (keys, stored, order), ending = side_by_side(lambda work: work(), (sorted_keys, ending_values))
+    quarantined = [entry for read in reads for entry in read.quarantined]
+    warnings = set().union(*(read.warnings for read in reads))
+    skipped: Counter[str] = sum((read.table.skipped for read in reads), Counter())
+    footing: Footing = sum((read.footing for read in reads), Footing())
     if order is not None:
+        order, repeated, their_footing = _without_repeated(columns, stored, order)
+        footing -= their_footing
+        quarantined += repeated.quarantined
+        if repeated.duplicates:
+            skipped["duplicate_rows"] += repeated.duplicates
+            warnings.add("duplicate_rows")
+        if not len(order):
+            raise NotInBlocksError
         series, grain, days, ending = side_by_side(
             lambda column: column[order], (keys.series, keys.grain, keys.days, ending)
         )
-        if ((days[1:] == days[:-1]) & (series[1:] == series[:-1])).any():
-            # Of rows of one account and period, one stays or none: that needs their values.
-            raise NotInBlocksError
         keys = _Keys(series, grain, days, keys.grains)
         if _has_short_runs(order):
             for read in reads:
@@ -569,10 +582,8 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
             )
     previous = keys.previous()
     _check_grain(first, columns, keys, previous)
-    footing: Footing = sum((read.footing for read in reads), Footing())
     is_another_sum = footing.is_another_sum(frozenset(name for name in NUMBERS if columns[name] is None))
     rows = LargeRows(columns, order, keys, previous, ending, not is_another_sum)
-    warnings = set().union(*(read.warnings for read in reads))
     if is_another_sum:
         warnings.add("components_do_not_foot")
     weights = [(read.typed.identity, read.size) for read in reads if read.typed.identity is not None]
@@ -581,11 +592,46 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
         rows,
         first.table,
         first.typed,
-        [entry for read in reads for entry in read.quarantined],
+        quarantined,
         warnings,
-        sum((read.table.skipped for read in reads), Counter()),
+        skipped,
         sum(share * size for share, size in weights) / sized if sized else None,
     )
+
+
+def _without_repeated(
+    columns: Mapping[str, pa.ChunkedArray | None], stored: Ints, order: Ints
+) -> tuple[Ints, Repeated, Footing]:
+    """Leave out of an order the rows that are there more than once; say what became of them, and how they foot."""
+    stored = stored[order]
+    same = stored[1:] == stored[:-1]
+    again = np.flatnonzero(np.r_[same, False] | np.r_[False, same])
+    if len(again) > _MOST_REPEATED:
+        raise NotInBlocksError
+    if not len(again):
+        return order, Repeated([], 0, []), Footing()
+    # Those of one key in the order of the file.
+    again = again[np.lexsort((order[again], stored[again]))]
+    rows = _taken(columns, order[again])
+    found = repeated_rows(rows)
+    dropped = rows.take(pa.array(found.dropped, pa.int64()))
+    floats = {name: None if columns[name] is None else floats_of(one_array(dropped[name])) for name in NUMBERS}
+    kept = np.ones(len(order), bool)
+    kept[again[found.dropped]] = False
+    return order[kept], found, footing_of(floats)
+
+
+def _taken(columns: Mapping[str, pa.ChunkedArray | None], places: Ints) -> pa.Table:
+    """Return a few rows of the columns of `LargeRows`, as they are in the file."""
+    made = []
+    for kind in ENCODED_ROWS:
+        column = columns[kind.name]
+        if column is None:
+            made.append(pa.nulls(len(places), kind.type))
+        else:
+            found = one_array(column.take(pa.array(places)))
+            made.append(_decimals(found, kind.type) if pa.types.is_decimal(kind.type) else found)
+    return pa.table(made, schema=ENCODED_ROWS)
 
 
 def _has_short_runs(places: Ints) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from finance_assets.advisory.columns import by_blocks, encoded, months_of, one_array, side_by_side, text_ranks
 from finance_assets.advisory.reading.canonical import flag_texts
 from finance_assets.advisory.reading.detection import floats_of, implied_range, zeroed
-from finance_assets.advisory.reading.outcome import ROWS, Part, left_out
+from finance_assets.advisory.reading.outcome import Part, left_out
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def in_order(rows: pa.Table, part: Part) -> pa.Table:
         keys = keys[order]
         rows = _taken(rows, pa.array(order))
     same = keys[1:] == keys[:-1]
-    return _without_duplicates(rows, keys, same, part) if same.any() else rows
+    return _without_duplicates(rows, same, part) if same.any() else rows
 
 
 def in_stored_order(rows: pa.Table) -> pa.Table:
@@ -125,37 +125,62 @@ def _taken(rows: pa.Table, order: Any) -> pa.Table:
     return pa.table(columns, schema=rows.schema)
 
 
-def _without_duplicates(rows: pa.Table, keys: Any, same: Any, part: Part) -> pa.Table:
+def _without_duplicates(rows: pa.Table, same: Any, part: Part) -> pa.Table:
     """Drop exact duplicates; quarantine all rows of a key whose values differ. Rows are sorted by their keys."""
     repeated = np.flatnonzero(np.r_[same, False] | np.r_[False, same])
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    names = ["account_id", "period_end", "granularity"]
-    for row, entry in zip(repeated.tolist(), rows.select(names).take(pa.array(repeated)).to_pylist(), strict=True):
-        groups.setdefault(tuple(entry[name] for name in names), []).append(row)
-    values = [n for n in ROWS.names if n not in {"line", "member", "flags"}]
-    indices = [row for group in groups.values() for row in group]
-    picked = dict(zip(indices, rows.select(values).take(pa.array(indices)).to_pylist(), strict=True))
-    drop: set[int] = set()
-    for key, group in groups.items():
-        if all(picked[row] == picked[group[0]] for row in group):
-            drop.update(group[1:])
-            part.skipped["duplicate_rows"] += len(group) - 1
-            part.warnings.add("duplicate_rows")
-            continue
-        drop.update(group)
-        for row in group:
-            part.quarantined.append(
-                left_out(
-                    rows["line"][row].as_py(),
-                    rows["member"][row].as_py(),
-                    key[0],
-                    "duplicate_conflict",
-                    f"{len(group)} rows of one account and period differ",
-                )
-            )
+    found = repeated_rows(rows.take(pa.array(repeated)))
+    if found.duplicates:
+        part.skipped["duplicate_rows"] += found.duplicates
+        part.warnings.add("duplicate_rows")
+    part.quarantined += found.quarantined
     mask = np.ones(rows.num_rows, bool)
-    mask[list(drop)] = False
+    mask[repeated[found.dropped]] = False
     return rows.filter(pa.array(mask))
+
+
+class Repeated(NamedTuple):
+    """What becomes of rows whose keys are there more than once.
+
+    Attributes
+    ----------
+    dropped
+        Places of those that are no rows of the file.
+    duplicates
+        How many of them say what another one says.
+    quarantined
+        The others: nobody knows which of them is right.
+    """
+
+    dropped: list[int]
+    duplicates: int
+    quarantined: list[dict[str, Any]]
+
+
+def repeated_rows(rows: pa.Table) -> Repeated:
+    """Say what becomes of rows whose keys are there more than once: of exact duplicates the first stays.
+
+    Parameters
+    ----------
+    rows
+        All such rows (`ENCODED_ROWS`), those of one key in the order of the file.
+    """
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for place, key in enumerate(rows.select(["account_id", "period_end", "granularity"]).to_pylist()):
+        groups.setdefault(tuple(key.values()), []).append(place)
+    values = rows.drop_columns(["line", "member", "flags"]).to_pylist()
+    lines, members = rows["line"].to_pylist(), rows["member"].to_pylist()
+    found = Repeated([], 0, [])
+    for key, group in groups.items():
+        if all(values[place] == values[group[0]] for place in group):
+            found.dropped.extend(group[1:])
+            found = found._replace(duplicates=found.duplicates + len(group) - 1)
+            continue
+        found.dropped.extend(group)
+        detail = f"{len(group)} rows of one account and period differ"
+        found.quarantined.extend(
+            left_out(lines[place], members[place], key[0], "duplicate_conflict", detail) for place in group
+        )
+    return found
 
 
 def flag_rows(rows: pa.Table, part: Part) -> pa.Table:
@@ -210,6 +235,9 @@ class Footing:
 
     def __add__(self, other: Footing) -> Footing:
         return Footing(self.testable + other.testable, self.off + other.off)
+
+    def __sub__(self, other: Footing) -> Footing:
+        return Footing(self.testable - other.testable, self.off - other.off)
 
     def is_another_sum(self, empty: frozenset[str]) -> bool:
         """Whether it is off so often that the components mean something else: then no single row is to blame."""

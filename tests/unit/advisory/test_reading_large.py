@@ -266,6 +266,7 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "LARGE_TEXT", 0)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 13)
     monkeypatch.setattr(blocks, "_ROWS_AT_ONCE", 100)
+    monkeypatch.setattr(blocks, "_MOST_REPEATED", 300)
 
 
 def as_file(lines: list[str], end: str = "\n") -> bytes:
@@ -313,6 +314,19 @@ def finer(lines: list[str]) -> list[str]:
 
 
 KEPT = {
+    "a row twice": lambda lines: as_file([*lines, lines[5]]),
+    "a row twice in a row": lambda lines: as_file([*lines[:900], lines[899], *lines[900:]]),
+    "a row three times, before and after": lambda lines: as_file([lines[0], lines[900], *lines[1:], lines[900]]),
+    "a key twice": lambda lines: as_file([*lines, changed(lines, 5, ENDING, "1.00")[5]]),
+    "a key three times, two of them alike": lambda lines: as_file(
+        [*lines[:700], changed(lines, 5, ENDING, "1.00")[5], *lines[700:], lines[5]]
+    ),
+    "rows twice and keys twice in no order": lambda lines: as_file(
+        shuffled([*lines, *lines[300:310], *changed(lines, 305, ENDING, "1.00")[300:310], lines[20]])
+    ),
+    "rows twice of which one does not foot": lambda lines: as_file(
+        [*changed(lines, 700, ENDING, "1.00"), changed(lines, 700, ENDING, "1.00")[700]]
+    ),
     "as it is": lambda lines: as_file(lines),
     "by account": lambda lines: as_file(by_account(lines)),
     "in no order": lambda lines: as_file(shuffled(lines)),
@@ -371,8 +385,7 @@ def quarterly_by_period(lines: list[str]) -> list[str]:
 
 
 WHOLE = {
-    "a row twice": lambda lines: as_file([*lines, lines[5]]),
-    "a key twice": lambda lines: as_file([*lines, changed(lines, 5, ENDING, "1.00")[5]]),
+    "many rows twice": lambda lines: as_file([*lines, *lines[5:200]]),
     "percent from the middle on": lambda lines: as_file(
         lines[:700]
         + [
