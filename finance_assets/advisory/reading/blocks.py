@@ -539,7 +539,8 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
         # Whether a first of the month names its month, the dates of the whole file say.
         raise NotInBlocksError
     count = sum(read.size for read in reads)
-    if not count:
+    stated = {read.table.stated_count for read in reads} - {None}
+    if not count or stated - {sum(read.table.counted for read in reads)}:
         raise NotInBlocksError
     columns = {kind.name: _joined([read.columns[kind.name] for read in reads], reads, kind) for kind in ENCODED_ROWS}
 

@@ -65,7 +65,8 @@ class RawTable:
 
     ``decimals`` has the columns of numbers, with the most digits after the point that their text has. Text that
     repeats may be a dictionary. ``directed`` says that the source states the direction of every flow,
-    ``flags`` what is known of a row already.
+    ``flags`` what is known of a row already. ``stated_count`` is how many records a trailer tells of, ``counted`` how
+    many there were.
     """
 
     headers: list[str]
@@ -86,6 +87,8 @@ class RawTable:
     directed: bool = False
     flags: dict[int, list[str]] = field(default_factory=dict)
     decimals: dict[int, int] = field(default_factory=dict)
+    stated_count: int | None = None
+    counted: int = 0
 
     @property
     def rows(self) -> int:
@@ -470,7 +473,7 @@ def plan_of(
     Whether all the others are as well, the reading itself tells.
     """
     plan = Plan()
-    if len(data) - start < LARGE_TEXT or data[-1:] != b"\n":
+    if len(data) - start < LARGE_TEXT:
         return plan
 
     def sample(text: bytes) -> list[list[str]]:
@@ -668,6 +671,9 @@ def columnar_table(text: bytes | Block, opening: Opening, contract: VendorContra
     read: _Parsed | None = None
     if begins is not None and width > 1 and begins[0] is not None:
         plan = plan_of(data, begins[0], delimiter, header, contract) if block is None else block.plan
+        if not data.endswith(b"\n"):
+            # Whether the last value is cut off, its text tells.
+            plan = Plan()
         read = _parsed(data, begins[0], delimiter, width, plan, len(begins[1]), threads=block is None)
     if read is None and block is not None:
         raise NotInBlocksError
@@ -741,9 +747,9 @@ def columnar_table(text: bytes | Block, opening: Opening, contract: VendorContra
         mask[-1] = False
         keep_rows(result, pa.array(mask))
     _drop_noise(result, sorter, account)
-    if block is not None and sorter.count is not None:
-        raise NotInBlocksError
-    _check_count(result, sorter.count)
+    result.stated_count, result.counted = sorter.count, result.rows + len(result.bad)
+    if block is None and result.stated_count not in {None, result.counted}:
+        raise FileRejected("trailer_count_mismatch")
     if cut_off:
         _mark_cut_off([result], data.count(b"\n") + (1 if block is None else int(block.lines[0])))
     return result
@@ -752,11 +758,6 @@ def columnar_table(text: bytes | Block, opening: Opening, contract: VendorContra
 def first_accounts(column: Any) -> frozenset[str]:
     """Return the accounts of the first rows of a table: what begins with one of them is a row, if a broken one."""
     return frozenset(column.slice(0, 1000).to_pylist())
-
-
-def _check_count(table: RawTable, count: int | None) -> None:
-    if count is not None and count != table.rows + len(table.bad):
-        raise FileRejected("trailer_count_mismatch")
 
 
 def _drop_noise(table: RawTable, sorter: _Sorter, account: int | None) -> None:

@@ -315,6 +315,8 @@ def finer(lines: list[str]) -> list[str]:
 
 KEPT = {
     "a row twice": lambda lines: as_file([*lines, lines[5]]),
+    "a count that is right": lambda lines: as_file([*lines, f"Record count,{len(lines) - 1}"]),
+    "no last line end": lambda lines: as_file(lines)[:-1],
     "a row twice in a row": lambda lines: as_file([*lines[:900], lines[899], *lines[900:]]),
     "a row three times, before and after": lambda lines: as_file([lines[0], lines[900], *lines[1:], lines[900]]),
     "a key twice": lambda lines: as_file([*lines, changed(lines, 5, ENDING, "1.00")[5]]),
