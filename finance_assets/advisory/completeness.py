@@ -125,17 +125,32 @@ def completeness(
         vendor: rhythm if isinstance(rhythm, Rhythm) else Rhythm(rhythm) for vendor, rhythm in (expected or {}).items()
     }
     last = as_of_month.replace(day=1)
+    # Numbers stand for the texts: of a large history every row is grouped and compared with its neighbours.
     connection.execute(
         """
-        CREATE OR REPLACE TEMP TABLE present AS
-        SELECT vendor, granularity, account_id,
+        CREATE OR REPLACE TEMP TABLE series AS
+        SELECT row_number() OVER () AS id, dense_rank() OVER (ORDER BY vendor, granularity) AS feed, *
+        FROM (SELECT DISTINCT vendor, granularity, account_id FROM history_rows)
+        """
+    )
+    month = """
         CASE granularity WHEN 'quarterly' THEN (date_trunc('quarter', period_end) + INTERVAL 2 MONTH)::DATE
-             ELSE date_trunc('month', period_end)::DATE END AS period_month,
-        -- the newest version of the last row of the month says whether the account was withdrawn
-        max_by(coalesce(ending_market_value = 0 AND coalesce(contributions - distributions, net_flow) < 0, false),
-            (period_end, received_ts_utc, file_sha256, line)) AS withdrawn
-        FROM history_rows WHERE date_trunc('month', period_end) <= $last
-        GROUP BY ALL
+             ELSE date_trunc('month', period_end)::DATE END
+    """
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE present AS
+        WITH of_month AS (
+            SELECT id, feed, {month} AS period_month,
+            -- the newest version of the last row of the month says whether the account was withdrawn
+            max_by(coalesce(ending_market_value = 0 AND coalesce(contributions - distributions, net_flow) < 0, false),
+                (period_end, received_ts_utc, file_sha256, line)) AS withdrawn
+            FROM history_rows JOIN series USING (vendor, granularity, account_id)
+            WHERE date_trunc('month', period_end) <= $last
+            GROUP BY ALL
+        )
+        SELECT *, lag(period_month) OVER account AS month_before, lead(period_month) OVER account AS month_after
+        FROM of_month WINDOW account AS (PARTITION BY id ORDER BY period_month)
         """,
         {"last": last},
     )
@@ -143,68 +158,61 @@ def completeness(
     connection.execute(
         """
         CREATE OR REPLACE TEMP TABLE months AS
-        WITH bounds AS (
-            SELECT vendor, granularity, min(period_month) AS first,
-            CASE granularity WHEN 'quarterly' THEN INTERVAL 3 MONTH ELSE INTERVAL 1 MONTH END AS step
-            FROM present GROUP BY vendor, granularity
+        WITH received AS (SELECT DISTINCT feed, period_month AS month_received FROM present),
+        feeds AS (
+            SELECT DISTINCT feed, vendor, granularity,
+            CASE granularity WHEN 'quarterly' THEN INTERVAL 3 MONTH ELSE INTERVAL 1 MONTH END AS step FROM series
+        ),
+        bounds AS (
+            SELECT feed, vendor, granularity, step, min(month_received) AS first
+            FROM received JOIN feeds USING (feed) GROUP BY ALL
         ),
         every AS (
-            SELECT vendor, granularity,
+            SELECT feed, vendor, granularity,
             unnest(generate_series(first::TIMESTAMP, $last::TIMESTAMP, step))::DATE AS period_month
             FROM bounds
-        ),
-        received AS (SELECT DISTINCT vendor, granularity, period_month AS month_received FROM present)
+        )
         SELECT e.*, max(r.month_received) AS month_before
-        FROM every e LEFT JOIN received r
-        ON r.vendor = e.vendor AND r.granularity = e.granularity AND r.month_received < e.period_month
+        FROM every e LEFT JOIN received r ON r.feed = e.feed AND r.month_received < e.period_month
         GROUP BY ALL
         """,
         {"last": last},
     )
     rows = connection.execute(
         f"""
-        WITH due AS (
-            SELECT m.vendor, m.granularity, m.period_month, p.account_id
-            FROM months m JOIN present p ON p.vendor = m.vendor AND p.granularity = m.granularity
-                AND p.period_month = m.month_before
-            WHERE NOT p.withdrawn
+        WITH expected AS (
+            SELECT feed, period_month AS month_before, count(*) AS n FROM present WHERE NOT withdrawn GROUP BY ALL
         ),
-        missing AS (
-            SELECT d.* FROM due d ANTI JOIN present p USING (vendor, granularity, period_month, account_id)
+        absent AS (
+            -- of the accounts that were there before, those that do not come next in this month
+            SELECT m.feed, m.period_month, count(*) AS n,
+            list_sort(list(s.account_id))[:{_NAMED_AT_MOST}] AS names
+            FROM months m JOIN present p ON p.feed = m.feed AND p.period_month = m.month_before
+            JOIN series s ON s.id = p.id
+            WHERE NOT p.withdrawn AND p.month_after IS DISTINCT FROM m.period_month
+            GROUP BY ALL
         ),
-        before AS (
-            SELECT m.vendor, m.granularity, m.period_month, p.account_id
-            FROM months m JOIN present p ON p.vendor = m.vendor AND p.granularity = m.granularity
-                AND p.period_month = m.month_before
-        ),
-        fresh AS (
-            SELECT p.vendor, p.granularity, p.period_month, count(*) AS accounts_new
-            FROM present p ANTI JOIN before b USING (vendor, granularity, period_month, account_id) GROUP BY ALL
+        received AS (
+            SELECT m.feed, m.period_month, count(*) AS n,
+            count(*) FILTER (p.month_before IS NULL OR p.month_before <> m.month_before) AS accounts_new
+            FROM months m JOIN present p ON p.feed = m.feed AND p.period_month = m.period_month
+            GROUP BY ALL
         ),
         files AS (
-            SELECT vendor, granularity,
-            CASE granularity WHEN 'quarterly' THEN (date_trunc('quarter', period_end) + INTERVAL 2 MONTH)::DATE
-                 ELSE date_trunc('month', period_end)::DATE END AS period_month,
+            SELECT vendor, granularity, {month} AS period_month,
             count(DISTINCT file_sha256) AS files_received, min(received_ts_utc) AS first_received_ts_utc,
             max(received_ts_utc) AS last_received_ts_utc
             FROM history_rows GROUP BY ALL
-        ),
-        expected AS (SELECT vendor, granularity, period_month, count(*) AS n FROM due GROUP BY ALL),
-        received AS (SELECT vendor, granularity, period_month, count(*) AS n FROM present GROUP BY ALL),
-        absent AS (
-            SELECT vendor, granularity, period_month, count(*) AS n,
-            list_sort(list(account_id))[:{_NAMED_AT_MOST}] AS names FROM missing GROUP BY ALL
         )
         SELECT m.vendor, m.granularity, m.period_month, coalesce(e.n, 0) AS accounts_expected,
         coalesce(r.n, 0) AS accounts_received, coalesce(a.n, 0) AS accounts_missing,
-        coalesce(f.accounts_new, 0) AS accounts_new, coalesce(a.names, []) AS missing_accounts,
+        coalesce(r.accounts_new, 0) AS accounts_new, coalesce(a.names, []) AS missing_accounts,
         coalesce(s.files_received, 0) AS files_received, s.first_received_ts_utc, s.last_received_ts_utc
         FROM months m
-        LEFT JOIN expected e USING (vendor, granularity, period_month)
-        LEFT JOIN received r USING (vendor, granularity, period_month)
-        LEFT JOIN absent a USING (vendor, granularity, period_month)
-        LEFT JOIN fresh f USING (vendor, granularity, period_month)
-        LEFT JOIN files s USING (vendor, granularity, period_month)
+        LEFT JOIN expected e ON e.feed = m.feed AND e.month_before = m.month_before
+        LEFT JOIN received r ON r.feed = m.feed AND r.period_month = m.period_month
+        LEFT JOIN absent a ON a.feed = m.feed AND a.period_month = m.period_month
+        LEFT JOIN files s ON s.vendor = m.vendor AND s.granularity = m.granularity AND s.period_month = m.period_month
         """
     ).to_arrow_table()
     result: list[dict[str, Any]] = rows.to_pylist()

@@ -1,6 +1,8 @@
 """The completeness calendar: accounts and files that should have come."""
 
-from datetime import UTC, date, datetime
+import random
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -63,6 +65,53 @@ def test_quarters_and_corrections(make_history: Any) -> None:
         (date(2024, 3, 1), 1, 2),
         (date(2024, 6, 1), 1, 1),
     ]
+
+
+def plainly(rows: list[dict[str, Any]], last: date) -> list[tuple[Any, ...]]:
+    """The calendar, month by month, in loops: feed, month, accounts expected, received, missing and new."""
+    present: dict[tuple[str, str], dict[date, dict[str, bool]]] = {}
+    newest = sorted(rows, key=lambda row: (row["period_end"], row["received_ts_utc"], row["file_sha256"], row["line"]))
+    for row in newest:
+        quarter = row["granularity"] == "quarterly"
+        end = row["period_end"]
+        month = date(end.year, end.month + (-end.month % 3 if quarter else 0), 1)
+        gone = row["ending_market_value"] == 0 and row["distributions"] > 0
+        feed = present.setdefault((row["vendor"], row["granularity"]), {})
+        feed.setdefault(month, {})[row["account_id"]] = gone
+    found = []
+    for feed, months in sorted(present.items()):
+        month = min(months)
+        while month <= last:
+            before = [m for m in months if m < month]
+            held = months[max(before)] if before else {}
+            due = {account for account, gone in held.items() if not gone}
+            here = set(months.get(month, {}))
+            found.append((*feed, month, len(due), len(here), sorted(due - here), len(here - set(held))))
+            step = month.month + (3 if feed[1] == "quarterly" else 1)
+            month = date(month.year + (step > 12), step - 12 * (step > 12), 1)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_calendar_is_that_of_a_plain_loop(make_history: Any, seed: int) -> None:
+    chance = random.Random(seed)
+    rows = []
+    for _ in range(chance.choice([5, 60, 200])):
+        is_empty = chance.random() < 0.3
+        end = date(2024, 1, 1) + timedelta(days=chance.randrange(300))
+        rows.append({
+            "vendor": chance.choice(["alpha", "bravo"]), "account_id": f"A{chance.randrange(8)}",
+            "granularity": chance.choice(["daily", "monthly", "quarterly"]), "period_end": end,
+            "contributions": Decimal(0), "distributions": Decimal(chance.choice([0, 100])),
+            "ending_market_value": Decimal(0 if is_empty else 100), "line": len(rows),
+            "received_ts_utc": datetime(2025, 1, chance.randint(1, 3), tzinfo=UTC),
+            "file_sha256": chance.choice("fgh"),
+        })  # fmt: skip
+    last = date(2024, chance.randint(10, 12), 1)
+    calendar = completeness(make_history(*rows), last).to_pylist()
+    names = ("vendor", "granularity", "period_month", "accounts_expected", "accounts_received", "missing_accounts")
+    assert [tuple(row[name] for name in (*names, "accounts_new")) for row in calendar] == plainly(rows, last)
+    assert all(row["accounts_missing"] == len(row["missing_accounts"]) for row in calendar)
 
 
 def test_rhythms() -> None:
