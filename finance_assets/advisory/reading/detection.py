@@ -27,6 +27,7 @@ from finance_assets.advisory.reading.layouts import RawTable
 from finance_assets.advisory.reading.vendor_contract import CANONICAL, MONEY, RETURNS, VendorContract
 
 _SUMMED = ("income", "appreciation", "fees", "other_adjustments", "contributions", "distributions")
+_MARKS = {".": "dot", ",": "comma"}
 _PLACES = {"decimal": 0, "percent": 2, "bps": 4}
 _UNITS = tuple(_PLACES)
 Floats = Any
@@ -204,8 +205,8 @@ def _numbers(
     warnings: set[str] = set()
     places = [(name, i) for name in (*MONEY, *RETURNS) for i in mapping.columns.get(name, [])]
     evidence = {
-        # Plain numbers with digits after a point prove the point.
-        i: typing_.Evidence(dot=int(table.decimals[i] > 0 and i not in table.native))
+        # Plain numbers with digits after a mark prove the mark.
+        i: typing_.Evidence(**{_MARKS[table.mark]: int(table.decimals[i] > 0 and i not in table.native)})
         if i in table.decimals
         else typing_.number_evidence(table.columns[i], table.native.get(i))
         for _, i in places
@@ -215,7 +216,7 @@ def _numbers(
     out: dict[int, typing_.Numbers] = {}
     marks: dict[int, str] = {}
     for name, i in places:
-        marks[i] = "."
+        marks[i] = table.mark
         if i in table.decimals:
             out[i] = typing_.Numbers(table.columns[i], {}, decimals=table.decimals[i])
             continue

@@ -63,10 +63,10 @@ class BadRow(NamedTuple):
 class RawTable:
     """Columns of one table: text, or numbers where a large file has nothing but plain ones in a column.
 
-    ``decimals`` has the columns of numbers, with the most digits after the point that their text has. Text that
-    repeats may be a dictionary. ``directed`` says that the source states the direction of every flow,
-    ``flags`` what is known of a row already. ``stated_count`` is how many records a trailer tells of, ``counted`` how
-    many there were.
+    ``decimals`` has the columns of numbers, with the most digits after the mark that their text has, and ``mark`` that
+    decimal mark. Text that repeats may be a dictionary. ``directed`` says that the source states the direction of every
+    flow, ``flags`` what is known of a row already. ``stated_count`` is how many records a trailer tells of, ``counted``
+    how many there were.
     """
 
     headers: list[str]
@@ -87,6 +87,7 @@ class RawTable:
     directed: bool = False
     flags: dict[int, list[str]] = field(default_factory=dict)
     decimals: dict[int, int] = field(default_factory=dict)
+    mark: str = "."
     stated_count: int | None = None
     counted: int = 0
 
@@ -446,12 +447,13 @@ class Plan:
     """How the columns of a large file are read at once: as numbers, with their decimals, or as a dictionary.
 
     Numbers are read with as many decimals as the first ones have, which spares Arrow a multiplication for each;
-    ``uneven`` gathers the columns in which others turned out to have more.
+    ``uneven`` gathers the columns in which others turned out to have more. ``mark`` is the decimal mark of all.
     """
 
     numbers: dict[int, tuple[Any, int]] = field(default_factory=dict)
     repeated: set[int] = field(default_factory=set)
     uneven: set[int] = field(default_factory=set)
+    mark: str = "."
 
 
 LARGE_TEXT = 1 << 22
@@ -486,30 +488,42 @@ def plan_of(
     ending = sample(end[end.find(b"\n") + 1 :])
     # Where the last rows are of other periods than the first, accounts come again in each.
     dated = naming.fields_of(header, contract.columns if contract else {}).get("period_end")
+    found: dict[str, dict[int, tuple[Any, int]]] = {".": {}, ",": {}}
     several = dated is not None and not {r[dated] for r in rows} & {r[dated] for r in ending}
     for place, (name, _) in enumerate(naming.proposals(header, contract.columns if contract else {})):
         cells = {r[place].strip() for r in rows}
         is_repetitive = len(cells) <= 0.9 * len(rows) or (name == "account_id" and several)
         if name in {"account_id", "period_start", "period_end", "currency"} and is_repetitive:
             plan.repeated.add(place)
-        if name not in MONEY and name not in RETURNS:
-            continue
-        if contract and (contract.decimal not in {None, "."} or contract.pictures.get(name)):
-            continue
-        filled = cells - set(_ABSENT)
-        digits = max((len(c.partition(".")[2]) for c in filled), default=0)
-        if not filled or not all(re.fullmatch(r"-?\d{1,18}(\.\d{1,14})?", c) for c in filled):
-            continue
-        # A point that may separate thousands is no proof of a decimal mark.
-        if digits and not any(re.search(r"\.(\d{1,2}|\d{4,})$", c) for c in filled):
-            continue
-        if name in MONEY and digits <= 8:
-            plan.numbers[place] = (pa.decimal128(28, 8), digits)
-        elif name in RETURNS:
-            plan.numbers[place] = (pa.decimal128(24, 14), digits)
+        if (name in MONEY or name in RETURNS) and not (contract and contract.pictures.get(name)):
+            for mark in _marks(delimiter, contract):
+                digits = _decimals_of(cells - set(_ABSENT), mark)
+                if digits is not None and (name in RETURNS or digits <= 8):
+                    kind = pa.decimal128(28, 8) if name in MONEY else pa.decimal128(24, 14)
+                    found[mark][place] = (kind, digits)
+    # Numbers without decimals are those of either mark.
+    plan.mark = max(found, key=lambda mark: sum(digits > 0 for _, digits in found[mark].values()))
+    plan.numbers = found[plan.mark]
     if not any(digits for _, digits in plan.numbers.values()):
         plan.numbers = {}
     return plan
+
+
+def _marks(delimiter: str, contract: VendorContract | None) -> list[str]:
+    """Return what can be the decimal mark."""
+    if contract is not None and contract.decimal is not None:
+        return [contract.decimal]
+    return ["."] if delimiter == "," else [".", ","]
+
+
+def _decimals_of(cells: Set[str], mark: str) -> int | None:
+    """Return the most decimals that plain numbers have; None if they are none, or the mark may separate thousands."""
+    plain = re.compile(rf"-?\d{{1,18}}({re.escape(mark)}\d{{1,14}})?")
+    digits = max((len(c.partition(mark)[2]) for c in cells), default=0)
+    if not cells or not all(plain.fullmatch(c) for c in cells):
+        return None
+    is_proved = any(re.search(rf"{re.escape(mark)}(\d{{1,2}}|\d{{4,}})$", c) for c in cells)
+    return digits if is_proved or not digits else None
 
 
 def _parsed(
@@ -550,7 +564,10 @@ def _parsed(
                     invalid_row_handler=None if threads else keep,
                 ),
                 convert_options=arrow_csv.ConvertOptions(
-                    column_types=types, strings_can_be_null=False, null_values=list(_ABSENT)
+                    column_types=types,
+                    strings_can_be_null=False,
+                    null_values=list(_ABSENT),
+                    decimal_point=plan.mark,
                 ),
             )
         except pa.ArrowException as error:
@@ -678,9 +695,10 @@ def columnar_table(text: bytes | Block, opening: Opening, contract: VendorContra
     if read is None and block is not None:
         raise NotInBlocksError
     decimals: dict[int, int] = {}
+    mark = "."
     if read is not None and begins is not None:
         lines = begins[1]
-        columns, decimals = read.columns, read.decimals
+        columns, decimals, mark = read.columns, read.decimals, plan.mark
         mask = np.ones(len(lines), bool)
         mask[[i for i, _ in read.invalid]] = False
         good_lines = lines[mask] if read.invalid else lines
@@ -739,6 +757,7 @@ def columnar_table(text: bytes | Block, opening: Opening, contract: VendorContra
         delimiter=delimiter,
         header_line=head[found].line,
         decimals=decimals,
+        mark=mark,
     )
     if unclosed and result.rows and account is not None and result.lines[-1].as_py() == last_line:
         bad.append(BadRow(last_line, result.columns[account][-1].as_py(), "truncated_row", "the last line is cut off"))

@@ -147,6 +147,37 @@ def test_plain_columns_are_typed_at_once(
     assert plans[1].repeated == {0, 1, 2, 3}
 
 
+def with_commas(lines: list[str]) -> list[str]:
+    """Lines as an office in Europe writes them."""
+    return [line.replace(",", ";").replace(".", ",") for line in lines]
+
+
+ODD_AMOUNTS = ["12.50", "1.234", "1.234,50", "1,234", "12,123456789", "(12,50)", "1.234.567", "1e3", "12 345,50", "abc"]
+
+
+@pytest.mark.parametrize("amount", ODD_AMOUNTS)
+def test_one_odd_amount_among_decimal_commas_makes_no_difference(
+    amount: str, lines: list[str], monkeypatch: pytest.MonkeyPatch, plans: list[layouts.Plan]
+) -> None:
+    made = with_commas(lines)
+    cells = made[700].split(";")
+    cells[8] = amount
+    data = ("\n".join([*made[:700], ";".join(cells), *made[701:]]) + "\n").encode()
+    assert_same(*both_ways(data, monkeypatch))
+    assert [(plan.mark, len(plan.numbers)) for plan in plans[1:2]] == [(",", 11)]
+
+
+@pytest.mark.parametrize("columns", [range(4, 15), range(4, 9), range(13, 15), range(4, 5)])
+def test_columns_with_another_decimal_mark_make_no_difference(
+    columns: range, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [
+        ";".join(cell.replace(".", ",") if place in columns else cell for place, cell in enumerate(line.split(",")))
+        for line in lines
+    ]
+    assert_same(*both_ways(("\n".join(made) + "\n").encode(), monkeypatch))
+
+
 @pytest.mark.parametrize(
     "odd", ["", "Total,,,,,,,,,,,,50633.52,,", "one,two", "End of report", lambda line: line + ",x", lambda line: line]
 )
@@ -333,6 +364,13 @@ KEPT = {
     "by account": lambda lines: as_file(by_account(lines)),
     "in no order": lambda lines: as_file(shuffled(lines)),
     "line ends of Windows": lambda lines: as_file(lines, "\r\n"),
+    "decimal commas": lambda lines: as_file(with_commas(lines)),
+    "decimal commas, and points that separate thousands in one row": lambda lines: as_file(
+        [
+            line.replace(";0,00;", ";1.000,00;", 1) if place == 900 else line
+            for place, line in enumerate(with_commas(lines))
+        ]
+    ),
     "quotes around all": lambda lines: as_file([",".join(f'"{cell}"' for cell in line.split(",")) for line in lines]),
     "titles": lambda lines: as_file(["Performance of all accounts", "", *lines]),
     "names with accents": lambda lines: as_file(
