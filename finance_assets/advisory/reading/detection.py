@@ -880,14 +880,8 @@ def _unit(
     filled = ~np.isnan(stated)
     bare = filled & ~marked & (stated != 0)
     if not bare.any():
-        if marked.any():
-            return _Verdict(
-                "percent",
-                ["percent"] * rows
-                if marked.all() or not (filled & ~marked).any()
-                else ["percent" if m else "decimal" for m in marked],
-            )
-        return _Verdict(declared or hint or "decimal")
+        # A zero is the same in every unit.
+        return _Verdict("percent" if marked.any() else declared or hint or "decimal")
     low = ranges[0][0]
     hit = {
         u: functools.reduce(np.logical_or, (_matches(stated, *r, _PLACES[u], decimals) for r in ranges)) & bare

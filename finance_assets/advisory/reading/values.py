@@ -241,7 +241,12 @@ def numbers(texts: Any, mark: str = ".", native: Any | None = None, *, round_to:
         result = Numbers(pc.cast(texts, NUMBER), {})
         result.decimals = max_decimals(texts)
         return result
-    # The commonest form after plain numbers: thousands separated by commas.
+    # The commonest forms after plain numbers: percent signs, and thousands separated by commas.
+    signed = pc.ends_with(texts, "%")
+    if mark == "." and native is None and pc.all(signed).as_py():
+        plain = pc.replace_substring(texts, "%", "")
+        if pc.all(pc.match_substring_regex(plain, _SIMPLE)).as_py():
+            return Numbers(pc.cast(plain, NUMBER), {}, percent=signed, decimals=max_decimals(plain))
     grouped_form = r"^-?(\d{1,3}(,\d{3})*|\d{1,20})(\.\d{1,18})?$"
     if mark == "." and native is None and pc.all(pc.match_substring_regex(texts, grouped_form)).as_py():
         plain = pc.replace_substring(texts, ",", "")

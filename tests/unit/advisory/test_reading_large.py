@@ -152,6 +152,15 @@ def with_commas(lines: list[str]) -> list[str]:
     return [line.replace(",", ";").replace(".", ",") for line in lines]
 
 
+def with_signs(lines: list[str]) -> list[str]:
+    """Lines whose returns carry a percent sign."""
+    made = [lines[0]]
+    for line in lines[1:]:
+        cells = line.split(",")
+        made.append(",".join([*cells[:RETURN], *(f"{Decimal(cell) * 100:.8f}%" for cell in cells[RETURN:])]))
+    return made
+
+
 ODD_AMOUNTS = ["12.50", "1.234", "1.234,50", "1,234", "12,123456789", "(12,50)", "1.234.567", "1e3", "12 345,50", "abc"]
 
 
@@ -364,6 +373,7 @@ KEPT = {
     "by account": lambda lines: as_file(by_account(lines)),
     "in no order": lambda lines: as_file(shuffled(lines)),
     "line ends of Windows": lambda lines: as_file(lines, "\r\n"),
+    "percent signs": lambda lines: as_file(with_signs(lines)),
     "decimal commas": lambda lines: as_file(with_commas(lines)),
     "decimal commas, and points that separate thousands in one row": lambda lines: as_file(
         [
@@ -425,6 +435,9 @@ def quarterly_by_period(lines: list[str]) -> list[str]:
 
 
 WHOLE = {
+    "percent signs but for one": lambda lines: as_file(
+        [line.replace("%", "", 1) if place == 900 else line for place, line in enumerate(with_signs(lines))]
+    ),
     "many rows twice": lambda lines: as_file([*lines, *lines[5:200]]),
     "percent from the middle on": lambda lines: as_file(
         lines[:700]
