@@ -235,7 +235,7 @@ class Intake:
 
         path = self.lake.landed_path(digest, LANDED_FOLDER)
         if self.lake.is_s3 or Path(path).stat().st_size < LARGE_TEXT:
-            yield self.lake.get(path)
+            yield self.bytes_of(digest)
         else:
             with Path(path).open("rb") as file:
                 yield FileBytes(file.fileno())

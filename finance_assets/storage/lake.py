@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from finance_assets.contracts.model import Contract, ContractError
 from finance_assets.contracts.validation import schema_difference
+from finance_assets.storage.parquet_parts import MAGIC, join_parts
 
 if TYPE_CHECKING:
     import builtins
@@ -66,8 +67,6 @@ S3_READERS = 16
 LOCAL_READERS = 4
 #: A file that two writers replace all the time is met whole in the end, also on a busy machine.
 READ_ATTEMPTS = 12
-#: How every whole Parquet file ends.
-PARQUET_MAGIC = b"PAR1"
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -783,7 +782,7 @@ class Lake:
         why: object = "it does not end like one"
         for _ in range(READ_ATTEMPTS if self.is_s3 else 1):
             data = self.get(path)
-            if not data.endswith(PARQUET_MAGIC):
+            if not data.endswith(MAGIC):
                 continue
             try:
                 return read(pa.BufferReader(data))
@@ -904,13 +903,8 @@ class Lake:
         """
         found = []
         for key, footer in self._footers(contract).items():
-            names = [footer.schema.column(i).path for i in range(footer.num_columns)]
-            column = names.index(bounds_of) if bounds_of in names else None
-            for place in range(footer.num_row_groups):
-                group = footer.row_group(place)
-                said = None if column is None else group.column(column).statistics
-                bounds = (said.min, said.max) if said is not None and said.has_min_max else None
-                found.append(RowGroup(key, place, group.num_rows, bounds))
+            for place, bounds in enumerate(_bounds_of(footer, bounds_of)):
+                found.append(RowGroup(key, place, footer.row_group(place).num_rows, bounds))
         return found
 
     def read_row_group(
@@ -980,15 +974,11 @@ class Lake:
         found: dict[str, dict[str, tuple[Any, Any]]] = {}
         for key, footer in self._footers(contract, keys).items():
             found[key] = {}
-            places = {footer.schema.column(i).path: i for i in range(footer.num_columns)}
             for name in names:
-                if name not in places or not footer.num_row_groups:
-                    continue
-                parts = [
-                    footer.row_group(group).column(places[name]).statistics for group in range(footer.num_row_groups)
-                ]
-                if all(part is not None and part.has_min_max for part in parts):
-                    found[key][name] = (min(part.min for part in parts), max(part.max for part in parts))
+                groups = _bounds_of(footer, name)
+                said = [bounds for bounds in groups if bounds is not None]
+                if said and len(said) == len(groups):
+                    found[key][name] = (min(least for least, _ in said), max(greatest for _, greatest in said))
         return found
 
     def _footers(self, contract: Contract, keys: Iterable[str] | None = None) -> dict[str, Any]:
@@ -1014,6 +1004,17 @@ class Lake:
         with ThreadPoolExecutor(S3_READERS if self.is_s3 else LOCAL_READERS) as pool:
             footers = list(pool.map(footer, files))
         return {_key(info.path): found for info, found in zip(files, footers, strict=True) if found is not None}
+
+
+def _bounds_of(footer: Any, name: str) -> list[tuple[Any, Any] | None]:
+    """Return the least and the greatest value of a column in each row group; None where the footer does not say."""
+    names = [footer.schema.column(i).path for i in range(footer.num_columns)]
+    column = names.index(name) if name in names else None
+    found: list[tuple[Any, Any] | None] = []
+    for place in range(footer.num_row_groups):
+        said = None if column is None else footer.row_group(place).column(column).statistics
+        found.append((said.min, said.max) if said is not None and said.has_min_max else None)
+    return found
 
 
 def parquet_bytes(table: pa.Table, *, is_small: bool | None = None) -> memoryview:
@@ -1084,7 +1085,6 @@ def _parquet_options(schema: pa.Schema, is_small: bool, plain: Sequence[str] = (
 def _write_sorted(contract: Contract, parts: Iterable[Callable[[], pa.Table]], sink: BinaryIO) -> None:
     """Write parts of a table one after the other, in the contract's types; they are made side by side."""
     from finance_assets.contracts.arrow import fitted, is_strictly_sorted, storage_schema
-    from finance_assets.storage.parquet_parts import join_parts
 
     order = [*contract.order, *(name for name in contract.key if name not in contract.order)]
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, BinaryIO
 
+#: How every whole Parquet file begins and ends.
 MAGIC = b"PAR1"
 _BOOLEANS = (1, 2)
 _INTEGERS = (3, 4, 5, 6)
