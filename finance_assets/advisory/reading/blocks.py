@@ -53,11 +53,13 @@ from finance_assets.advisory.reading.flagging import (
 )
 from finance_assets.advisory.reading.headers import month_columns
 from finance_assets.advisory.reading.layouts import (
+    HEAD_BYTES,
     Block,
     NotInBlocksError,
     RawTable,
     columnar_table,
     first_accounts,
+    line_ends,
     open_parquet,
     opening_of,
     parquet_headers,
@@ -84,8 +86,8 @@ _MOST_REPEATED = 1 << 17
 #: Rows of a run, on average, that is worth merging.
 _MERGED_RUN = 64
 _QUOTE, _LINE_END = ord('"'), ord("\n")
-#: How much of a text shows how it begins, and how much is looked at for the end of a line.
-_HEAD_BYTES, _LOOK_BYTES = 1 << 18, 1 << 12
+#: How much is looked at for the end of a line.
+_LOOK_BYTES = 1 << 12
 #: Rows of a Parquet file that are one block, and rows whose flags are found at a time.
 _ROWS_AT_ONCE = 1 << 17
 
@@ -156,18 +158,14 @@ class LargeRows:
 
     def _rows(self, start: int, size: int) -> pa.Table:
         numbers = {name: self._piece(name, start, size) for name in NUMBERS}
-        columns = []
-        for kind in ENCODED_ROWS:
-            name = kind.name
-            if name == "flags":
-                columns.append(self._flags(start, size, numbers))
-            elif name in numbers:
-                found = numbers[name]
-                columns.append(pa.nulls(size, kind.type) if found is None else _decimals(found, kind.type))
-            else:
-                columns.append(
-                    pa.nulls(size, kind.type) if self.columns[name] is None else self._piece(name, start, size)
-                )
+        columns = [
+            self._flags(start, size, numbers)
+            if kind.name == "flags"
+            else _expanded(
+                numbers[kind.name] if kind.name in numbers else self._piece(kind.name, start, size), kind.type, size
+            )
+            for kind in ENCODED_ROWS
+        ]
         return pa.table(columns, schema=ENCODED_ROWS)
 
     def _flags(self, start: int, size: int, numbers: dict[str, Any] | None = None) -> pa.DictionaryArray:
@@ -336,7 +334,7 @@ def _of_text(data: bytes | FileBytes, contract: VendorContract | None) -> list[_
     """Return the blocks of a delimited text, of which none has records of another."""
     if contract is not None and contract.positional and not contract.has_header:
         return []
-    head = data[:_HEAD_BYTES]
+    head = data[:HEAD_BYTES]
     head = head[: head.rfind(b"\n") + 1]
     opening = opening_of(single_feeds(head), contract)
     if not opening.is_columnar:
@@ -434,10 +432,7 @@ def _measured(data: bytes | FileBytes, bounds: Sequence[int]) -> list[_Piece]:
         text = data[slice(*bound)]
         if isinstance(data, FileBytes) and not is_plain(text):
             raise NotInBlocksError
-        raw = np.frombuffer(text, np.uint8)
-        starts = range(0, len(raw), 1 << 18)
-        ends = sum(int(np.count_nonzero(raw[place : place + (1 << 18)] == _LINE_END)) for place in starts)
-        return _Piece(*bound, text.count(b'"') if b'"' in text else 0, ends)
+        return _Piece(*bound, text.count(b'"') if b'"' in text else 0, line_ends(text))
 
     return side_by_side(measured, pairwise(bounds))
 
@@ -529,6 +524,13 @@ def _decimals(array: Any, kind: Any) -> Any:
     return decimals_of(array.fill_null(0).to_numpy(), kind, array.is_valid().to_numpy(zero_copy_only=False))
 
 
+def _expanded(array: Any | None, kind: Any, size: int) -> Any:
+    """Return what is kept of a column, so many rows of it, in its own type again."""
+    if array is None:
+        return pa.nulls(size, kind)
+    return _decimals(array, kind) if pa.types.is_decimal(kind) else array
+
+
 def _put_together(reads: Sequence[_Read]) -> ByBlocks:
     """Put the rows of blocks in the order in which they are stored, once it is proved that they say the same."""
     first = reads[0]
@@ -543,6 +545,9 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
     if not count or stated - {sum(read.table.counted for read in reads)}:
         raise NotInBlocksError
     columns = {kind.name: _joined([read.columns[kind.name] for read in reads], reads, kind) for kind in ENCODED_ROWS}
+    for read in reads:
+        # They live on in the joined ones alone.
+        read.columns.clear()
 
     def sorted_keys() -> tuple[_Keys, Ints, Ints | None]:
         keys = _keys(columns)
@@ -576,8 +581,6 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
         )
         keys = _Keys(series, grain, days, keys.grains)
         if _has_short_runs(order):
-            for read in reads:
-                read.columns.clear()
             side_by_side(
                 lambda names: _join_pieces(columns, names), (ENCODED_ROWS.names[::2], ENCODED_ROWS.names[1::2])
             )
@@ -624,15 +627,10 @@ def _without_repeated(
 
 def _taken(columns: Mapping[str, pa.ChunkedArray | None], places: Ints) -> pa.Table:
     """Return a few rows of the columns of `LargeRows`, as they are in the file."""
-    made = []
-    for kind in ENCODED_ROWS:
-        column = columns[kind.name]
-        if column is None:
-            made.append(pa.nulls(len(places), kind.type))
-        else:
-            found = one_array(column.take(pa.array(places)))
-            made.append(_decimals(found, kind.type) if pa.types.is_decimal(kind.type) else found)
-    return pa.table(made, schema=ENCODED_ROWS)
+    taken = {
+        name: None if column is None else one_array(column.take(pa.array(places))) for name, column in columns.items()
+    }
+    return pa.table([_expanded(taken[kind.name], kind.type, len(places)) for kind in ENCODED_ROWS], schema=ENCODED_ROWS)
 
 
 def _has_short_runs(places: Ints) -> bool:
@@ -655,10 +653,7 @@ def _joined(pieces: Sequence[Any], reads: Sequence[_Read], kind: pa.Field) -> pa
     if pa.types.is_decimal(kind.type):
         is_wide = any(piece is not None and pa.types.is_decimal(piece.type) for piece in pieces)
         type_ = kind.type if is_wide else pa.int64()
-        pieces = [
-            pa.nulls(read.size, type_) if piece is None else _decimals(piece, kind.type) if is_wide else piece
-            for piece, read in zip(pieces, reads, strict=True)
-        ]
+        pieces = [_expanded(piece, type_, read.size) for piece, read in zip(pieces, reads, strict=True)]
     joined = pa.chunked_array(list(pieces))
     return joined.unify_dictionaries() if pa.types.is_dictionary(kind.type) else joined
 

@@ -169,18 +169,18 @@ def repeated_rows(rows: pa.Table) -> Repeated:
         groups.setdefault(tuple(key.values()), []).append(place)
     values = rows.drop_columns(["line", "member", "flags"]).to_pylist()
     lines, members = rows["line"].to_pylist(), rows["member"].to_pylist()
-    found = Repeated([], 0, [])
+    dropped: list[int] = []
+    duplicates = 0
+    quarantined: list[dict[str, Any]] = []
     for key, group in groups.items():
         if all(values[place] == values[group[0]] for place in group):
-            found.dropped.extend(group[1:])
-            found = found._replace(duplicates=found.duplicates + len(group) - 1)
+            dropped += group[1:]
+            duplicates += len(group) - 1
             continue
-        found.dropped.extend(group)
+        dropped += group
         detail = f"{len(group)} rows of one account and period differ"
-        found.quarantined.extend(
-            left_out(lines[place], members[place], key[0], "duplicate_conflict", detail) for place in group
-        )
-    return found
+        quarantined += [left_out(lines[place], members[place], key[0], "duplicate_conflict", detail) for place in group]
+    return Repeated(dropped, duplicates, quarantined)
 
 
 def flag_rows(rows: pa.Table, part: Part) -> pa.Table:

@@ -263,6 +263,10 @@ def choose_delimiter(sample: str) -> str:
     return best
 
 
+HEAD_BYTES = 1 << 18
+"""How much of a text shows how it begins."""
+
+
 class Opening(NamedTuple):
     """How delimited text begins.
 
@@ -299,7 +303,7 @@ def opening_of(data: bytes, contract: VendorContract | None) -> Opening:
     FileRejected
         There is no header of account performance.
     """
-    cut = data[: 1 << 18]
+    cut = data[:HEAD_BYTES]
     if len(cut) < len(data):
         cut = cut[: cut.rfind(b"\n") + 1] or cut
     sample = cut.decode("utf-8", "replace")
@@ -342,7 +346,7 @@ def delimited_tables(data: bytes, contract: VendorContract | None = None) -> lis
     if not data[:4096].strip() and not data.strip():
         raise FileRejected("empty_file")
     if contract and contract.positional and not contract.has_header:
-        return [_positional(data, _delimiter_of(data[: 1 << 18].decode("utf-8", "replace"), contract), contract)]
+        return [_positional(data, _delimiter_of(data[:HEAD_BYTES].decode("utf-8", "replace"), contract), contract)]
     opening = opening_of(data, contract)
     if not opening.is_columnar:
         aliases = contract.columns if contract else {}
@@ -379,7 +383,7 @@ def _record_starts(data: bytes, skip: int) -> tuple[int | None, Any] | None:
             start = data.find(b"\n", start) + 1
             if start == 0:
                 return None, np.array([], np.int64)
-        count = _line_ends(data, start) + (not data.endswith(b"\n"))
+        count = line_ends(data, start) + (not data.endswith(b"\n"))
         return (start if start < len(data) else None), np.arange(skip + 1, skip + 1 + count)
     raw = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(raw == 10)
@@ -394,7 +398,7 @@ def _record_starts(data: bytes, skip: int) -> tuple[int | None, Any] | None:
     return (int(offsets[skip]) if skip < len(offsets) else None), lines[skip:]
 
 
-def _line_ends(data: bytes, start: int) -> int:
+def line_ends(data: bytes, start: int = 0) -> int:
     """Count the line ends from a place on."""
     raw = np.frombuffer(data, np.uint8, offset=start) if start < len(data) else np.zeros(0, np.uint8)
 
@@ -488,8 +492,8 @@ def plan_of(
     ending = sample(end[end.find(b"\n") + 1 :])
     # Where the last rows are of other periods than the first, accounts come again in each.
     dated = naming.fields_of(header, contract.columns if contract else {}).get("period_end")
-    found: dict[str, dict[int, tuple[Any, int]]] = {".": {}, ",": {}}
     several = dated is not None and not {r[dated] for r in rows} & {r[dated] for r in ending}
+    found: dict[str, dict[int, tuple[Any, int]]] = {".": {}, ",": {}}
     for place, (name, _) in enumerate(naming.proposals(header, contract.columns if contract else {})):
         cells = {r[place].strip() for r in rows}
         is_repetitive = len(cells) <= 0.9 * len(rows) or (name == "account_id" and several)

@@ -985,9 +985,8 @@ def account_ids(
         long = pc.and_(native, pc.greater_equal(pc.utf8_length(texts), 16))
         for row in pc.indices_nonzero(long).to_pylist():
             bad[row] = "id_precision_lost"
-    if not out and pc.count_distinct(encoded.dictionary).as_py() == len(encoded.dictionary):
-        return encoded, bad, warnings
-    out = out or encoded.dictionary.to_pylist()
-    ids = pa.DictionaryArray.from_arrays(encoded.indices, pa.array(out, pa.string()))
+    ids = pa.DictionaryArray.from_arrays(encoded.indices, pa.array(out, pa.string())) if out else encoded
     # Texts that were written differently may be the same id.
-    return ids if len(set(out)) == len(out) else one_array(ids.cast(pa.string())).dictionary_encode(), bad, warnings
+    if pc.count_distinct(ids.dictionary).as_py() != len(ids.dictionary):
+        ids = one_array(ids.cast(pa.string())).dictionary_encode()
+    return ids, bad, warnings

@@ -653,7 +653,7 @@ def test_no_more_of_a_file_than_a_block_is_in_memory(
     lines: list[str], in_blocks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "_GLANCE", 1 << 12)
-    monkeypatch.setattr(blocks, "_HEAD_BYTES", 1 << 14)
+    monkeypatch.setattr(blocks, "HEAD_BYTES", 1 << 14)
     data = as_file(with_names(lines, '"Zoë\nMüller"'))
     sizes: list[int] = []
     take = FileBytes.__getitem__
