@@ -181,6 +181,11 @@ def months_of(days: Any) -> Any:
     return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
 
 
+def first_days_of(months: Any) -> Any:
+    """Return the first days of months counted from 1970, in days since 1970."""
+    return months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+
+
 def integers_of(decimals: Any) -> Any | None:
     """Return the unscaled integers of an array of decimals where 64 bits hold all of them, else nothing.
 

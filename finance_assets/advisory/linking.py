@@ -164,20 +164,14 @@ def in_order(history: pa.Table) -> Ordered:
         series *= more
         series += numbers
         count *= more
-    if len(days) and (count > _LARGEST // (int(days.max()) - int(days.min()) + 1) or count > _sparse(len(days))):
+    if len(days) and count > min(_LARGEST // (int(days.max()) - int(days.min()) + 1), max(1 << 20, 4 * len(days))):
         # Few of the numbers are taken: what is kept of a series is kept for each.
-        found, series = np.unique(series, return_inverse=True)
-        series, count = series.astype(np.int64), len(found)
+        series = np.unique(series, return_inverse=True)[1].astype(np.int64)
     return put_in_order(series, days, lambda places: version_numbers(history, places), by_series=True)
 
 
 #: The largest number to sort by.
 _LARGEST: Final = 1 << 62
-
-
-def _sparse(rows: int) -> int:
-    """Return how many numbers of series are too many for so many rows."""
-    return max(1 << 20, 4 * rows)
 
 
 def put_in_order(
@@ -273,17 +267,18 @@ class Series:
         vendor, account, grain
             Numbers of their texts, the same whenever this is asked; fewer than 2**31 of each.
         """
-        found = np.empty(len(account), np.int32)
         others = (vendor.astype(np.int64) << 32) | grain
-        least = others.min(initial=0)
-        for other in [int(least)] if (others == least).all() else np.unique(others).tolist():
-            own = slice(None) if (others == other).all() else others == other
+        if len(others) and (others == others[0]).all():
+            return self._of(int(others[0]), account)
+        found = np.empty(len(account), np.int32)
+        for other in np.unique(others).tolist():
+            own = others == other
             found[own] = self._of(other, account[own])
         return found
 
     def _of(self, other: int, accounts: Any) -> npt.NDArray[np.int32]:
         """Return the numbers of the series of accounts with the same vendor and grain."""
-        size = int(accounts.max(initial=-1)) + 1
+        size = int(accounts.max()) + 1
         known = self._numbers.get(other, np.zeros(0, np.int32))
         if size > len(known):
             known = np.r_[known, np.full(max(size, 2 * len(known)) - len(known), -1, np.int32)]

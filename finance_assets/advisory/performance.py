@@ -428,6 +428,7 @@ class Performance:
         import numpy as np
         import pyarrow as pa
 
+        from finance_assets.advisory.columns import first_days_of
         from finance_assets.advisory.linking import exact_sums
         from finance_assets.advisory.returns import SCALE, STATUS_TEXTS, TIMING_RULES, Amount
         from finance_assets.contracts.status import Status
@@ -467,10 +468,9 @@ class Performance:
         schema = performance_schema()
         sum_type = schema.field("cumulative_net_flow").type
         is_summed = links.has_flow_so_far & ~links.currencies_mixed
-        months = alone.months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
         made = {
             "period_start": dates(alone.starts),
-            "period_month": dates(months),
+            "period_month": dates(first_days_of(alone.months)),
             "net_flow": decimals("net_flow", alone.net_flow),
             "cumulative_net_flow": exact_sums(links.flow_so_far, is_summed, sum_type),
             "gain": decimals("gain", alone.gain),

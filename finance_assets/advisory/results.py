@@ -191,21 +191,23 @@ class _Stored:
     count
         How many they are.
     bounds
-        First and last end of their periods; None where nobody knows.
+        First and last end of their periods, as NumPy's days; None where nobody knows.
     """
 
     name: str
     read: Callable[[], pa.Table]
     count: int
-    bounds: tuple[date, date] | None
+    bounds: Any | None
 
     def checked(self, performance: Performance) -> Rows:
         """Return the rows, once it is sure that none of them is of another period than was said."""
+        import numpy as np
+
         from finance_assets.storage.lake import LakeError
 
         rows = performance.numbered(self.read())
         if self.bounds is not None and len(rows.days):
-            first, last = map(_days, self.bounds)
+            first, last = self.bounds.astype(np.int64)
             if rows.days.min() < first or rows.days.max() > last:
                 raise LakeError(
                     f"{self.name} holds periods that do not end from {self.bounds[0]} to {self.bounds[1]}, as its "
@@ -216,6 +218,7 @@ class _Stored:
 
 def _stored_rows(lake: Lake) -> list[_Stored]:
     """Return what the history is read by: a small one whole, a large one by its row groups."""
+    import numpy as np
     import pyarrow.compute as pc
 
     columns = list(HISTORY_COLUMNS)
@@ -227,18 +230,16 @@ def _stored_rows(lake: Lake) -> list[_Stored]:
                 f"{PERFORMANCE_HISTORY.path}, {group.key}, row group {group.place},",
                 partial(read, group),
                 group.rows,
-                group.bounds,
+                None if group.bounds is None else np.array(group.bounds, "datetime64[D]"),
             )
             for group in groups
         ]
     table = lake.read(PERFORMANCE_HISTORY, columns=columns, dictionaries=_REPETITIVE).table
     table = table.unify_dictionaries().combine_chunks()
-    ends = pc.min_max(table["period_end"]).as_py()
-    return (
-        [_Stored(PERFORMANCE_HISTORY.path, lambda: table, table.num_rows, (ends["min"], ends["max"]))]
-        if table.num_rows
-        else []
-    )
+    if not table.num_rows:
+        return []
+    ends = np.array(list(pc.min_max(table["period_end"]).as_py().values()), "datetime64[D]")
+    return [_Stored(PERFORMANCE_HISTORY.path, lambda: table, table.num_rows, ends)]
 
 
 class _Windows:
@@ -255,13 +256,13 @@ class _Windows:
     def __init__(self, stored: Sequence[_Stored], performance: Performance) -> None:
         import numpy as np
 
+        from finance_assets.advisory.columns import first_days_of, months_of
+
         self._stored, self._performance = stored, performance
-        known = [(_month(rows.bounds[0]), _month(rows.bounds[1])) for rows in stored if rows.bounds is not None]
-        first, last = min((begin for begin, _ in known), default=0), max((end for _, end in known), default=0)
-        months = [
-            (first, last) if rows.bounds is None else (_month(rows.bounds[0]), _month(rows.bounds[1]))
-            for rows in stored
-        ]
+        spans = [None if rows.bounds is None else tuple(months_of(rows.bounds).tolist()) for rows in stored]
+        first = min((span[0] for span in spans if span is not None), default=0)
+        last = max((span[1] for span in spans if span is not None), default=0)
+        months = [span or (first, last) for span in spans]
         # How many rows end in a month is only known when they are read.
         weights = np.zeros(last - first + 1)
         for rows, (begin, end) in zip(stored, months, strict=True):
@@ -272,7 +273,7 @@ class _Windows:
             for start, stop in runs
         ]
         # What is not known can be anywhere.
-        cuts = [_BEGINNING, *(_first_day(start) for start, _ in runs[1:]), _END]
+        cuts = [_BEGINNING, *first_days_of(np.array([start for start, _ in runs[1:]], np.int64)).tolist(), _END]
         self._spans = list(pairwise(cuts)) if runs else []
         #: Windows that have yet to ask for each of the rows.
         self._asking = Counter(place for places in self._rows_of for place in places)
@@ -308,21 +309,6 @@ class _Windows:
 
 #: Days before and after all periods.
 _BEGINNING, _END = -(1 << 31), (1 << 31) - 1
-
-
-def _month(day: date) -> int:
-    """Return the month of a day, counted from 1970."""
-    return (day.year - 1970) * 12 + day.month - 1
-
-
-def _first_day(month: int) -> int:
-    """Return the first day of a month, in days since 1970."""
-    return _days(date(1970 + month // 12, month % 12 + 1, 1))
-
-
-def _days(day: date) -> int:
-    """Return a day in days since 1970."""
-    return (day - date(1970, 1, 1)).days
 
 
 def _ranges(counts: npt.NDArray[np.float64], at_most: int) -> Iterator[range]:

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from finance_assets.advisory.columns import decimals_of, encoded, integers_of, large_decimals, months_of, one_array
+from finance_assets.advisory.columns import (
+    decimals_of,
+    encoded,
+    first_days_of,
+    integers_of,
+    large_decimals,
+    months_of,
+    one_array,
+)
 from finance_assets.advisory.twrr import LARGE_FLOW_THRESHOLD, TIMINGS
 from finance_assets.contracts.status import STATUSES, Status
 
@@ -240,7 +248,7 @@ class RowReturns:
     def _calendar_starts(self) -> Ints:
         """First day of the month or quarter; of another grain the last day of the period."""
         first = np.where(self.grain == 2, self.months - self.months % 3, self.months)
-        days = first.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+        days: Ints = first_days_of(first)
         return np.where(self.grain >= 1, days, self.ends)
 
     @cached_property
