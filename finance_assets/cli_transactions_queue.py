@@ -91,8 +91,11 @@ def _told() -> Iterator[None]:
 
 @contextmanager
 def _ended_by_signals(stop: Callable[[], object]) -> Iterator[None]:
-    """Call ``stop`` on SIGTERM and Ctrl-C while the block lasts."""
-    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    """Call ``stop`` on SIGTERM, Ctrl-C and the end of the terminal while the block lasts."""
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
     try:
         yield
     finally:
@@ -266,16 +269,16 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
         process = subprocess.Popen(command, env={**os.environ, **environment})
     except OSError as error:
         raise fail(f"{command[0]}: {error.strerror}", status=127) from None
-    # Ctrl-C reaches the command from the terminal; SIGTERM has to be passed on.
-    before: list[Any] = [
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
-        signal.signal(signal.SIGINT, lambda *_: None),
-    ]
+    # Ctrl-C reaches the command from the terminal; SIGTERM, and the end of the terminal, have to be passed on.
+    handlers: dict[int, Any] = {signal.SIGTERM: lambda *_: process.terminate(), signal.SIGINT: lambda *_: None}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        handlers[signal.SIGHUP] = lambda *_: process.terminate()
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         status = process.wait()
     finally:
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGINT, before[1])
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return status if status >= 0 else 128 - status
 
 

@@ -7,9 +7,11 @@ in the instance of ``DAGSTER_HOME``, so the UI shows them too.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import dagster as dg
+from dagster._check import CheckError
 
 from finance_assets.automation.run_failures import failure_message
 from finance_assets.contracts import CONTRACTS
@@ -43,6 +46,7 @@ from finance_assets.registry import (
 )
 from finance_assets.settings import SAMPLE_END, SAMPLE_NOW, Settings
 from finance_assets.storage.lake import Lake
+from finance_assets.storage.run_ownership import end_dead_runs, end_on_hangup, held_run, holder_of
 from finance_assets.storage.warehouse import WarehouseBusyError, WarehouseError
 from finance_assets.transactions.settlement import unsettled_batches
 
@@ -52,6 +56,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.4
 INSTANCE_TEMPLATE = Path(__file__).resolve().parents[1] / "deploy" / "local" / "dagster.yaml"
+#: Versions of the template that earlier releases copied to DAGSTER_HOME, by their SHA-256.
+EARLIER_TEMPLATES = frozenset({"d853464ba7cbcd813232498c0295bd45fd77bf92c31c4d92d3ff9253adb7ec96"})
 #: Metadata of a materialization: rows of its partition, and rows of the whole run where the asset says so.
 ROW_COUNT = "dagster/row_count"
 RUN_ROW_COUNT = "run_row_count"
@@ -241,14 +247,88 @@ def _layer_order(path: str) -> tuple[int, str]:
 
 
 def dagster_home(settings: Settings) -> Path:
-    """Return the folder of the Dagster instance, made ready: ``DAGSTER_HOME``, or one inside the platform's home."""
+    """Return the folder of the Dagster instance, made ready: ``DAGSTER_HOME``, or one inside the platform's home.
+
+    A ``dagster.yaml`` that is an earlier version of ours is replaced by today's; one that somebody has edited stays.
+    """
     home = Path(os.environ.get("DAGSTER_HOME") or settings.home_dir / "dagster").absolute()
     home.mkdir(parents=True, exist_ok=True)
     target = home / "dagster.yaml"
-    if not target.exists() and INSTANCE_TEMPLATE.exists():
-        shutil.copyfile(INSTANCE_TEMPLATE, target)
+    if INSTANCE_TEMPLATE.exists() and (not target.exists() or _is_earlier_template(target)):
+        # Whole at once: another command may be reading it.
+        part = home / f".dagster.yaml.{os.getpid()}"
+        shutil.copyfile(INSTANCE_TEMPLATE, part)
+        part.replace(target)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+def _is_earlier_template(file: Path) -> bool:
+    return hashlib.sha256(file.read_bytes()).hexdigest() in EARLIER_TEMPLATES
+
+
+@contextlib.contextmanager
+def open_instance(settings: Settings, console: Console) -> Iterator[dg.DagsterInstance]:
+    """Open the Dagster instance for the length of a block, and end the runs in it whose process is gone.
+
+    Raises
+    ------
+    RunRefusedError
+        ``dagster.yaml`` or a database of the instance cannot be read; the message says which and what to do.
+    """
+    from rich.markup import escape
+
+    home = dagster_home(settings)
+    with contextlib.ExitStack() as stack:
+        with _explained_instance(home):
+            instance = stack.enter_context(dg.DagsterInstance.get())
+            dead = end_dead_runs(instance)
+        for run in dead:
+            whose = escape(str(run.holder)) if run.holder else "its process"
+            console.print(
+                f"[yellow]note:[/yellow] run {run.run_id[:8]} was left behind: {whose}, is gone. It is marked as ended "
+                "and its slots are free.",
+                soft_wrap=True,
+            )
+        yield instance
+
+
+@contextlib.contextmanager
+def _explained_instance(home: Path) -> Iterator[None]:
+    """Turn what Dagster raises about a broken instance into one line that says what to do."""
+    import yaml
+    from sqlalchemy.exc import DatabaseError, OperationalError
+
+    try:
+        yield
+    except OperationalError as error:
+        if "locked" in str(error.orig):
+            raise RunRefusedError(
+                f"the Dagster databases in {home} are locked by another process; try again, and look with lsof who "
+                "holds them where it lasts"
+            ) from error
+        raise RunRefusedError(
+            f"the Dagster databases in {home} cannot be opened ({error.orig}); look at the disk and the permissions "
+            "of that folder"
+        ) from error
+    except DatabaseError as error:
+        raise RunRefusedError(
+            f"a Dagster database in {home} is damaged ({error.orig}); move {home / 'history'} and "
+            f"{home / 'schedules'} away and try again: the lake and the ledger hold the data, only the records of "
+            "earlier runs are lost"
+        ) from error
+    except (dg.DagsterError, yaml.YAMLError, CheckError, ImportError) as error:
+        raise RunRefusedError(
+            f"{home / 'dagster.yaml'} cannot be used: {_first_line(error)} Mend it, or remove it: the next command "
+            "puts the usual one in its place"
+        ) from error
+
+
+def end_like_interrupt() -> None:
+    """Let SIGTERM and the end of the terminal (SIGHUP) end this process as Ctrl-C does: in order, and with records."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_on_hangup()
 
 
 @contextlib.contextmanager
@@ -558,11 +638,12 @@ def _run(settings: Settings, select: str, ranges: Sequence[SessionRange], consol
     from rich.markup import escape
 
     log = dagster_home(settings) / "terminal-runs.log"
+    end_like_interrupt()
     defs = build_definitions(settings)
     assets = [asset for asset in defs.assets or [] if isinstance(asset, dg.AssetsDefinition)]
     selected = _selected(assets, select)
     with contextlib.ExitStack() as stack:
-        instance = stack.enter_context(dg.DagsterInstance.get())
+        instance = stack.enter_context(open_instance(settings, console))
         if not ranges:
             selected = outdated_tables(assets, selected, instance, _waiting(settings))
             if not selected:
@@ -596,7 +677,7 @@ def _run(settings: Settings, select: str, ranges: Sequence[SessionRange], consol
         with _Progress(shown, instance, sum(len(job.nodes) for job, _ in runs)) as progress:
             for job, tag in runs:
                 run_id = str(uuid.uuid4())
-                with progress.follow(run_id, len(job.nodes)):
+                with held_run(instance.root_directory, run_id), progress.follow(run_id, len(job.nodes)):
                     outcome.add(
                         job.execute_in_process(
                             instance=instance,
@@ -630,9 +711,12 @@ class _Progress:
             redirect_stderr=False,
             disable=not console.is_terminal,
         )
+        self._console = console
         self._task = self._progress.add_task("starting", total=steps)
         self._instance = instance
         self._done = 0
+        #: What a step waits for, as it was last printed.
+        self._printed = ""
 
     def __enter__(self) -> _Progress:
         self._progress.start()
@@ -672,6 +756,29 @@ class _Progress:
         if under_way:
             description = ", ".join(_readable(name) for name in under_way)
             self._progress.update(self._task, completed=self._done + ended, description=description[:60])
+            return
+        waiting = _blocked_by(self._instance, run_id)
+        if waiting and waiting != self._printed:
+            self._printed = waiting
+            self._console.print(f"waiting: {waiting}", markup=False, soft_wrap=True)
+        if waiting:
+            self._progress.update(self._task, completed=self._done + ended, description="waiting")
+
+
+def _blocked_by(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Return for what the steps of a run wait: pool, run, process, and since when; empty where they do not."""
+    storage = instance.event_log_storage
+    for pool in sorted(storage.get_concurrency_keys()):
+        info = storage.get_concurrency_info(pool)
+        steps = sorted(step.step_key for step in info.pending_steps if step.run_id == run_id)
+        others = sorted({slot.run_id for slot in info.claimed_slots} - {run_id})
+        if steps and others:
+            holder = holder_of(instance.root_directory, others[0])
+            run = instance.get_run_record_by_id(others[0])
+            since = f", since {run.create_timestamp:%Y-%m-%d %H:%M:%S} UTC" if run is not None else ""
+            whose = f" of {holder}" if holder else since
+            return f"{_readable(steps[0])} waits for the pool {pool!r}, which run {others[0][:8]}{whose}, holds"
+    return ""
 
 
 def live_sessions_in(settings: Settings) -> date | None:

@@ -12,23 +12,32 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
+from dagster._core.errors import raise_execution_interrupts
+from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, DagsterEventType
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from finance_assets.storage.run_ownership import end_dead_runs, hold_run, release_ended_runs
+
 if TYPE_CHECKING:
     from dagster import EventLogEntry
+    from dagster._utils.concurrency import ConcurrencyClaimStatus
     from sqlalchemy import Connection, Engine
 
 BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
+#: Pause of a step that waits for a slot. Dagster's executor in one process asks again at once, with a core of its own.
+BLOCKED_PAUSE_SECONDS = 0.25
+#: A step that waits looks this often whether those before it are alive.
+LIVENESS_SECONDS = 5.0
 #: Engines kept open: a web server looks into every run that a person opens, and must not keep them all.
 OPEN_ENGINES = 32
 
@@ -45,6 +54,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         #: Transactions that the thread with the lock has open, by file.
         self._open: dict[str, Connection] = {}
+        self._looked_at_holders = float("-inf")
         os.environ.setdefault(BATCH_SIZE_VARIABLE, "500")
         if not os.path.isabs(base_dir):
             home = os.environ.get("DAGSTER_HOME")
@@ -92,6 +102,42 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             self._initialized_dbs.add(shard)
         return engine
 
+    def store_event(self, event: EventLogEntry) -> None:
+        """Store an event; the process in which a run begins holds the run until it ends (``run_ownership``)."""
+        if self.has_instance and _is_of_own_process(event):
+            self._hold(event.run_id)
+        super().store_event(event)
+
+    def _hold(self, run_id: str) -> None:
+        hold_run(self._instance.root_directory, run_id)
+        release_ended_runs(self._instance)
+
+    def claim_concurrency_slot(
+        self, concurrency_key: str, run_id: str, step_key: str, priority: int | None = None
+    ) -> ConcurrencyClaimStatus:
+        """Claim a slot of a pool for a step; free those of dead runs, and wait a moment where there is none.
+
+        Raises
+        ------
+        DagsterExecutionInterruptedError
+            The run was to end while the step waited.
+        """
+        if not self.has_instance:
+            return super().claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
+        self._hold(run_id)
+        status = super().claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
+        if not status.is_claimed and time.monotonic() - self._looked_at_holders > LIVENESS_SECONDS:
+            self._looked_at_holders = time.monotonic()
+            end_dead_runs(self._instance)
+            status = super().claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
+        if status.is_claimed:
+            return status
+        # Dagster's executor in one process neither sleeps between two claims nor looks whether it is to end.
+        with raise_execution_interrupts():
+            time.sleep(BLOCKED_PAUSE_SECONDS)
+        asked_again_at_once: ConcurrencyClaimStatus = status.with_sleep_interval(0.0)
+        return asked_again_at_once
+
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store the events of a batch, which are those of assets and their checks in one run, in one transaction."""
         if not all(map(_is_of_asset, events)) or len({event.run_id for event in events}) != 1:
@@ -123,6 +169,17 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
                 engine.dispose()
             self._engines.clear()
         super().dispose()
+
+
+def _is_of_own_process(event: EventLogEntry) -> bool:
+    """Whether an event tells that this process begins to work on a run."""
+    found = event.dagster_event
+    if found is None:
+        return False
+    if found.event_type is DagsterEventType.ENGINE_EVENT:
+        pid = found.engine_event_data.metadata.get("pid")
+        return pid is not None and str(pid.value) == str(os.getpid())
+    return found.event_type in (DagsterEventType.RUN_START, DagsterEventType.STEP_START)
 
 
 def _is_of_asset(event: EventLogEntry) -> bool:

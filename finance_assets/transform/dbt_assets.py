@@ -187,9 +187,11 @@ def _run_dbt(
     ]
     context.log.info(f"Running dbt command: `{' '.join(command)}`.")
     process = subprocess.Popen(
-        command,
+        # dbt must not outlive this process: it would hold the warehouse's file (see dbt_process).
+        [sys.executable, "-P", "-m", "finance_assets.transform.dbt_process", *command[1:]],
         cwd=project_dir,
         env=os.environ | _dbt_settings(project_dir, target),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -201,6 +203,7 @@ def _run_dbt(
         # dagster-dbt passes an interruption on to dbt, but only while it reads what dbt prints.
         process.terminate()
         process.wait()
+        _close_input(process)
         raise
     if (target / _PARTIAL_PARSE).exists():
         part = scratch / f"{_PARTIAL_PARSE}.{target.name}"
@@ -398,11 +401,17 @@ def _raise_on_errors(invocation: "DbtCliInvocation", results: Mapping[str, Mappi
     )
 
 
+def _close_input(process: "subprocess.Popen[bytes]") -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+
+
 def _let_go(invocation: "DbtCliInvocation") -> None:
     """Close what dagster-dbt opened in this process to count rows.
 
     dbt-duckdb keeps its file open until the process ends, and DuckDB lets nobody write meanwhile.
     """
+    _close_input(invocation.process)
     if invocation.adapter is not None:
         invocation.adapter.cleanup_connections()
         close_all = getattr(invocation.adapter.connections, "close_all_connections", None)
