@@ -9,24 +9,47 @@ from typing import Any
 
 import dagster as dg
 
+_Condition = dg.AutomationCondition[Any]
 _CHECKS_PASSED = dg.AutomationCondition.all_deps_blocking_checks_passed()
 
-#: For a partition: start when its inputs are new, and only if every blocking check on them passed. ``eager()`` alone
-#: ignores checks.
-WHEN_INPUTS_ARE_GOOD = (dg.AutomationCondition.eager() & _CHECKS_PASSED).with_label("when inputs are good")
+
+def _has_changed_since_handled() -> _Condition:
+    """Return a condition that is true from a change of an input until a run that began after it was requested or seen.
+
+    ``eager()`` takes a change as handled when the table is made at the same look, or after it, by a run that had read
+    its inputs before. Here a change beats a run that is seen with it, and a change during a run is remembered until
+    the next request. At worst a table is made once more, with the same rows.
+    """
+    changed = dg.AutomationCondition.newly_missing() | dg.AutomationCondition.any_deps_updated()
+    requested, made = dg.AutomationCondition.newly_requested(), dg.AutomationCondition.newly_updated()
+    first_look = dg.AutomationCondition.initial_evaluation()
+    between_runs = changed.since(((requested | made) & ~changed) | first_look)
+    during_a_run = (changed & dg.AutomationCondition.in_progress()).since((requested & ~changed) | first_look)
+    return (between_runs | during_a_run).with_label("has changed since handled")
+
+
+def _when_free() -> _Condition:
+    return ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress() & _CHECKS_PASSED
+
+
+#: For a partition: start when its inputs are new, and only if every blocking check on them passed. ``eager()`` ignores
+#: checks.
+WHEN_INPUTS_ARE_GOOD = (
+    dg.AutomationCondition.in_latest_time_window()
+    & _has_changed_since_handled()
+    & ~dg.AutomationCondition.any_deps_missing()
+    & _when_free()
+).with_label("when inputs are good")
 
 #: For a table over all partitions: the same, but a partition that was never made does not hold it up for ever. What
 #: is missing is seen by the checks.
-WHEN_HISTORY_IS_NEW = (
-    dg.AutomationCondition.eager().without(~dg.AutomationCondition.any_deps_missing()) & _CHECKS_PASSED
-).with_label("when history is new")
+WHEN_HISTORY_IS_NEW = (_has_changed_since_handled() & _when_free()).with_label("when history is new")
 
 
 def when_history_is_new_at(cron: str, daily: str, timezone: str = "UTC") -> dg.AutomationCondition[Any]:
     """Return ``WHEN_HISTORY_IS_NEW`` that waits for a tick of ``cron``, for inputs that change every few seconds.
 
-    At each tick of ``daily`` it does not ask what is new: an input that changes at the very look that sees the table
-    made counts as handled, and if it was the last one for a while, nothing else would bring it in.
+    At each tick of ``daily`` it does not ask what is new, so that a table that nobody asked for is made once a day.
     """
     handled = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
     tick = dg.AutomationCondition.cron_tick_passed(cron, timezone).since(handled)
