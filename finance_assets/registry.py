@@ -57,13 +57,14 @@ def lake_of(settings: Settings) -> Lake:
     return Lake(settings.lake, S3Options(settings.aws_region, settings.s3_endpoint_url))
 
 
-def warehouse_of(settings: Settings) -> DuckDBWarehouse:
-    """Return the warehouse of a deployment."""
+def warehouse_of(settings: Settings, *, waits: bool = True) -> DuckDBWarehouse:
+    """Return the warehouse of a deployment; with ``waits`` false, one that is held is refused at once."""
     return DuckDBWarehouse(
         path=settings.warehouse_file,
         lake=lake_of(settings),
         contracts=tuple(CONTRACTS.values()),
         scratch_dir=settings.home_dir / "scratch",
+        waits=waits,
     )
 
 
@@ -157,6 +158,7 @@ def build_definitions(settings: Settings, *, resource_overrides: Mapping[str, An
         market_sessions_daily,
         market_sessions_job,
     )
+    from finance_assets.automation.unfinished import unfinished_sessions, unfinished_work
     from finance_assets.transactions.sensors import queued_transactions_sensor, transactions_job
 
     resources = build_resources(settings)
@@ -176,6 +178,8 @@ def build_definitions(settings: Settings, *, resource_overrides: Mapping[str, An
             data_alerts,
             vendor_files_sensor,
             queued_transactions_sensor,
+            unfinished_work,
+            unfinished_sessions,
             dg.AutomationConditionSensorDefinition(
                 "automation",
                 target=dg.AssetSelection.all(),

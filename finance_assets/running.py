@@ -28,15 +28,16 @@ import dagster as dg
 from dagster._check import CheckError
 
 from finance_assets.automation.run_failures import failure_message
+from finance_assets.automation.unfinished import Reason, Unfinished, arrivals, unfinished_assets
 from finance_assets.contracts import CONTRACTS
-from finance_assets.contracts.advisory import PERFORMANCE_HISTORY, RAW_TABLES
 from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
 from finance_assets.contracts.market import QUOTES_RAW
 from finance_assets.contracts.model import Contract, Partitioning, Store
-from finance_assets.contracts.transactions import RAW_TRANSACTIONS, TRANSACTION_ARRIVALS
+from finance_assets.contracts.transactions import RAW_TRANSACTIONS
 from finance_assets.market.planning import SessionRange
 from finance_assets.partitions import SessionCalendar, partition_days
 from finance_assets.registry import (
+    build_assets,
     build_definitions,
     build_resources,
     intake_of,
@@ -47,8 +48,9 @@ from finance_assets.registry import (
 from finance_assets.settings import SAMPLE_END, SAMPLE_NOW, Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.run_ownership import end_dead_runs, end_on_hangup, held_run, holder_of
-from finance_assets.storage.warehouse import WarehouseBusyError, WarehouseError
-from finance_assets.transactions.settlement import unsettled_batches
+from finance_assets.storage.runs import UNDER_WAY
+from finance_assets.storage.warehouse import DuckDBWarehouse, WarehouseBusyError, WarehouseError
+from finance_assets.transactions.aws import AwsError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -507,38 +509,6 @@ def plan_phases(assets: Sequence[dg.AssetsDefinition], selected: AbstractSet[dg.
     return [Phase(place[1], tuple(sorted(keys))) for place, keys in sorted(phases.items())]
 
 
-def outdated_tables(
-    assets: Sequence[dg.AssetsDefinition],
-    selected: AbstractSet[dg.AssetKey],
-    instance: dg.DagsterInstance,
-    waiting: AbstractSet[dg.AssetKey] = frozenset(),
-) -> set[dg.AssetKey]:
-    """Return the selected assets without partitions that were never made, or are older than what they are made of.
-
-    Those in ``waiting`` have input that no other asset tells of, such as a file that has landed.
-    """
-    specs = {spec.key: spec for definition in assets for spec in definition.specs}
-    made: dict[dg.AssetKey, float] = {}
-    for key in specs:
-        event = instance.get_latest_materialization_event(key)
-        if event is not None:
-            made[key] = event.timestamp
-    outdated: dict[dg.AssetKey, bool] = {}
-
-    def is_outdated(key: dg.AssetKey) -> bool:
-        if key not in outdated:
-            parents = [dep.asset_key for dep in specs[key].deps if dep.asset_key in specs]
-            outdated[key] = (
-                key not in made
-                or key in waiting
-                or any(made.get(parent, 0.0) > made[key] for parent in parents)
-                or any(is_outdated(parent) for parent in parents if parent in selected)
-            )
-        return specs[key].partitions_def is None and outdated[key]
-
-    return {key for key in selected if specs[key].partitions_def is None and is_outdated(key)}
-
-
 def land_sample_files(settings: Settings) -> None:
     """Put the files of the sample's fictitious vendors where files land, if that is a folder."""
     from finance_assets.advisory.intake import drop_sample_files
@@ -591,20 +561,14 @@ def _send_sample_transactions(settings: Settings) -> None:
     intake.queue.send(each.body for each in islice(made, SAMPLE_TRANSACTIONS))
 
 
-def _waiting(settings: Settings) -> set[dg.AssetKey]:
-    """Return the assets for which files of vendors, or messages of a queue, wait."""
-    intake = intake_of(settings)
-    waiting: list[Contract] = []
-    if intake.pending():
-        waiting += RAW_TABLES
-    if intake.unknown_to_history():
-        waiting.append(PERFORMANCE_HISTORY)
-    transactions = transaction_intake_of(settings)
-    if transactions.queue is not None and transactions.depth().visible:
-        waiting.append(RAW_TRANSACTIONS)
-    if unsettled_batches(transactions.lake):
-        waiting.append(TRANSACTION_ARRIVALS)
-    return {dg.AssetKey(contract.asset_key) for contract in waiting}
+def _unfinished(
+    settings: Settings, instance: dg.DagsterInstance, select: AbstractSet[dg.AssetKey] | None = None
+) -> dict[dg.AssetKey, Unfinished]:
+    """Return what is unfinished of a selection, by default of everything."""
+    assets = build_assets(settings)
+    selected = {key for asset in assets for key in asset.keys} if select is None else select
+    arrived = arrivals(intake_of(settings), transaction_intake_of(settings))
+    return unfinished_assets(assets, selected, instance, arrived)
 
 
 def _selected(assets: Sequence[dg.AssetsDefinition], select: str) -> AbstractSet[dg.AssetKey]:
@@ -645,7 +609,7 @@ def _run(settings: Settings, select: str, ranges: Sequence[SessionRange], consol
     with contextlib.ExitStack() as stack:
         instance = stack.enter_context(open_instance(settings, console))
         if not ranges:
-            selected = outdated_tables(assets, selected, instance, _waiting(settings))
+            selected = set(_unfinished(settings, instance, selected))
             if not selected:
                 return None
         phases = plan_phases(assets, selected)
@@ -677,20 +641,41 @@ def _run(settings: Settings, select: str, ranges: Sequence[SessionRange], consol
         with _Progress(shown, instance, sum(len(job.nodes) for job, _ in runs)) as progress:
             for job, tag in runs:
                 run_id = str(uuid.uuid4())
-                with held_run(instance.root_directory, run_id), progress.follow(run_id, len(job.nodes)):
-                    outcome.add(
-                        job.execute_in_process(
-                            instance=instance,
-                            tags=tag,
-                            run_id=run_id,
-                            run_config={"loggers": {"file": {}}},
-                            raise_on_error=False,
-                        )
+                with _recorded_run(instance, run_id), progress.follow(run_id, len(job.nodes)):
+                    result = job.execute_in_process(
+                        instance=instance,
+                        tags=tag,
+                        run_id=run_id,
+                        run_config={"loggers": {"file": {}}},
+                        raise_on_error=False,
                     )
+                if _was_interrupted(result):
+                    raise KeyboardInterrupt
+                outcome.add(result)
                 if not outcome.success:
                     break
         outcome.seconds = time.monotonic() - started
     return outcome
+
+
+@contextlib.contextmanager
+def _recorded_run(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Hold a run for the length of a block; one that is interrupted before it began is recorded as canceled."""
+    with held_run(instance.root_directory, run_id):
+        try:
+            yield
+        except BaseException:
+            run = instance.get_run_by_id(run_id)
+            if run is not None and not run.is_finished:
+                instance.report_run_canceled(run, "The command was interrupted.")
+            raise
+
+
+def _was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    """Whether a run ended by Ctrl-C or a signal, in a step or while one waited."""
+    errors = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+    errors += [event.job_failure_data.error for event in result.all_events if event.is_job_failure]
+    return any(error is not None and error.cls_name == "DagsterExecutionInterruptedError" for error in errors)
 
 
 class _Progress:
@@ -791,12 +776,15 @@ def live_sessions_in(settings: Settings) -> date | None:
 
 
 def show_status(settings: Settings, console: Console) -> bool:
-    """Print every table, what it holds and what is missing, and what to do about it; return whether all is there."""
+    """Print every table, what it holds, what is missing or unfinished, and what to do; return whether all is there.
+
+    It waits for nobody: a warehouse that another process holds is named as in use.
+    """
     from rich.markup import escape
 
     from finance_assets.automation.schedules import ranges_to_run
 
-    lake = lake_of(settings)
+    lake, warehouse = lake_of(settings), warehouse_of(settings, waits=False)
     closed = SessionCalendar.of(settings).closed_sessions(settings.clock())
     table = _table(
         ("table", "left"),
@@ -808,7 +796,7 @@ def show_status(settings: Settings, console: Console) -> bool:
     never: list[str] = []
     for contract in CONTRACTS.values():
         by_session = contract.partitioning is Partitioning.SESSION
-        counts = _row_counts(settings, lake, contract)
+        counts = _row_counts(warehouse, lake, contract)
         keys = sorted(counts or {})
         rows = "in use" if counts is None else f"{sum(counts.values()):,}"
         absent = len({day.isoformat() for day in closed}.difference(keys)) if by_session else int(not keys)
@@ -837,30 +825,59 @@ def show_status(settings: Settings, console: Console) -> bool:
     if len(never) == len([contract for contract in CONTRACTS.values() if not contract.may_be_empty]):
         console.print("Nothing was made yet. [bold]finance-assets demo[/bold] makes all of it from the sample.")
         return False
+    behind = _show_runs(settings, console)
     if everything:
         listed = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in ranges[:LISTED])
         more = f" and {len(ranges) - LISTED} more" if len(ranges) > LISTED else ""
         console.print(f"{_counted(everything, 'session')} missing or incomplete: {listed}{more}.", soft_wrap=True)
     if never:
         console.print(f"Never made: {', '.join(never)}.", soft_wrap=True)
-    if everything or never:
+    if everything or never or behind:
         console.print("[bold]finance-assets materialize[/bold] makes what is missing.")
     else:
         console.print("Everything is there: every closed session is complete.")
-    return not (everything or never)
+    return not (everything or never or behind)
 
 
-def _row_counts(settings: Settings, lake: Lake, contract: Contract) -> dict[str, int] | None:
+def _show_runs(settings: Settings, console: Console) -> bool:
+    """Print the runs that are under way and the tables that are unfinished; return whether any is unfinished."""
+    from rich.markup import escape
+
+    home = Path(os.environ.get("DAGSTER_HOME") or settings.home_dir / "dagster")
+    if not home.is_dir():
+        return False
+    with open_instance(settings, console) as instance:
+        for run in instance.get_runs(dg.RunsFilter(statuses=list(UNDER_WAY))):
+            whose = holder_of(instance.root_directory, run.run_id) or run.status.value.lower().replace("_", " ")
+            console.print(f"Under way: run {run.run_id[:8]}, {escape(str(whose))}.", soft_wrap=True)
+        try:
+            unfinished = _unfinished(settings, instance)
+        except AwsError as error:
+            console.print(f"[yellow]warning:[/yellow] the queue cannot be asked: {escape(str(error))}", soft_wrap=True)
+            return True
+    by_detail: dict[str, list[str]] = {}
+    for key, found in unfinished.items():
+        # A table that was never made is listed with the tables.
+        if found.reason is not Reason.NEVER_MADE:
+            by_detail.setdefault(found.detail, []).append(key.to_user_string())
+    for detail, tables in by_detail.items():
+        listed = ", ".join(sorted(tables)[:LISTED])
+        more = f" and {len(tables) - LISTED} more" if len(tables) > LISTED else ""
+        console.print(f"Unfinished: {listed}{more}: {escape(detail)}.", soft_wrap=True)
+    return bool(by_detail)
+
+
+def _row_counts(warehouse: DuckDBWarehouse, lake: Lake, contract: Contract) -> dict[str, int] | None:
     """Return rows by file, or of the whole table; None where another process holds the warehouse."""
     if contract.store is Store.LAKE:
         return lake.row_counts(contract)
     if contract.store is Store.DOCUMENTS:
         documents = len(lake.list(lake.folder(contract), ".json"))
         return {contract.name: documents} if documents else {}
-    if not settings.warehouse_file.exists():
+    if not warehouse.path.exists():
         return {}
     try:
-        return {contract.name: warehouse_of(settings).read(contract, contract.key).num_rows}
+        return {contract.name: warehouse.read(contract, contract.key).num_rows}
     except WarehouseBusyError:
         return None
     except WarehouseError:

@@ -123,6 +123,21 @@ class Intake:
         """Return ``raw/vendor_files``."""
         return self.lake.read(VENDOR_FILES).table
 
+    def unfinished(self) -> dict[Contract, str]:
+        """Return the tables that do not hold yet what has arrived, with what is missing of each in words.
+
+        The sensor, the command line and the status all ask this.
+        """
+        found: dict[Contract, str] = {}
+        pending = self.pending()
+        if pending:
+            waiting = f"{len(pending)} files wait in {self.landing.uri}"
+            found |= dict.fromkeys((VENDOR_FILES, VENDOR_ROWS, QUARANTINED_ROWS, QUARANTINED_FILES), waiting)
+        unknown = self.unknown_to_history()
+        if unknown:
+            found[PERFORMANCE_HISTORY] = f"{len(unknown)} files that were read are not in the history yet"
+        return found
+
     # -- doing it ----------------------------------------------------------------------------------------
 
     def take(self, files: Iterable[LandedFile], log: Callable[[str], None] = lambda _: None) -> list[Taken]:

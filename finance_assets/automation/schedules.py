@@ -22,6 +22,7 @@ from finance_assets.market.resources import MarketData, held_symbols
 from finance_assets.partitions import EXCHANGE_ZONE, SessionCalendar, partition_days
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
+from finance_assets.storage.run_ownership import DEAD_TAG
 
 #: Everything that is cut into sessions. Tables over all sessions follow by their automation conditions.
 market_sessions_job = dg.define_asset_job(
@@ -258,7 +259,8 @@ def waits_for(step: Step, now: datetime, settings: Settings, lake: Lake, instanc
 def _run_of(instance: dg.DagsterInstance, step: str, morning: date) -> tuple[str | None, str]:
     """Return the state of a step's newest run of a morning: succeeded, running, failed, or None where there is none."""
     tags = {STEP_TAG: step, MORNING_TAG: morning.isoformat()}
-    runs = instance.get_runs(filters=dg.RunsFilter(tags=tags), limit=1)
+    # A run whose process is gone proves nothing about the step, which starts anew.
+    runs = [run for run in instance.get_runs(filters=dg.RunsFilter(tags=tags)) if DEAD_TAG not in run.tags]
     if not runs:
         return None, ""
     # A run that somebody cancelled was meant to stop, so it is not started anew.

@@ -17,6 +17,7 @@ from finance_assets.storage.run_ownership import (
     free_slots_without_owner,
     held_run,
     holder_of,
+    mark_as_dead,
     run_is_alive,
 )
 
@@ -42,6 +43,7 @@ class LocalRunLauncher(DefaultRunLauncher):
         """Return whether a run's process is alive."""
         if run_is_alive(self._instance, run):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
+        mark_as_dead(self._instance, run)
         self._instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         dead = DeadRun(run.run_id, run.job_name, run.status, holder_of(self._instance.root_directory, run.run_id))
         return CheckRunHealthResult(WorkerStatus.FAILED, dead.message)

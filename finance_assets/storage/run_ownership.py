@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from dagster._core.storage.event_log.base import EventLogStorage
 
 LOCK_FOLDER = "run_locks"
+#: Tag of a run that was ended because its process was gone.
+DEAD_TAG = "finance_assets/process_gone"
 #: A run that was launched this long ago and has no process yet is given up. The launcher holds the run until its
 #: process has begun, and that process takes the lock within milliseconds.
 LAUNCH_GRACE_SECONDS = 15.0
@@ -235,6 +237,7 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[DeadRun]:
         if now is None or now.is_finished:
             continue
         found = DeadRun(run.run_id, run.job_name, now.status, holder_of(home, run.run_id))
+        mark_as_dead(instance, now)
         if now.status is dg.DagsterRunStatus.CANCELING:
             instance.report_run_canceled(now, found.message)
         else:
@@ -243,6 +246,11 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[DeadRun]:
     free_slots_without_owner(instance)
     _forget_ended_runs(instance, home)
     return dead
+
+
+def mark_as_dead(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """Tag a run whose process is gone; what failed by itself and what was killed are treated differently."""
+    instance.add_run_tags(run.run_id, {DEAD_TAG: "true"})
 
 
 def run_is_alive(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

@@ -145,6 +145,8 @@ class DuckDBWarehouse:
         Folder for dbt's targets and logs.
     sleep
         How to wait between two attempts to open a locked file.
+    waits
+        Whether a locked file is tried again; else it is refused at once.
     """
 
     path: Path
@@ -152,6 +154,7 @@ class DuckDBWarehouse:
     contracts: Sequence[Contract]
     scratch_dir: Path
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
+    waits: bool = True
 
     @property
     def _s3(self) -> S3Options | None:
@@ -177,7 +180,7 @@ class DuckDBWarehouse:
                 # A second connection of this process, which may write where the first may not, is refused as well.
                 if not any(reason in str(error).lower() for reason in ("lock", "different configuration")):
                     raise
-                if attempt == LOCK_ATTEMPTS:
+                if attempt == LOCK_ATTEMPTS or not self.waits:
                     raise WarehouseBusyError(
                         f"{self.path} is open elsewhere ({error}). Close it, or read the published layer of the "
                         "lake, which is never locked."

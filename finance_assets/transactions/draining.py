@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from finance_assets.contracts.transactions import RAW_TRANSACTIONS, TRANSACTION_ARRIVALS
 from finance_assets.transactions.batches import write_batch
+from finance_assets.transactions.settlement import unsettled_batches
 
 if TYPE_CHECKING:
+    from finance_assets.contracts.model import Contract
     from finance_assets.storage.lake import Lake
     from finance_assets.transactions.queue import Depth, Message, Queue
 
@@ -158,6 +161,20 @@ class TransactionIntake:
             There is no queue.
         """
         return self._queue().depth()
+
+    def unfinished(self) -> dict[Contract, str]:
+        """Return the tables that do not hold yet what has arrived, with what is missing of each in words.
+
+        The sensor, the command line and the status all ask this.
+        """
+        found: dict[Contract, str] = {}
+        visible = self.depth().visible if self.queue is not None else 0
+        if visible:
+            found[RAW_TRANSACTIONS] = f"{visible} messages wait in the queue"
+        unsettled = len(unsettled_batches(self.lake))
+        if unsettled:
+            found[TRANSACTION_ARRIVALS] = f"{unsettled} micro-batches that were received are not settled yet"
+        return found
 
     def drain(self, log: Callable[[str], object] = lambda _: None) -> Drained:
         """Take what waits, up to the bound.

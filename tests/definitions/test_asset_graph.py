@@ -158,6 +158,8 @@ def test_sensors_and_schedules_are_on() -> None:
         "data_alerts": "RUNNING",
         "queued_transactions": "RUNNING",
         "run_failure_alerts": "RUNNING",
+        "unfinished_sessions": "RUNNING",
+        "unfinished_work": "RUNNING",
         "vendor_files": "RUNNING",
     }
     assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == {

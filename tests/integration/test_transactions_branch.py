@@ -17,6 +17,7 @@ from fixtures.transactions import NOW, Delivery, transaction
 from rich.console import Console
 
 from finance_assets import running
+from finance_assets.automation.unfinished import arrivals
 from finance_assets.contracts.model import Contract
 from finance_assets.contracts.transactions import (
     CONTRACTS,
@@ -26,7 +27,7 @@ from finance_assets.contracts.transactions import (
     REJECTED_TRANSACTIONS,
     TRANSACTION_CONFLICTS,
 )
-from finance_assets.registry import build_definitions, lake_of
+from finance_assets.registry import build_definitions, intake_of, lake_of, transaction_intake_of
 from finance_assets.settings import SAMPLE_NOW, Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.transactions import local_queue
@@ -39,6 +40,12 @@ from finance_assets.transactions.sensors import (
     queued_transactions_sensor,
     transactions_job,
 )
+
+
+def waiting(settings: Settings) -> set[dg.AssetKey]:
+    """The assets that do not hold yet what has arrived."""
+    return set(arrivals(intake_of(settings), transaction_intake_of(settings)))
+
 
 CORE = (CORE_TRANSACTIONS, DUPLICATE_TRANSACTIONS, TRANSACTION_CONFLICTS, REJECTED_TRANSACTIONS)
 
@@ -168,11 +175,11 @@ def test_the_demo_queues_its_payments_once(branch: Branch, sqs: LocalQueue, monk
             assert queued.transactions_queue_url == sqs.queue_url
             assert queue.depth().visible == 40
     demo = replace(branch, settings=queued)
-    assert dg.AssetKey(["raw", "transactions"]) in running._waiting(queued)
+    assert dg.AssetKey(["raw", "transactions"]) in waiting(queued)
     demo.run()
     assert len(demo.rows(RAW_TRANSACTIONS)) == 40
     assert all(row["timestamp_utc"] < SAMPLE_NOW for row in demo.rows(CORE_TRANSACTIONS))
-    assert running._waiting(queued).isdisjoint(dg.AssetKey(contract.asset_key) for contract in CONTRACTS)
+    assert waiting(queued).isdisjoint(dg.AssetKey(contract.asset_key) for contract in CONTRACTS)
     with running.queued_sample(branch.settings, shown):
         assert queue.depth().total == 0, "a second demo changes nothing"
 
@@ -194,12 +201,12 @@ def test_the_demo_goes_on_without_a_queue_and_leaves_a_set_one_alone(
 
 
 def test_what_is_not_settled_yet_waits(branch: Branch) -> None:
-    arrivals = dg.AssetKey(["core", "transaction_arrivals"])
-    assert arrivals not in running._waiting(branch.settings)
+    order = dg.AssetKey(["core", "transaction_arrivals"])
+    assert order not in waiting(branch.settings)
     write_batch(branch.lake, [Delivery("m1", transaction("1"))], NOW)
-    assert arrivals in running._waiting(branch.settings)
+    assert order in waiting(branch.settings)
     branch.run()
-    assert arrivals not in running._waiting(branch.settings)
+    assert order not in waiting(branch.settings)
 
 
 class Waiting:

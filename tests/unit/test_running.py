@@ -17,6 +17,7 @@ from fixtures.quotes import JANUARY, FakeProvider, fake_settings, raw_row, raw_t
 from rich.console import Console
 
 from finance_assets import registry, running
+from finance_assets.automation.unfinished import unfinished_assets
 from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.market import QUOTES, QUOTES_RAW, TICKER_KPIS, TRADING_SESSIONS
 from finance_assets.market.resources import MarketData
@@ -27,7 +28,6 @@ from finance_assets.running import (
     RunRefusedError,
     dagster_home,
     live_sessions_in,
-    outdated_tables,
     plan_phases,
     run_assets,
     run_missing,
@@ -147,7 +147,7 @@ def test_tables_that_were_never_made_or_are_older_than_their_inputs_are_outdated
 
     def outdated(*selected: str) -> set[str]:
         keys = {dg.AssetKey(name) for name in selected} or every
-        return {key.to_user_string() for key in outdated_tables(assets, keys, instance)}
+        return {key.to_user_string() for key in unfinished_assets(assets, keys, instance)}
 
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
 
