@@ -425,7 +425,17 @@ class SafeLineFormatter(logging.Formatter):
 
 
 class SafeMessageFilter(logging.Filter):
-    """Makes the message of each record one harmless line, whoever handles it; events of Dagster stay as they are."""
+    """Makes the message of each record one harmless line, whoever handles it; events of Dagster stay as they are.
+
+    Parameters
+    ----------
+    keep_newlines
+        Leave line ends as they are, where each message is lines of our own.
+    """
+
+    def __init__(self, *, keep_newlines: bool = False) -> None:
+        super().__init__()
+        self._keep_newlines = keep_newlines
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record, and let it pass."""
@@ -434,7 +444,7 @@ class SafeMessageFilter(logging.Filter):
                 message = record.getMessage()
             except (TypeError, ValueError):
                 return True
-            record.msg, record.args = safe_message(message), ()
+            record.msg, record.args = safe_message(message, keep_newlines=self._keep_newlines), ()
             if record.exc_info and not record.exc_text:
                 record.exc_text = SafeLineFormatter().formatException(record.exc_info)
         return True
@@ -448,11 +458,11 @@ class SafeLogRecord(logging.LogRecord):
         return safe_message(super().getMessage(), keep_newlines=True)
 
 
-def safe_logger(name: str) -> logging.Logger:
-    """Return a logger whose every message is one harmless line."""
+def safe_logger(name: str, *, keep_newlines: bool = False) -> logging.Logger:
+    """Return a logger whose every message is one harmless line; with ``keep_newlines``, lines of our own."""
     logger = logging.getLogger(name)
     if not any(isinstance(each, SafeMessageFilter) for each in logger.filters):
-        logger.addFilter(SafeMessageFilter())
+        logger.addFilter(SafeMessageFilter(keep_newlines=keep_newlines))
     return logger
 
 

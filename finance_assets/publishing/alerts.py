@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from finance_assets.settings import Settings
 from finance_assets.text import safe_logger, safe_message
 
-log = safe_logger("finance_assets.alerts")
+log = safe_logger("finance_assets.alerts", keep_newlines=True)
 
 Severity = Literal["warning", "error"]
 WEBHOOK_TIMEOUT_SECONDS = 10.0
@@ -296,6 +296,11 @@ def send_alert(alert: Alert, sinks: Sequence[AlertSink], ledger: AlertLedger | N
             if ledger is not None:
                 ledger.record_alert(alert.key, place)
         except Exception as error:
-            log.error("alert %s was not delivered by %s: %s", alert.key, type(sink).__name__, error)
+            log.error(
+                "alert %s was not delivered by %s: %s",
+                safe_message(alert.key),
+                type(sink).__name__,
+                safe_message(error),
+            )
             failures.append(safe_message(f"{type(sink).__name__}: {error}"))
     return failures
