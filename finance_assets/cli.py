@@ -4,17 +4,29 @@ What belongs here: reading arguments, showing progress and results. Everything i
 modules are imported inside the commands, so that ``--help`` answers at once.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from finance_assets import cli_advisory, cli_transactions
-from finance_assets.terminal import console, day_of, fail, read_settings, told_in_one_line
+from finance_assets.terminal import (
+    SafeGroup,
+    console,
+    day_of,
+    fail,
+    print_text,
+    read_settings,
+    shown,
+    shown_message,
+    told_in_one_line,
+)
+from finance_assets.text import safe_traceback
 
 app = typer.Typer(
     name="finance-assets",
+    cls=SafeGroup,
     help=(
         "A financial data platform on Dagster: quotes to KPIs and sector marts, every number explained.\n\n"
         "Start with [bold]demo[/bold]: it runs the whole platform once on data that is already on your disk. "
@@ -142,7 +154,7 @@ def home() -> None:
     from finance_assets.running import dagster_home
 
     with told_in_one_line():
-        typer.echo(dagster_home(settings))
+        print_text(str(dagster_home(settings)))
 
 
 @contracts_app.command("show")
@@ -158,7 +170,7 @@ def contracts_show(
     if table is None:
         width = max(map(len, CONTRACTS))
         for contract in CONTRACTS.values():
-            console().print(f"{contract.path:{width}}  {escape(contract.grain)}")
+            console().print(f"{contract.path:{width}}  {shown_message(contract.grain)}")
         return
     try:
         contract = contract_of(table)
@@ -189,7 +201,7 @@ def contracts_write(
             console().print("Everything generated from the contracts is up to date.")
             return
         for path in write_files(root):
-            console().print(f"wrote {path.relative_to(root)}")
+            console().print(f"wrote {shown(path.relative_to(root))}")
 
 
 cli_advisory.register_commands(app)
@@ -197,8 +209,12 @@ cli_transactions.register_commands(app)
 
 
 def main() -> None:
-    """Run the command."""
-    app()
+    """Run the command; an exception that no command expects ends it with a traceback without control characters."""
+    try:
+        app()
+    except Exception as error:
+        sys.stderr.write(safe_traceback(type(error), error, error.__traceback__))
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from finance_assets.terminal import console, day_of, fail, read_settings, told_in_one_line
+from finance_assets.terminal import (
+    console,
+    day_of,
+    fail,
+    print_text,
+    read_settings,
+    say,
+    shown,
+    shown_message,
+    told_in_one_line,
+)
+from finance_assets.text import escape_name, unescape_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,7 +72,7 @@ def _contracts(sheet: Path | None) -> "list[VendorContract]":
     try:
         given = read_onboarding_sheet(sheet)
     except OSError as error:
-        raise fail(f"{sheet}: {error}") from None
+        raise fail(f"{escape_name(sheet)}: {error}") from None
     names = {contract.vendor for contract in given}
     return [*given, *(contract for contract in own if contract.vendor not in names)]
 
@@ -75,7 +85,7 @@ def _files(paths: list[Path]) -> list[Path]:
         elif path.is_file():
             found.append(path)
         else:
-            raise fail(f"{path} is neither a file nor a folder")
+            raise fail(f"{escape_name(path)} is neither a file nor a folder")
     return found
 
 
@@ -106,18 +116,19 @@ def inspect(
         known = _contracts(contracts)
     entries = inspect_files(_files(paths), known, at)
     if output is not None:
-        text = json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
+        # In ASCII: what a name holds does nothing on the screen.
+        text = json.dumps(entries, indent=1) + "\n"
         if str(output) == "-":
-            typer.echo(text, nl=False)
+            print_text(text, end="")
         else:
             output.write_text(text, encoding="utf-8")
     if output is None or str(output) != "-":
         table = _table("file", "action", "schema", "rows", "quarantined")
         for name, entry in entries.items():
             table.add_row(
-                escape(name),
+                shown(name),
                 entry["action"],
-                escape(str(entry.get("vendor_schema") or "")),
+                shown(str(entry.get("vendor_schema") or "")),
                 f"{len(entry['rows']):,}",
                 f"{len(entry['quarantined']):,}",
             )
@@ -125,12 +136,12 @@ def inspect(
         for name, entry in entries.items():
             said = ", ".join(str(one) for one in (entry.get("file_reason"), *entry.get("warnings", ())) if one)
             if said:
-                console().print(escape(f"{name}: {said}"), soft_wrap=True)
+                say(f"{escape_name(name)}: {said}")
         for name, entry in entries.items():
             for row in entry["quarantined"][:SHOWN]:
-                account = f", account {row['account_id']}" if row.get("account_id") else ""
+                account = f", account {escape_name(row['account_id'])}" if row.get("account_id") else ""
                 detail = f": {row['detail']}" if row.get("detail") else ""
-                console().print(escape(f"{name}, line {row['line']}{account}: {row['reason']}{detail}"), soft_wrap=True)
+                say(f"{escape_name(name)}, line {row['line']}{account}: {row['reason']}{detail}")
     raise typer.Exit(1 if any(entry["action"] == "quarantine_file" for entry in entries.values()) else 0)
 
 
@@ -141,7 +152,7 @@ def propose(
     """Print the draft of a contract for a file that no contract knows, with the evidence as comments."""
     from finance_assets.advisory.reading.proposing import propose_contract
 
-    typer.echo(propose_contract(file.read_bytes(), file.name))
+    print_text(propose_contract(file.read_bytes(), file.name))
 
 
 @vendors_app.command("list")
@@ -160,9 +171,9 @@ def list_vendors() -> None:
         files = [row for row in register if row["vendor"] == name]
         contract = names.get(name)
         table.add_row(
-            escape(name),
+            shown(name),
             f"version {contract.version}" if contract else "none: proved by content",
-            "\n".join(policies_in_words(declared.get(name))),
+            "\n".join(map(shown_message, policies_in_words(declared.get(name)))),
             str(len(files)),
             str(sum(row["action"] == "quarantine_file" for row in files)),
             f"{sum(row['row_count'] for row in files):,}",
@@ -190,10 +201,10 @@ def quarantine() -> None:
         table = _table("file", "sha256", "received", "reason")
         for row in files:
             table.add_row(
-                escape(row["landing_key"]),
+                shown(row["landing_key"]),
                 row["file_sha256"][:12],
                 f"{row['received_ts_utc']:%Y-%m-%d %H:%M}",
-                escape(row["reason"]),
+                shown_message(row["reason"]),
             )
         console().print(table)
     suspects = {row["file_sha256"] for row in files}
@@ -203,11 +214,11 @@ def quarantine() -> None:
         for row in single[: SHOWN * 5]:
             detail = f": {row['detail']}" if row["detail"] else ""
             table.add_row(
-                escape(row["landing_key"]),
+                shown(row["landing_key"]),
                 row["file_sha256"][:12],
                 str(row["line"]),
-                escape(row["account_id"] or ""),
-                escape(f"{row['reason']}{detail}"),
+                shown(row["account_id"] or ""),
+                shown_message(f"{row['reason']}{detail}"),
             )
         console().print(table)
         if len(single) > SHOWN * 5:
@@ -234,10 +245,8 @@ def replay(
             chosen += found
         for taken in intake.replay(chosen):
             reason = f" ({taken.reason})" if taken.reason else ""
-            console().print(
-                escape(f"{taken.key}: {taken.action}{reason}, {taken.rows} rows, {taken.quarantined} quarantined"),
-                soft_wrap=True,
-            )
+            key = escape_name(taken.key)
+            say(f"{key}: {taken.action}{reason}, {taken.rows} rows, {taken.quarantined} quarantined")
     console().print("finance-assets materialize brings it into the tables that follow.")
 
 
@@ -267,7 +276,7 @@ def _end_of(day: date | None) -> datetime | None:
 
 
 def explain(
-    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Account as the vendor writes it.")],
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Account as the vendor writes it, or as shown.")],
     period: Annotated[str, typer.Argument(metavar="PERIOD", help="2013-02, 2013-Q1 or 2013-02-28.")],
     as_of: Annotated[
         str | None, typer.Option("--as-of", metavar="YYYY-MM-DD", help="Explain what was known at the end of that day.")
@@ -284,6 +293,9 @@ def explain(
 
     with told_in_one_line():
         told = explanation(_intake(), account, first, last, as_of=known)
+        if told is None and "\\" in account:
+            # Copied from a table, where it is escaped.
+            told = explanation(_intake(), unescape_name(account), first, last, as_of=known)
     if told is None and known is not None:
         raise fail(
             f"nothing was known of account {account!r} from {first} to {last} at {known:%Y-%m-%d %H:%M} UTC", status=1
@@ -291,7 +303,7 @@ def explain(
     if told is None:
         raise fail(f"nothing is known of account {account!r} from {first} to {last}", status=1)
     for line in told.lines:
-        console().print(escape(line), soft_wrap=True)
+        say(line)
     raise typer.Exit(0 if told.holds else 1)
 
 
@@ -315,5 +327,5 @@ def restatements(
     names = list(rows[0])
     table = _table(*names)
     for row in rows:
-        table.add_row(*(escape(str(row[name]) if row[name] is not None else "-") for name in names))
+        table.add_row(*(shown(str(row[name]) if row[name] is not None else "-") for name in names))
     console().print(table)

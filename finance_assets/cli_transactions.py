@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from finance_assets import cli_transactions_queue
-from finance_assets.terminal import console, fail, read_settings, told_in_one_line
+from finance_assets.terminal import console, fail, read_settings, say, shown, told_in_one_line
+from finance_assets.text import escape_name, redact_personal_data
 
 app = typer.Typer(
     help="Card-like transactions: classify messages, consume and produce them, bring dead letters back.",
@@ -75,9 +75,9 @@ def classify(
                     counts = classify_file(reading, writing, at)
                 os.replace(part, target)
     except LineError as error:
-        raise fail(f"{source}: {error}") from None
+        raise fail(f"{escape_name(source)}: {error}") from None
     except OSError as error:
-        raise fail(f"{error.filename or source}: {error.strerror}") from None
+        raise fail(f"{escape_name(error.filename or source)}: {error.strerror}") from None
     finally:
         part.unlink(missing_ok=True)
     told = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
@@ -120,14 +120,14 @@ def quarantine(
     for name in ("message", "received (UTC)", "transaction", "reason", "detail"):
         table.add_column(name, overflow="fold", no_wrap=name not in ("transaction", "detail"))
     for entry in entries[-limit:]:
-        # Inert: what would move a terminal's cursor is shown as what it is.
-        shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in entry["transaction_id"] or "")
+        # The sender chose the id. Redacted before it is cut: half of a card number is not known for one.
+        sent_id = redact_personal_data(entry["transaction_id"] or "")
         table.add_row(
-            escape(entry["message_id"]),
+            shown(entry["message_id"]),
             entry["received_ts_utc"][:19].replace("T", " "),
-            escape(shown[:40]),
+            shown(sent_id[:40]),
             entry["reason"],
-            entry["detail"],
+            shown(entry["detail"]),
         )
     console().print(table)
     counts = ", ".join(f"{count:,} {code}" for code, count in Counter(e["reason"] for e in entries).most_common())
@@ -158,10 +158,12 @@ def replay(
             with source.open("rb") as lines:
                 bodies = bodies_of(lines)
         except LineError as error:
-            raise fail(f"{source}: {error}; nothing was sent") from None
+            raise fail(f"{escape_name(source)}: {error}; nothing was sent") from None
         empty = sum(not body for body in bodies)
         if empty:
-            raise fail(f"{source}: {empty} messages have an empty body, which no queue carries; nothing was sent")
+            raise fail(
+                f"{escape_name(source)}: {empty} messages have an empty body, which no queue carries; nothing was sent"
+            )
         queue = cli_transactions_queue.main_queue(settings)
         sent = len(queue.send(bodies))
-    console().print(escape(f"sent {sent:,} messages to {queue.name}"), soft_wrap=True)
+    say(f"sent {sent:,} messages to {queue.name}")

@@ -5,6 +5,7 @@ imported inside the commands.
 """
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,9 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from finance_assets.terminal import console, fail, read_settings, told_in_one_line
+from finance_assets.terminal import (
+    console,
+    fail,
+    print_text,
+    read_settings,
+    say,
+    shown,
+    shown_message,
+    told_in_one_line,
+)
+from finance_assets.text import SafeLineFormatter, escape_name, redact_personal_data
 
 if TYPE_CHECKING:
     from finance_assets.settings import Settings
@@ -144,7 +154,7 @@ def produce(
     step = timedelta(microseconds=1) if speed is None or settings.now is not None else timedelta(seconds=1 / speed)
     with _told(), _ended_by_signals(stopped.set):
         to = main_queue(settings)
-        console(stderr=True).print(escape(f"sending to {to.url}, seed {chosen}"), soft_wrap=True)
+        say(f"sending to {to.address}, seed {chosen}", stderr=True)
         done = send(
             messages(chosen, settings.arrival_clock(), bad_rate=bad_rate, step=step),
             to,
@@ -195,7 +205,9 @@ def consume(
     from finance_assets.transactions.monitoring import serving
     from finance_assets.transactions.table import TransactionTable
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeLineFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("finance_assets").setLevel(logging.INFO)
     options = Options(
         receivers=receivers,
@@ -217,7 +229,7 @@ def consume(
         )
         if metrics_port is not None:
             address = stack.enter_context(serving(consumer.monitor, metrics_port, metrics_host))
-            console(stderr=True).print(escape(f"metrics at {address}"), soft_wrap=True)
+            say(f"metrics at {address}", stderr=True)
         if dagster:
             if settings.profile == "local":
                 from finance_assets.running import dagster_home
@@ -228,7 +240,7 @@ def consume(
                 stack.enter_context(DagsterReporter(consumer.monitor))
         freeze_loaded(source, *([placed] if table else []))
         stack.enter_context(_ended_by_signals(consumer.stop))
-        console(stderr=True).print(escape(f"consuming {source.url}"), soft_wrap=True)
+        say(f"consuming {source.address}", stderr=True)
         consumer.run()
     told = {name: consumer.monitor.total(f"{name}_total") for name in ("received", "stored", "deleted", "left")}
     console().print(", ".join(f"{number:,} {name}" for name, number in told.items()), soft_wrap=True)
@@ -252,14 +264,14 @@ def queue(context: typer.Context) -> None:
                 if command:
                     raise typer.Exit(_run(command, running.environment()))
                 for name, value in running.environment().items():
-                    typer.echo(f"export {name}={value}")
+                    print_text(f"export {name}={shlex.quote(value)}")
                 console(stderr=True).print("The local queue runs; Ctrl-C ends it, and it keeps its messages.")
                 with _ended_by_signals(lambda: None):
                     signal.pause()
         except local_queue.LocalQueueError as error:
             if not command:
                 raise
-            console(stderr=True).print(f"[yellow]warning:[/yellow] {escape(str(error))}", soft_wrap=True)
+            console(stderr=True).print(f"[yellow]warning:[/yellow] {shown_message(error)}", soft_wrap=True)
             raise typer.Exit(_run(command, {})) from None
 
 
@@ -268,7 +280,7 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
     try:
         process = subprocess.Popen(command, env={**os.environ, **environment})
     except OSError as error:
-        raise fail(f"{command[0]}: {error.strerror}", status=127) from None
+        raise fail(f"{escape_name(command[0])}: {error.strerror}", status=127) from None
     # Ctrl-C reaches the command from the terminal; SIGTERM, and the end of the terminal, have to be passed on.
     handlers: dict[int, Any] = {signal.SIGTERM: lambda *_: process.terminate(), signal.SIGINT: lambda *_: None}
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -303,14 +315,14 @@ def dlq_list(
         table.add_column(name, overflow="fold", no_wrap=name != "body")
     for letter in letters:
         text = letter.body[: SHOWN * 4].decode("utf-8", "replace")
-        # Inert: what would move a terminal's cursor is shown as what it is.
-        shown = "".join(character if character.isprintable() else "\ufffd" for character in text)
+        # Somebody's payment: redacted before it is cut, for half of a card number is not known for one.
+        begun = redact_personal_data(text)
         table.add_row(
             letter.message_id,
             f"{letter.sent_at:%Y-%m-%d %H:%M:%S}",
             str(letter.receive_count),
             f"{len(letter.body):,}",
-            escape(shown[:SHOWN] + ("…" if len(shown) > SHOWN else "")),
+            shown(begun[:SHOWN]) + ("…" if len(begun) > SHOWN else ""),
         )
     console().print(table)
     console().print(
@@ -336,4 +348,4 @@ def dlq_replay(
     with _told():
         main = main_queue(settings)
         moved = redrive(_dead(settings), main, limit)
-    console().print(f"brought {moved:,} messages back to {escape(main.name)}", soft_wrap=True)
+    console().print(f"brought {moved:,} messages back to {shown(main.name)}", soft_wrap=True)

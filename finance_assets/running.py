@@ -50,6 +50,7 @@ from finance_assets.storage.lake import Lake
 from finance_assets.storage.run_ownership import end_dead_runs, end_on_hangup, held_run, holder_of
 from finance_assets.storage.runs import UNDER_WAY
 from finance_assets.storage.warehouse import DuckDBWarehouse, WarehouseBusyError, WarehouseError
+from finance_assets.text import SafeLineFormatter
 from finance_assets.transactions.aws import AwsError
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class RunOutcome:
 
     def show(self, console: Console, *, next_steps: bool = False) -> None:
         """Print the table of results, what failed, and where everything lies."""
-        from rich.markup import escape
+        from finance_assets.terminal import shown_message as escape
 
         table = _table(("asset", "left"), ("sessions", "right"), ("rows", "right"), ("checks passed", "right"))
         for asset in sorted(self.rows, key=_layer_order):
@@ -278,7 +279,7 @@ def open_instance(settings: Settings, console: Console) -> Iterator[dg.DagsterIn
     RunRefusedError
         ``dagster.yaml`` or a database of the instance cannot be read; the message says which and what to do.
     """
-    from rich.markup import escape
+    from finance_assets.terminal import shown_message as escape
 
     home = dagster_home(settings)
     with contextlib.ExitStack() as stack:
@@ -338,7 +339,7 @@ def _file_logger(path: Path) -> Iterator[dg.LoggerDefinition]:
     """Give a logger that writes to a file while the block lasts: in a terminal the progress display speaks."""
     logger = logging.Logger("finance_assets.terminal_runs", logging.DEBUG)
     handler = logging.FileHandler(path, delay=True, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(SafeLineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     try:
         yield dg.LoggerDefinition(lambda _: logger, description="Writes to terminal-runs.log in DAGSTER_HOME.")
@@ -352,7 +353,7 @@ def _output_to(path: Path, console: Console) -> Iterator[Console]:
 
     Dagster shows what a step prints both in the UI and here, where it would tear the progress display.
     """
-    from rich.console import Console as RichConsole
+    from finance_assets.terminal import console as console_of
 
     sys.stdout.flush()
     sys.stderr.flush()
@@ -360,7 +361,7 @@ def _output_to(path: Path, console: Console) -> Iterator[Console]:
         shown = console
         if _descriptor(console.file) in (1, 2):
             stream = stack.enter_context(os.fdopen(os.dup(console.file.fileno()), "w", encoding="utf-8"))
-            shown = RichConsole(file=stream, width=console.width, highlight=False)
+            shown = console_of(file=stream, width=console.width)
         log = stack.enter_context(path.open("ab"))
         for descriptor in (1, 2):
             kept = os.dup(descriptor)
@@ -524,9 +525,8 @@ def queued_sample(settings: Settings, console: Console) -> Iterator[Settings]:
     A queue that is set is left alone: nobody wants made-up payments in it. So is a lake that holds transactions: a
     second demo changes nothing. Where no local queue can be started, that is said, and all else goes on.
     """
-    from rich.markup import escape
-
     from finance_assets.cli_transactions_queue import LOCAL_FOLDER
+    from finance_assets.terminal import shown_message as escape
     from finance_assets.transactions import local_queue
     from finance_assets.transactions.aws import AwsError
 
@@ -599,7 +599,7 @@ def _run(settings: Settings, select: str, ranges: Sequence[SessionRange], consol
     Without a range only tables over all sessions are made, and of them only those that are outdated; None where none
     is.
     """
-    from rich.markup import escape
+    from finance_assets.terminal import shown_message as escape
 
     log = dagster_home(settings) / "terminal-runs.log"
     end_like_interrupt()
@@ -780,9 +780,8 @@ def show_status(settings: Settings, console: Console) -> bool:
 
     It waits for nobody: a warehouse that another process holds is named as in use.
     """
-    from rich.markup import escape
-
     from finance_assets.automation.schedules import ranges_to_run
+    from finance_assets.terminal import shown_message as escape
 
     lake, warehouse = lake_of(settings), warehouse_of(settings, waits=False)
     closed = SessionCalendar.of(settings).closed_sessions(settings.clock())
@@ -841,7 +840,7 @@ def show_status(settings: Settings, console: Console) -> bool:
 
 def _show_runs(settings: Settings, console: Console) -> bool:
     """Print the runs that are under way and the tables that are unfinished; return whether any is unfinished."""
-    from rich.markup import escape
+    from finance_assets.terminal import shown_message as escape
 
     home = Path(os.environ.get("DAGSTER_HOME") or settings.home_dir / "dagster")
     if not home.is_dir():

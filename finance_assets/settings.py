@@ -9,7 +9,7 @@ are refused with a message that names the variable; there is no silent fallback 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,6 +18,8 @@ from zoneinfo import ZoneInfo
 from pydantic import AwareDatetime, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSettingsError
+
+from finance_assets.text import hide_url_secrets
 
 Clock = Callable[[], datetime]
 Profile = Literal["local", "aws"]
@@ -282,6 +284,11 @@ class Settings(BaseSettings):
                 for entry in error.errors(include_input=False, include_url=False, include_context=False)
             ]
             raise SettingsError("; ".join(found)) from None
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Show every field; of an address neither credentials nor tokens."""
+        for name, value in super().__repr_args__():
+            yield name, hide_url_secrets(value) if isinstance(value, str) else value
 
     @property
     def uses_sample(self) -> bool:

@@ -1,6 +1,7 @@
 """What every command of the terminal shares: where it prints, how it fails, how it reads settings and dates.
 
-What belongs here: helpers of commands. Heavy modules are imported inside them, so that ``--help`` answers at once.
+What belongs here: helpers of commands, and the one way to the screen: whatever is printed here is harmless (see
+``text``). Heavy modules are imported inside them, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -8,14 +9,18 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
+import typer.core
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
+
+from finance_assets.text import escape_controls, escape_name, hide_url_secrets, safe_message
 
 if TYPE_CHECKING:
     from finance_assets.settings import Settings
@@ -26,17 +31,90 @@ PIPED_WIDTH = 120
 _NOT_SETTINGS = (f"{PREFIX}DBT_",)
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return the terminal; lines are long enough for every table where nobody looks at one."""
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
-    return Console(stderr=stderr, highlight=False, width=width)
+class SafeConsole(Console):
+    """A terminal on which nothing but our own styles moves, colours or hides anything; addresses show no secret.
+
+    Line ends in what is printed stay, since they are ours: what comes from outside goes through :func:`shown`.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Any:
+        """Return a string as it is shown."""
+        return super().render_str(escape_controls(hide_url_secrets(text), keep_newlines=True), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is shown of anything; what did not come as a string is looked at here."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else escape_controls(segment.text, keep_newlines=True)
+            yield segment if text == segment.text else Segment(text, segment.style)
+
+
+def console(*, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> Console:
+    """Return the terminal; lines are long enough for every table where nobody looks at one.
+
+    Parameters
+    ----------
+    stderr
+        Print on standard error.
+    file, width
+        Print there, in so many columns.
+    """
+    stream = file or (sys.stderr if stderr else sys.stdout)
+    if width is None and not (stream.isatty() or "COLUMNS" in os.environ):
+        width = PIPED_WIDTH
+    # Without emoji: ":key:" in a name is no picture.
+    return SafeConsole(stderr=stderr, file=file, highlight=False, emoji=False, width=width)
+
+
+def shown(value: object) -> str:
+    """Return a value from outside, such as a name, for the terminal: exact, in one line, without markup."""
+    return escape(escape_name(hide_url_secrets(str(value))))
+
+
+def shown_message(text: object) -> str:
+    """Return a message that quotes text from outside, for the terminal: in one line, without markup."""
+    return escape(safe_message(text))
+
+
+def say(message: object, *, stderr: bool = False) -> None:
+    """Print a message that quotes text from outside, in one line however long it is."""
+    console(stderr=stderr).print(shown_message(message), soft_wrap=True)
+
+
+def print_text(text: str, *, end: str = "\n") -> None:
+    """Print lines for a program or a file on standard output: as they are, but for control characters."""
+    sys.stdout.write(escape_controls(text, keep_newlines=True) + end)
+    sys.stdout.flush()
+
+
+class SafeGroup(typer.core.TyperGroup):
+    """The root command: what it says of wrong arguments repeats them without control characters."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the arguments of the root."""
+        with _harmless_usage_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, context: Any) -> Any:
+        """Run the command, whose own arguments are read here."""
+        with _harmless_usage_errors():
+            return super().invoke(context)
+
+
+@contextmanager
+def _harmless_usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Of the parser alone: its class is vendored in typer, under a name that is not public.
+        if hasattr(error, "format_message") and isinstance(vars(error).get("message"), str):
+            setattr(error, "message", safe_message(vars(error)["message"]))  # noqa: B010
+        raise
 
 
 def fail(message: str, status: int = 2) -> typer.Exit:
     """Say what is wrong on standard error, in one line, and end with a status."""
     line = " ".join(message.split())
-    console(stderr=True).print(f"[red]error:[/red] {escape(line)}", soft_wrap=True)
+    console(stderr=True).print(f"[red]error:[/red] {shown_message(line)}", soft_wrap=True)
     return typer.Exit(status)
 
 
@@ -62,7 +140,7 @@ def read_settings() -> Settings:
         if name.startswith(PREFIX) and name.upper() not in known and not name.startswith(_NOT_SETTINGS):
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            console(stderr=True).print(f"[yellow]warning:[/yellow] {name} is no setting{hint}", soft_wrap=True)
+            console(stderr=True).print(f"[yellow]warning:[/yellow] {shown(name)} is no setting{hint}", soft_wrap=True)
     try:
         return Settings.from_env()
     except ValidationError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.advisory.intake import Intake
 from finance_assets.advisory.results import History, breaks_now, completeness_now, write_performance
 from finance_assets.contracts.advisory import (
@@ -23,6 +24,7 @@ from finance_assets.contracts.advisory import (
 from finance_assets.contracts.dagster_metadata import asset_attributes
 from finance_assets.contracts.model import Contract
 from finance_assets.storage.lake import Lake
+from finance_assets.text import code_span, escape_markdown, escape_name
 
 #: One run at a time reads files or extends the history: the order in which files become known matters.
 ADVISORY_POOL = "advisory"
@@ -51,28 +53,30 @@ def vendor_intake(
     context: dg.AssetExecutionContext, intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Read every file that is whole and not yet dealt with; keep its bytes, its rows and what is wrong with it."""
-    taken = intake.take(intake.pending(), log=context.log.info)
+    taken = intake.take(intake.pending(), log=dagster_output.log(context).info)
     told = "\n".join(
-        f"- `{one.key}`: {one.action}{f' ({one.reason})' if one.reason else ''}, {one.rows} rows"
+        f"- {code_span(one.key)}: {one.action}"
+        + (f" ({escape_markdown(one.reason)})" if one.reason else "")
+        + f", {one.rows} rows"
         for one in taken[:LISTED]
     )
     for contract in _RAW:
-        yield dg.MaterializeResult(
+        yield dagster_output.materialized(
             asset_key=dg.AssetKey(contract.asset_key),
             metadata={
                 "dagster/row_count": sum(lake.row_counts(contract).values()),
                 "files_read": len(taken),
                 "rows_read": sum(one.rows for one in taken),
                 "rows_quarantined": sum(one.quarantined for one in taken),
-                "files": dg.MetadataValue.md(told or "no new file"),
+                "files": dagster_output.markdown(told or "no new file"),
                 "uri": lake.scan_address(contract),
             },
         )
     failed = [one for one in taken if one.action == "failed"]
     if failed:
-        raise dg.Failure(
+        raise dagster_output.failure(
             f"{len(failed)} files could not be dealt with, the others were: "
-            + "; ".join(f"{one.key}: {one.reason}" for one in failed[:LISTED]),
+            + "; ".join(f"{escape_name(one.key)}: {one.reason}" for one in failed[:LISTED]),
             allow_retries=False,
         )
 
@@ -90,9 +94,11 @@ def performance_history(
     added = 0
     for line in intake.unknown_to_history():
         versions = history.add(line)
-        context.log.info(f"{line['landing_key']}: {versions} of {line['row_count']} rows say something new")
+        dagster_output.log(context).info(
+            f"{escape_name(line['landing_key'])}: {versions} of {line['row_count']} rows say something new"
+        )
         added += versions
-    return dg.MaterializeResult(
+    return dagster_output.materialized(
         metadata={
             "dagster/row_count": sum(lake.row_counts(PERFORMANCE_HISTORY).values()),
             "versions_added": added,
@@ -109,7 +115,7 @@ def performance_history(
 def account_performance(intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
     """One row per vendor, account, grain and period: flows, roll-forward, time-weighted returns linked in chains."""
     written = write_performance(lake, intake.contracts)
-    return dg.MaterializeResult(
+    return dagster_output.materialized(
         metadata={
             "dagster/row_count": written.rows,
             "months_rewritten": len(written.months),
@@ -129,7 +135,9 @@ def reconciliation_breaks(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[
     """One row per disagreement about an account and period, with its explanation, age and status; from performance."""
     table = breaks_now(lake)
     by_status = table.group_by("status").aggregate([("break_id", "count")]).to_pylist()
-    return dg.MaterializeResult(value=table, metadata={row["status"]: row["break_id_count"] for row in by_status})
+    return dagster_output.materialized(
+        value=table, metadata={row["status"]: row["break_id_count"] for row in by_status}
+    )
 
 
 @dg.asset(
@@ -140,4 +148,4 @@ def reconciliation_breaks(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[
 )
 def vendor_completeness(intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
     """One row per vendor, grain and month: accounts and files expected against those received; from the history."""
-    return dg.MaterializeResult(value=completeness_now(lake, intake.contracts))
+    return dagster_output.materialized(value=completeness_now(lake, intake.contracts))

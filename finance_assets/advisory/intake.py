@@ -29,6 +29,7 @@ from finance_assets.contracts.advisory import (
 from finance_assets.storage.lake import ROW_GROUP_ROWS, Lake
 from finance_assets.storage.landing import LandedFile, Landing
 from finance_assets.storage.ledger import FileIdentity, FileStatus, Ledger
+from finance_assets.text import escape_name, redact_personal_data
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -179,10 +180,10 @@ class Intake:
                 with self._arriving(identity) as (data, keep):
                     outcome, digest = self._take_one(data, keep, identity.key, received, seen)
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}"[:500]
+                reason = redact_personal_data(f"{type(error).__name__}: {error}")[:500]
                 self.ledger.record(identity, FileStatus.FAILED, reason=reason)
                 taken.append(Taken(identity.key, "failed", reason))
-                log(f"{identity.key}: failed: {reason}")
+                log(f"{escape_name(identity.key)}: failed: {reason}")
                 continue
             if outcome.action != "skip_duplicate":
                 known_until = received if known_until is None else max(known_until, received)
@@ -430,4 +431,4 @@ def _written(register: pa.Table) -> set[tuple[str, int, datetime]]:
 
 def _sentence(taken: Taken) -> str:
     reason = f" ({taken.reason})" if taken.reason else ""
-    return f"{taken.key}: {taken.action}{reason}, {taken.rows} rows, {taken.quarantined} quarantined"
+    return f"{escape_name(taken.key)}: {taken.action}{reason}, {taken.rows} rows, {taken.quarantined} quarantined"

@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.contracts.market import QUOTES
 from finance_assets.contracts.publishing import RISK_EXPORTS
 from finance_assets.partitions import SessionCalendar, available_from, partition_days
@@ -129,4 +130,4 @@ def data_alerts(
     sinks = alert_sinks(settings)
     failures = [failure for alert in alerts for failure in send_alert(alert, sinks, ledger)]
     undelivered = f"; not delivered: {'; '.join(failures)[:500]}" if failures else ""
-    return dg.SkipReason(f"{len(alerts)} conditions are worth an alert{undelivered}")
+    return dagster_output.skip(f"{len(alerts)} conditions are worth an alert{undelivered}")

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.contracts import macro, market, publishing, sectors
 from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
 from finance_assets.contracts.market import QUOTES, QUOTES_RAW, REJECTED_QUOTES, TICKER_KPIS
@@ -90,7 +91,7 @@ def _market_sessions_schedule(name: str, cron: str, description: str) -> dg.Sche
     ) -> list[dg.RunRequest] | dg.SkipReason:
         ranges = ranges_to_run(settings, lake, market_data)
         if not ranges:
-            return dg.SkipReason(f"the newest {settings.heal_sessions} closed sessions are all complete")
+            return dagster_output.skip(f"the newest {settings.heal_sessions} closed sessions are all complete")
         stamp = context.scheduled_execution_time.isoformat()
         return [
             dg.RunRequest(
@@ -300,7 +301,7 @@ def _schedule(step: Step) -> dg.ScheduleDefinition:
         now = context.scheduled_execution_time
         waiting = waits_for(step, now, settings, lake, context.instance)
         if waiting is not None:
-            return dg.SkipReason(f"{step.name} waits for {waiting}")
+            return dagster_output.skip(f"{step.name} waits for {waiting}")
         morning = now.astimezone(ZoneInfo(EXCHANGE_ZONE)).date().isoformat()
         return dg.RunRequest(
             run_key=f"{step.name}:{morning}:{now.isoformat()}", tags={STEP_TAG: step.name, MORNING_TAG: morning}

@@ -20,6 +20,7 @@ from finance_assets.automation.schedules import STEP_TAG, market_sessions_job, r
 from finance_assets.contracts import CONTRACTS, advisory, transactions
 from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
 from finance_assets.contracts.model import Contract, Partitioning, Store
+from finance_assets.dagster_output import skip
 from finance_assets.market.resources import MarketData
 from finance_assets.publishing.quality import check_keys, newest_evaluation
 from finance_assets.settings import Settings
@@ -185,7 +186,7 @@ def unfinished_work(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
             continue
         requests.append(dg.RunRequest(asset_selection=sorted(keys), tags={GROUP_TAG: group}))
     if not requests:
-        return dg.SkipReason("; ".join(waiting) or "no run has left anything behind")
+        return skip("; ".join(waiting) or "no run has left anything behind")
     return dg.SensorResult(run_requests=requests)
 
 
@@ -231,14 +232,14 @@ def unfinished_sessions(
     runs = dg.RunsFilter(job_name=market_sessions_job.name)
     newest = instance.get_runs(runs, limit=1)
     if running is not None:
-        return dg.SkipReason(f"run {running.run_id[:8]} is under way")
+        return skip(f"run {running.run_id[:8]} is under way")
     if not newest or newest[0].status is not dg.DagsterRunStatus.FAILURE:
-        return dg.SkipReason("the newest run has left nothing behind")
+        return skip("the newest run has left nothing behind")
     pause = _pause(instance, runs)
     if pause:
-        return dg.SkipReason(pause)
+        return skip(pause)
     ranges = ranges_to_run(settings, lake, market_data)
     if not ranges:
-        return dg.SkipReason("every session is complete")
+        return skip("every session is complete")
     tags = [{RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()} for first, last in ranges]
     return dg.SensorResult(run_requests=[dg.RunRequest(tags=tag) for tag in tags])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.contracts.model import Contract, Partitioning, Store
 from finance_assets.contracts.validation import SCHEMA_RULE, Violation, row_count, rule_expressions, violations
 from finance_assets.storage.warehouse import POOL as WAREHOUSE_POOL
@@ -104,7 +105,7 @@ def check_result(
     lines = [f"{v.rule}: broken {v.rows} times, first by {v.example}" for v in broken[:SHOWN]]
     if len(broken) > SHOWN:
         lines.append(f"and {len(broken) - SHOWN} more rules")
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=not broken,
         severity=dg.AssetCheckSeverity.ERROR,
         description="; ".join(lines) if lines else f"{count} rows honour the contract",

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW, when_missing_or_on
 from finance_assets.contracts.dagster_metadata import asset_attributes
 from finance_assets.contracts.macro import MACRO_INDICATORS, MACRO_SERIES, STG_MACRO_INDICATORS
@@ -50,7 +51,7 @@ def macro_series_asset(
     failures: dict[str, ProviderError] = {}
     wanted = () if provider is None else provider.series
     if provider is None:
-        context.log.warning("no provider of macro series: set FINANCE_ASSETS_FRED_API_KEY")
+        dagster_output.log(context).warning("no provider of macro series: set FINANCE_ASSETS_FRED_API_KEY")
     try:
         for series in wanted:
             assert provider is not None
@@ -58,7 +59,7 @@ def macro_series_asset(
                 batch = provider.fetch(series)
             except ProviderError as error:
                 failures[series.series_id] = error
-                context.log.warning(f"{series.series_id} was not fetched: {error}")
+                dagster_output.log(context).warning(f"{series.series_id} was not fetched: {error}")
                 continue
             digests = [lake.land(page, "macro", batch.provider, suffix=batch.page_suffix) for page in batch.pages]
             landed.append(LandedSeries(series, batch, digests[-1]))
@@ -66,12 +67,12 @@ def macro_series_asset(
         macro_data.close()
     if wanted and not landed:
         told = "; ".join(dict.fromkeys(str(error) for error in failures.values()))
-        raise dg.Failure(
+        raise dagster_output.failure(
             f"no macro series was fetched: {told[:1000]}",
             allow_retries=any(error.retryable for error in failures.values()),
         )
     table = macro_series(landed, stored, settings.clock().date())
-    return dg.MaterializeResult(
+    return dagster_output.materialized(
         value=table,
         metadata={
             "provider": "none" if provider is None else provider.name,
@@ -93,4 +94,4 @@ def macro_indicators_asset(
 ) -> dg.MaterializeResult[Any]:
     """One row per series and session: the newest number published by then, with the day it became known; or no_data."""
     sessions = SessionCalendar.of(settings).closed_sessions(settings.clock())
-    return dg.MaterializeResult(value=macro_indicators(lake.read(MACRO_SERIES).table, sessions))
+    return dagster_output.materialized(value=macro_indicators(lake.read(MACRO_SERIES).table, sessions))

@@ -5,6 +5,7 @@ What belongs here: questions about a table as a whole. Rules on rows are in the 
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.contracts.macro import MACRO_SERIES
 from finance_assets.macro.point_in_time import overdue_series
 from finance_assets.macro.resources import MacroData
@@ -25,7 +26,7 @@ def macro_release_overdue(
     """Compare the newest reference date of each series with the day on which the next number is due."""
     provider = macro_data.provider
     if provider is None:
-        return dg.AssetCheckResult(
+        return dagster_output.asset_check(
             passed=False,
             severity=dg.AssetCheckSeverity.WARN,
             description="there is no provider of macro series; set FINANCE_ASSETS_FRED_API_KEY",
@@ -37,7 +38,7 @@ def macro_release_overdue(
     told = [f"{one.series_id}: newest is {one.newest_reference}, {one.days_late} days late" for one in late]
     if absent:
         told.append(f"no number yet of {', '.join(absent)}")
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=not late,
         severity=dg.AssetCheckSeverity.WARN,
         description="; ".join(told[:LISTED]) or f"{len(provider.series)} series are up to date",
@@ -58,7 +59,7 @@ def macro_values_readable(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     shown = [
         f"{row['series_id']} {row['reference_date']}: {row['value_text'][:40]!r}" for row in odd[:LISTED].to_pylist()
     ]
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=odd.num_rows == 0,
         severity=dg.AssetCheckSeverity.WARN,
         description="; ".join(shown) or f"{table.num_rows} numbers were read",

@@ -32,6 +32,7 @@ from finance_assets.providers.errors import (
     utc_now,
 )
 from finance_assets.providers.http import HttpClient, HttpResponse, RetryPolicy, Secret, Timeouts, parse_json
+from finance_assets.text import hide_url_secrets
 
 if TYPE_CHECKING:
     from finance_assets.macro.series import MacroSeries
@@ -186,7 +187,7 @@ class FredProvider:
 
     def __repr__(self) -> str:
         """Show the address, never the key."""
-        return f"FredProvider({self._client.base_url!r})"
+        return f"FredProvider({hide_url_secrets(self._client.base_url)!r})"
 
     def close(self) -> None:
         """Close the connections."""

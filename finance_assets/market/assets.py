@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.automation.conditions import WHEN_INPUTS_ARE_GOOD, when_missing_or_on
 from finance_assets.contracts.dagster_metadata import asset_attributes
 from finance_assets.contracts.market import (
@@ -56,7 +57,7 @@ def _key(contract: "Contract") -> dg.AssetKey:
 )
 def trading_sessions(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[Any]:
     """The exchange calendar: one row per session, opening and close in UTC; from exchange_calendars."""
-    return dg.MaterializeResult(value=SessionCalendar.of(settings).table())
+    return dagster_output.materialized(value=SessionCalendar.of(settings).table())
 
 
 @dg.asset(
@@ -79,7 +80,7 @@ def instruments(
         for fetched in market_data.overviews():
             if fetched.answer is None:
                 failures[fetched.symbol] = str(fetched.error)
-                context.log.warning(f"{fetched.symbol} was not described: {fetched.error}")
+                dagster_output.log(context).warning(f"{fetched.symbol} was not described: {fetched.error}")
                 continue
             if fetched.answer.page is not None:
                 lake.land(fetched.answer.page, "market", fetched.answer.provider, suffix=fetched.answer.page_suffix)
@@ -88,7 +89,7 @@ def instruments(
         market_data.close()
     stored = lake.read(INSTRUMENTS).table if lake.partitions(INSTRUMENTS) else None
     table = instrument_versions(market_data.universe(), overviews, settings.clock().date(), stored)
-    return dg.MaterializeResult(
+    return dagster_output.materialized(
         value=table,
         metadata={
             "overviews": len(overviews),
@@ -130,13 +131,13 @@ def raw_quotes_asset(
             if batch is None:
                 assert fetched.error is not None
                 failures[fetched.symbol] = fetched.error
-                context.log.warning(f"{fetched.symbol} was not fetched: {fetched.error}")
+                dagster_output.log(context).warning(f"{fetched.symbol} was not fetched: {fetched.error}")
                 continue
             digest = None
             if batch.page is not None:
                 digest = lake.land(batch.page, "market", batch.provider, suffix=batch.page_suffix)
             for note in batch.notes:
-                context.log.info(f"{fetched.symbol}: {note}")
+                dagster_output.log(context).info(f"{fetched.symbol}: {note}")
             landed.append(LandedBatch(batch, digest))
     finally:
         market_data.close()
@@ -144,7 +145,7 @@ def raw_quotes_asset(
         raise _nobody_answered(failures)
     stored = lake.read(QUOTES_RAW, keys=keys).table
     table = keep_known(raw_quotes(landed, sessions, after), stored)
-    return dg.MaterializeResult(
+    return dagster_output.materialized(
         value=table,
         metadata={
             "symbols": len(symbols),
@@ -167,7 +168,7 @@ def _nobody_answered(failures: "Mapping[str, ProviderError]") -> dg.Failure:
     )
     told = list(dict.fromkeys(str(error) for error in failures.values()))
     more = f"; and {len(told) - TOLD} more" if len(told) > TOLD else ""
-    return dg.Failure(
+    return dagster_output.failure(
         f"no provider answered for any of {len(failures)} tickers. {'; '.join(told[:TOLD])}{more}. {advice}",
         metadata={"failed_symbols": {symbol: str(error) for symbol, error in sorted(failures.items())[:LISTED]}},
         allow_retries=retryable,
@@ -251,9 +252,11 @@ def ticker_kpis(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake])
     for key in restated:
         context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata={"restated": True}))
     if restated:
-        context.log.info(f"restated {len(restated)} partitions outside this run, {restated[0]} to {restated[-1]}")
+        dagster_output.log(context).info(
+            f"restated {len(restated)} partitions outside this run, {restated[0]} to {restated[-1]}"
+        )
     own = pc.less_equal(computed.column("session_date"), pa.scalar(last, pa.date32()))
-    return dg.MaterializeResult(
+    return dagster_output.materialized(
         value=computed.filter(own),
         metadata={"restated_partitions": len(restated), "restated_symbols": symbols[:LISTED]},
     )
@@ -268,7 +271,7 @@ def _quotes_with_history(lake: Lake, sessions: "pa.Table", first: date, last: da
 
     days = sorted(sessions.column("session_date").to_pylist())
     if not days:
-        raise dg.Failure("raw/trading_sessions holds no session; materialise it first", allow_retries=False)
+        raise dagster_output.failure("raw/trading_sessions holds no session; materialise it first", allow_retries=False)
     start = days[max(bisect.bisect_left(days, first) - kpi_tables.HISTORY_SESSIONS, 0)]
     columns = list(kpi_tables.QUOTE_COLUMNS)
     quotes = lake.read(QUOTES, first=start.isoformat(), last=last.isoformat(), columns=columns).table

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.contracts.market import CORPORATE_ACTIONS, INSTRUMENTS, QUOTES, QUOTES_RAW, TICKER_KPIS
 from finance_assets.market.planning import absent_symbols
 from finance_assets.market.quality import Jump, drift, jumps, stale_symbols
@@ -36,7 +37,7 @@ def newest_session_present(lake: dg.ResourceParam[Lake], settings: dg.ResourcePa
     newest = partition_days(present[-1:])[0] if present else None
     rows = lake.read(QUOTES, keys=present[-1:]).table.num_rows if present else 0
     passed = expected is None or (newest is not None and newest >= expected and rows > 0)
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=passed,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"expected {expected}, newest {newest} with {rows} quotes",
@@ -57,7 +58,7 @@ def every_ticker_present(
     recent = partition_days(lake.partitions(QUOTES_RAW)[-max(settings.heal_sessions, 1) :])
     lacking = absent_symbols(market_data.symbols_of, held_symbols(lake, recent))
     absent = [f"{session}: {', '.join(symbols[:LISTED])}" for session, symbols in lacking.items()]
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=not absent,
         severity=dg.AssetCheckSeverity.WARN,
         description="; ".join(absent[:LISTED]) or f"{len(recent)} sessions are complete",
@@ -79,7 +80,7 @@ def versions_do_not_overlap(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult
         if earlier["symbol"] == later["symbol"]
         and (earlier["valid_to"] is None or earlier["valid_to"] > later["valid_from"])
     ]
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=not clashes,
         description=", ".join(clashes[:LISTED]) or f"{len(rows)} versions, none overlaps",
         metadata={"versions": len(rows), "overlaps": len(clashes)},
@@ -97,7 +98,7 @@ def no_session_missing(lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[
     held = set(present)
     missing = [day for day in closed if present and present[0] <= day <= present[-1] and day not in held]
     shown = ", ".join(str(day) for day in missing[:LISTED])
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=not missing,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{len(missing)} sessions are missing: {shown}; `finance-assets materialize` fills them"
@@ -116,7 +117,7 @@ def no_stale_price(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     keys = lake.partitions(QUOTES)[-DRIFT_SESSIONS:]
     stale = stale_symbols(lake.read(QUOTES, keys=keys, columns=["symbol", "session_date", "close"]).table)
     shown = [f"{symbol} since {since}, {count} sessions" for symbol, (since, count) in stale.items()]
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=not stale,
         severity=dg.AssetCheckSeverity.WARN,
         description="; ".join(shown[:LISTED]) or f"no close repeats in {len(keys)} sessions",
@@ -137,9 +138,9 @@ def row_count_is_usual(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
         counts[entry["values"].isoformat()] = entry["counts"]
     compared = drift(counts, DRIFT_SESSIONS)
     if compared is None:
-        return dg.AssetCheckResult(passed=True, description=f"{len(keys)} sessions are too few to compare")
+        return dagster_output.asset_check(passed=True, description=f"{len(keys)} sessions are too few to compare")
     rows, usual, difference = compared
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=abs(difference) <= LARGEST_DRIFT,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{rows} rows on {keys[-1]}, usually {usual:g} ({difference:+.0%})",
@@ -174,7 +175,7 @@ def no_unrecorded_split(lake: dg.ResourceParam[Lake], settings: dg.ResourceParam
         ". Materialise raw/quotes of the session again from a provider that reports splits, "
         "or name a real move in FINANCE_ASSETS_ACKNOWLEDGED_JUMPS"
     )
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=not found,
         severity=dg.AssetCheckSeverity.ERROR,
         description="; ".join(map(str, found[:LISTED])) + advice if found else "no return looks like a split",
@@ -189,7 +190,7 @@ def no_unrecorded_split(lake: dg.ResourceParam[Lake], settings: dg.ResourceParam
 def no_unexplained_jump(lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Look for jumps by their robust z-score."""
     found = [jump for jump in _jumps(lake, settings) if jump.split_ratio is None]
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=not found,
         severity=dg.AssetCheckSeverity.WARN,
         description="; ".join(map(str, found[:LISTED])) or "no return jumps",
@@ -209,7 +210,7 @@ def volume_is_usual(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     table = lake.read(TICKER_KPIS, keys=keys, columns=["symbol", "is_volume_anomaly", "is_low_volume"]).table
     high, low = (pc.fill_null(table.column(name), False) for name in ("is_volume_anomaly", "is_low_volume"))
     symbols = sorted(table.filter(pc.or_(high, low)).column("symbol").to_pylist())
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=not symbols,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{', '.join(symbols[:LISTED])} on {keys[-1]}" if symbols else "every volume is usual",

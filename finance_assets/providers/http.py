@@ -29,6 +29,7 @@ from finance_assets.providers.errors import (
     UnexpectedResponse,
     utc_now,
 )
+from finance_assets.text import hide_url_secrets
 
 if TYPE_CHECKING:
     import ssl
@@ -335,7 +336,7 @@ class HttpClient:
 
     def __repr__(self) -> str:
         """Show the host, never the secrets."""
-        return f"HttpClient({self.provider!r}, {self.base_url!r})"
+        return f"HttpClient({self.provider!r}, {hide_url_secrets(self.base_url)!r})"
 
     def __enter__(self) -> HttpClient:
         """Return the client itself."""
@@ -361,7 +362,7 @@ class HttpClient:
         """Return ``text`` without any secret of this client."""
         for secret in self._secrets.values():
             text = secret.redact(text)
-        return text
+        return hide_url_secrets(text)
 
     def describe(self, path: str, params: Mapping[str, str]) -> str:
         """Return the request in words, with each secret as ``***``."""

@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from finance_assets.settings import Settings
+from finance_assets.text import safe_logger, safe_message
 
-log = logging.getLogger("finance_assets.alerts")
+log = safe_logger("finance_assets.alerts", keep_newlines=True)
 
 Severity = Literal["warning", "error"]
 WEBHOOK_TIMEOUT_SECONDS = 10.0
@@ -49,9 +50,11 @@ class Alert:
     key: str
 
     def text(self) -> str:
-        """Return the alert as plain text."""
+        """Return the alert as plain text; no line of the detail can pass for one of ours."""
+        detail = safe_message(self.detail, keep_newlines=True).replace("\n", "\n  ")
         return (
-            f"[{self.severity}] {self.title}\nsince {self.since.isoformat()}\n{self.detail}\nWhat to do: {self.action}"
+            f"[{self.severity}] {safe_message(self.title)}\nsince {self.since.isoformat()}\n{detail}\n"
+            f"What to do: {safe_message(self.action)}"
         )
 
 
@@ -162,7 +165,7 @@ class EmailSink:
 
         message = EmailMessage()
         # A header is one line, whatever a title holds.
-        message["Subject"] = " ".join(f"[{alert.severity}] {alert.title}".split())
+        message["Subject"] = safe_message(" ".join(f"[{alert.severity}] {alert.title}".split()))
         message["From"] = self._sender
         message["To"] = ", ".join(self._recipients)
         # The same alert has the same id, so that a mail program shows a repetition as one.
@@ -219,7 +222,9 @@ class SnsSink:
         client = boto3.client("sns", region_name=self._region)
         try:
             # SNS takes subjects of up to 100 ASCII characters on one line.
-            subject = " ".join(f"[{alert.severity}] {alert.title}".split()).encode("ascii", "replace").decode()
+            subject = (
+                safe_message(" ".join(f"[{alert.severity}] {alert.title}".split())).encode("ascii", "replace").decode()
+            )
             client.publish(
                 TopicArn=self._topic,
                 Subject=subject[:SNS_SUBJECT],
@@ -291,6 +296,11 @@ def send_alert(alert: Alert, sinks: Sequence[AlertSink], ledger: AlertLedger | N
             if ledger is not None:
                 ledger.record_alert(alert.key, place)
         except Exception as error:
-            log.error("alert %s was not delivered by %s: %s", alert.key, type(sink).__name__, error)
-            failures.append(f"{type(sink).__name__}: {error}")
+            log.error(
+                "alert %s was not delivered by %s: %s",
+                safe_message(alert.key),
+                type(sink).__name__,
+                safe_message(error),
+            )
+            failures.append(safe_message(f"{type(sink).__name__}: {error}"))
     return failures

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
 from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE
 from finance_assets.contracts.dagster_metadata import asset_attributes, check_result
@@ -45,7 +46,7 @@ def _export(mart: Contract, export: Contract, description: str) -> dg.AssetsDefi
         automation_condition=WHEN_HISTORY_IS_NEW,
     )
     def copied(mart: Any) -> dg.MaterializeResult[Any]:
-        return dg.MaterializeResult(value=mart)
+        return dagster_output.materialized(value=mart)
 
     definition: dg.AssetsDefinition = copied
     return definition
@@ -84,8 +85,10 @@ def account_returns(
 
         changed = publish(settings.publish_url.get_secret_value(), ACCOUNT_RETURNS, table)
         metadata |= {"inserted": changed.inserted, "updated": changed.updated, "deleted": changed.deleted}
-        context.log.info(f"PostgreSQL: {changed.inserted} new, {changed.updated} changed, {changed.deleted} gone")
-    return dg.MaterializeResult(metadata=metadata)
+        dagster_output.log(context).info(
+            f"PostgreSQL: {changed.inserted} new, {changed.updated} changed, {changed.deleted} gone"
+        )
+    return dagster_output.materialized(metadata=metadata)
 
 
 @dg.asset(
@@ -103,11 +106,11 @@ def ticker_documents_asset(
     judged = check_result(TICKER_DOCUMENTS, documents)
     if not judged.passed:
         # The documents of the last run stay: readers are better off with an old one than with a wrong one.
-        raise dg.Failure(f"no document was written: {judged.description}")
+        raise dagster_output.failure(f"no document was written: {judged.description}")
     folder = lake.folder(TICKER_DOCUMENTS)
     for row in documents.to_pylist():
         lake.put(f"{folder}/{document_name(row['symbol'])}", document_bytes(row))
-    return dg.MaterializeResult(
+    return dagster_output.materialized(
         metadata={"dagster/row_count": documents.num_rows, "uri": f"{folder}/*{DOCUMENT_SUFFIX}"}
     )
 
@@ -149,7 +152,9 @@ def daily_report(
 
     sessions = lake.partitions(QUOTES)
     if not sessions:
-        raise dg.Failure("core/quotes holds no session; run `finance-assets materialize` first", allow_retries=False)
+        raise dagster_output.failure(
+            "core/quotes holds no session; run `finance-assets materialize` first", allow_retries=False
+        )
     session = partition_days(sessions[-1:])[0]
     closed = SessionCalendar.of(settings).closed_sessions(settings.clock())
     # It cannot vouch for itself: its own check comes after it.
@@ -185,11 +190,11 @@ def daily_report(
     }
     stored = lake.read(DAILY_REPORT).table.to_pylist() if lake.partitions(DAILY_REPORT) else []
     rows = [*(other for other in stored if other["session_date"] != session), row]
-    return dg.MaterializeResult(
+    return dagster_output.materialized(
         value=pa.Table.from_pylist(rows, schema=storage_schema(DAILY_REPORT)),
         metadata={
-            "report": dg.MetadataValue.md(report.summary),
-            "page": dg.MetadataValue.path(f"{lake.root}/{path}"),
+            "report": dagster_output.markdown(report.summary),
+            "page": dagster_output.path(f"{lake.root}/{path}"),
             "missing_sections": dict(report.missing),
             "unknown_values": dict(report.unknown),
         },

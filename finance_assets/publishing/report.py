@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
+from finance_assets.text import escape_controls, escape_markdown, inert_markdown
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -188,7 +190,7 @@ _REASONS = {
 
 
 def _text(value: object) -> str:
-    return html.escape(str(value), quote=True)
+    return html.escape(escape_controls(value), quote=True)
 
 
 def _percent(value: float, places: int = 1, *, signed: bool = False) -> str:
@@ -837,7 +839,7 @@ def daily_report(inputs: ReportInputs, *, script: str | None = None) -> Report:
 
 def _summary(page: _Page, said: Sequence[str]) -> str:
     """Return the report in a few lines of Markdown, for a look in Dagster."""
-    lines = [f"### Sectors on {page.inputs.session}", _verdict(page.inputs)[0], *said, ""]
+    lines = [f"### Sectors on {page.inputs.session}", _verdict(page.inputs)[0], *map(inert_markdown, said), ""]
     try:
         rows = sorted(page.rows("performance"), key=lambda row: (row["rank_1d"] is None, row["rank_1d"] or 0))
     except _NotComputed as error:
@@ -848,7 +850,7 @@ def _summary(page: _Page, said: Sequence[str]) -> str:
             "n/a" if row[f"return_{period}"] is None else _percent(row[f"return_{period}"], 1, signed=True)
             for period in ("1d", "1m", "ytd", "1y")
         ]
-        table.append(f"| {row['sector']} | {' | '.join(cells)} |")
+        table.append(f"| {escape_markdown(row['sector'])} | {' | '.join(cells)} |")
     return "\n\n".join(lines) + "\n".join(table)
 
 

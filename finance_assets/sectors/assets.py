@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
 from finance_assets.contracts import sectors
 from finance_assets.contracts.dagster_metadata import asset_attributes
@@ -76,7 +77,7 @@ def _result(table: "pa.Table", stored: "pa.Table | None") -> dg.MaterializeResul
     """Return a table, with how many of its rows were computed anew."""
     before = set() if stored is None else set(stored.column("input_fingerprint").to_pylist())
     fresh = sum(print_ not in before for print_ in table.column("input_fingerprint").to_pylist())
-    return dg.MaterializeResult(value=table, metadata={"rows_computed": fresh})
+    return dagster_output.materialized(value=table, metadata={"rows_computed": fresh})
 
 
 @dg.asset(**_attributes(sectors.SECTOR_RISK), ins=_composites())
@@ -98,7 +99,7 @@ def sector_correlations(composites: Any, indices: Any) -> dg.MaterializeResult[A
     """One row per pair of composites or benchmark and session: Pearson's correlation over 30, 252 and all sessions."""
     from finance_assets.sectors.analytics import correlation_table, read_panel
 
-    return dg.MaterializeResult(value=correlation_table(read_panel(composites, indices)))
+    return dagster_output.materialized(value=correlation_table(read_panel(composites, indices)))
 
 
 @dg.asset(**_attributes(sectors.SECTOR_VOLATILITY), ins=_composites())
@@ -124,7 +125,7 @@ def sector_signals(composites: Any, indices: Any) -> dg.MaterializeResult[Any]:
     """One row per sector, session and signal: its state, since when, and the numbers behind it; never looks ahead."""
     from finance_assets.sectors.analytics import read_panel, signal_table
 
-    return dg.MaterializeResult(value=signal_table(read_panel(composites, indices)))
+    return dagster_output.materialized(value=signal_table(read_panel(composites, indices)))
 
 
 @dg.asset(**_attributes(sectors.SECTOR_EXPOSURES), ins=_composites(), deps=[dg.AssetKey(MACRO_INDICATORS.asset_key)])

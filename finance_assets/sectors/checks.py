@@ -6,6 +6,7 @@ warehouse.
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.contracts.market import QUOTES
 from finance_assets.contracts.publishing import SECTOR_PERFORMANCE
 from finance_assets.partitions import partition_days
@@ -35,7 +36,7 @@ def composites_are_current(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     gone = sorted(of_day[0] - of_day[1]) if len(of_day) == 2 else []
     if gone:
         said.append(f"{', '.join(gone[:LISTED])} had a row on {days[0]} and none on {days[1]}")
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=not said,
         severity=dg.AssetCheckSeverity.WARN,
         description="; ".join(said) or f"{len(of_day[-1]) if of_day else 0} sectors on {days[-1] if days else None}",
@@ -57,7 +58,7 @@ def members_are_complete(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     rows = table.filter(pc.equal(table.column("session_date"), newest)).to_pylist() if table.num_rows else []
     short = [row for row in rows if row["return_count"] < row["member_count"]]
     told = [f"{row['sector']}: {row['return_count']} of {row['member_count']}" for row in short]
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         passed=not short,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"on {newest}, returns of members: {'; '.join(told[:LISTED])}"

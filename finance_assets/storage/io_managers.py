@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.contracts import contract_of
 from finance_assets.contracts.model import Contract, ContractError
 from finance_assets.storage.lake import Lake, LakeError
@@ -73,15 +74,17 @@ class LakeIOManager(dg.IOManager):
             if len(counts) == 1:
                 # Dagster puts the same metadata on every partition of a range, where it would be no partition's count.
                 metadata["dagster/row_count"] = table.num_rows
-            context.add_output_metadata(metadata)
+            context.add_output_metadata(dagster_output.metadata(metadata))
         else:
             size = self._lake.write(contract, table)
             context.add_output_metadata(
-                {
-                    "dagster/row_count": table.num_rows,
-                    "bytes": size,
-                    "uri": self._lake.scan_address(contract),
-                }
+                dagster_output.metadata(
+                    {
+                        "dagster/row_count": table.num_rows,
+                        "bytes": size,
+                        "uri": self._lake.scan_address(contract),
+                    }
+                )
             )
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -101,7 +104,7 @@ class LakeIOManager(dg.IOManager):
                 )
             if read.missing:
                 shown = ", ".join(read.missing[:LISTED]) + (", …" if len(read.missing) > LISTED else "")
-                context.log.warning(
+                dagster_output.log(context).warning(
                     f"{contract.path}: {len(read.missing)} of the partitions asked for were never made: {shown}"
                 )
             return read.table

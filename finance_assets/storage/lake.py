@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from finance_assets.contracts.model import Contract, ContractError
 from finance_assets.contracts.validation import schema_difference
 from finance_assets.storage.parquet_parts import MAGIC, join_parts
+from finance_assets.text import hide_url_secrets
 
 if TYPE_CHECKING:
     import builtins
@@ -207,7 +208,7 @@ class Lake:
         scheme, _, host = (self.s3.endpoint_url or "https://").partition("://")
         if scheme not in ("http", "https"):
             raise LakeError(
-                f"FINANCE_ASSETS_S3_ENDPOINT_URL={self.s3.endpoint_url!r} is no address; "
+                f"FINANCE_ASSETS_S3_ENDPOINT_URL={hide_url_secrets(self.s3.endpoint_url or '')!r} is no address; "
                 "write http://host:port or https://host"
             )
         return pafs.S3FileSystem(
@@ -624,7 +625,8 @@ class Lake:
             if not self.is_s3:
                 raise
             raise LakeError(
-                f"{doing} s3://{path} at {self.s3.endpoint_url or 'AWS'}, region {self.s3.region}, failed: {error}. "
+                f"{doing} s3://{path} at {hide_url_secrets(self.s3.endpoint_url or 'AWS')}, region {self.s3.region}, "
+                f"failed: {hide_url_secrets(str(error))}. "
                 "Check FINANCE_ASSETS_LAKE_URI, FINANCE_ASSETS_S3_ENDPOINT_URL, the credentials and what they allow."
             ) from error
 

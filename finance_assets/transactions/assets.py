@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW, when_history_is_new_at
 from finance_assets.contracts import transactions
 from finance_assets.contracts.dagster_metadata import asset_attributes
@@ -68,17 +69,17 @@ def raw_transactions(
     """
     metadata: dict[str, Any] = {}
     if transaction_intake.queue is None:
-        context.log.warning(f"Nothing was received: {QUEUE_IS_NOT_SET}")
+        dagster_output.log(context).warning(f"Nothing was received: {QUEUE_IS_NOT_SET}")
         metadata["queue"] = QUEUE_IS_NOT_SET
     else:
-        done = transaction_intake.drain(context.log.info)
+        done = transaction_intake.drain(dagster_output.log(context).info)
         if done.not_deleted:
-            context.log.warning(
+            dagster_output.log(context).warning(
                 f"{done.not_deleted} messages are written but could not be deleted from the queue; they will be "
                 "delivered again, without effect"
             )
         metadata = {
-            "queue": transaction_intake.queue.url,
+            "queue": transaction_intake.queue.address,
             "messages_received": done.messages,
             "messages_accepted": done.accepted,
             "messages_rejected": done.rejected,
@@ -86,7 +87,7 @@ def raw_transactions(
             "queue_is_empty": done.is_empty,
         }
     counts = lake.row_counts(RAW_TRANSACTIONS)
-    return dg.MaterializeResult(
+    return dagster_output.materialized(
         metadata={**metadata, "dagster/row_count": sum(counts.values()), "uri": lake.scan_address(RAW_TRANSACTIONS)}
     )
 
@@ -100,10 +101,10 @@ def settled_transactions(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Fix the order of new micro-batches and decide which of their messages stand."""
-    done = settle(lake, context.log.info)
+    done = settle(lake, dagster_output.log(context).info)
     for contract in _SETTLED:
         resolution = _RESOLUTIONS.get(contract)
-        yield dg.MaterializeResult(
+        yield dagster_output.materialized(
             asset_key=dg.AssetKey(contract.asset_key),
             metadata={
                 "dagster/row_count": sum(lake.row_counts(contract).values()),

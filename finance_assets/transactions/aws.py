@@ -11,6 +11,8 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
+from finance_assets.text import hide_url_secrets
+
 #: A connection that takes longer is a network that is down, not slow.
 CONNECT_SECONDS = 3.0
 #: An answer may take so long, besides the time that a long poll was asked to wait.
@@ -137,7 +139,7 @@ def make_client(
             ),
         )
     except (BotoCoreError, ValueError) as error:
-        raise AwsError(f"no client of {service}: {error}") from None
+        raise AwsError(hide_url_secrets(f"no client of {service}: {error}")) from None
 
 
 def explained(error: Exception, doing: str, *, setting: str) -> AwsError:
@@ -180,5 +182,5 @@ def explained(error: Exception, doing: str, *, setting: str) -> AwsError:
             return AwsError(f"{doing}: refused ({code}); check the credentials and what their role allows")
         if code in _BUSY or status >= 500 or status == 429:
             return AwsError(f"{doing}: the service is busy ({code or status}); try again later", is_passing=True)
-        return AwsError(f"{doing}: {code}: {error.response.get('Error', {}).get('Message', '')}")
-    return AwsError(f"{doing}: {type(error).__name__}: {error}")
+        return AwsError(hide_url_secrets(f"{doing}: {code}: {error.response.get('Error', {}).get('Message', '')}"))
+    return AwsError(hide_url_secrets(f"{doing}: {type(error).__name__}: {error}"))

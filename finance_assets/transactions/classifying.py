@@ -78,7 +78,7 @@ def classify_file(source: IO[bytes], target: IO[bytes], now: datetime) -> dict[s
     counts = dict.fromkeys((WORDS[ACCEPTED], "duplicate", "conflict", WORDS[REJECTED]), 0)
     for answer in classify_lines(source, now):
         counts[answer["outcome"]] += 1
-        target.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
+        target.write(json.dumps(answer).encode() + b"\n")
     return counts
 
 

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import logging
 import queue as queues
 import random
 import threading
@@ -38,6 +37,7 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from finance_assets.text import safe_logger
 from finance_assets.transactions.aws import AwsError
 from finance_assets.transactions.monitoring import Monitor, label
 from finance_assets.transactions.queue import BATCH, Depth, Message
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from finance_assets.storage.lake import Lake
 
-log = logging.getLogger("finance_assets.transactions.consume")
+log = safe_logger("finance_assets.transactions.consume")
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 20.0

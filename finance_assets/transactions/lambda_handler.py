@@ -23,6 +23,7 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from finance_assets.storage.lake import Lake, S3Options
+from finance_assets.text import json_line, redact_personal_data, safe_message
 from finance_assets.transactions.consuming import Store, Stored, Table, lake_store
 from finance_assets.transactions.queue import ENCODING_ATTRIBUTE, Message, original_bytes
 from finance_assets.transactions.table import Item, Placed, TransactionTable
@@ -30,7 +31,7 @@ from finance_assets.transactions.table import Item, Placed, TransactionTable
 SERVICE = "transactions"
 NAMESPACE = "FinanceAssets"
 
-logger = Logger(service=SERVICE)
+logger = Logger(service=SERVICE, json_serializer=json_line)
 metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -117,7 +118,7 @@ def _told(stored: Stored, placed: Sequence[Placed]) -> dict[str, str | Exception
 
 
 def _refused(item: Item) -> Exception:
-    return RecordFailedError(f"the table does not take transaction {item.key[:80]!r} as an item")
+    return RecordFailedError(f"the table does not take transaction {redact_personal_data(item.key)[:80]!r} as an item")
 
 
 def _judge(told: Mapping[str, str | Exception]) -> Callable[[SQSRecord], str]:
@@ -127,7 +128,7 @@ def _judge(told: Mapping[str, str | Exception]) -> Callable[[SQSRecord], str]:
         outcome = told.get(record.message_id, RecordFailedError("no outcome"))
         if isinstance(outcome, Exception):
             metrics.add_metric("failed", MetricUnit.Count, 1)
-            logger.error("left in the queue", message_id=record.message_id, error=str(outcome))
+            logger.error("left in the queue", message_id=record.message_id, error=safe_message(outcome))
             raise outcome
         kind = outcome.partition(" ")[0]
         metrics.add_metric(kind, MetricUnit.Count, 1)

@@ -78,7 +78,7 @@ def write_lines(entries: Iterable[dict[str, Any]], target: IO[bytes]) -> int:
     """Write messages as JSON lines; return how many."""
     count = 0
     for entry in entries:
-        target.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        target.write(json.dumps(entry).encode() + b"\n")
         count += 1
     return count
 

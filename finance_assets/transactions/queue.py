@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from finance_assets.text import hide_url_secrets
 from finance_assets.transactions.aws import READ_SECONDS, AwsError, explained, make_client, origin_of
 
 #: SQS takes and gives at most so many messages at once.
@@ -114,7 +115,7 @@ class Queue:
         How many threads use it at a time.
     """
 
-    url: str
+    url: str = field(repr=False)
     region: str | None = None
     clock: Callable[[], datetime] = _system_clock
     connections: int = 10
@@ -132,9 +133,14 @@ class Queue:
         )
 
     @property
+    def address(self) -> str:
+        """The address as it may be shown: without credentials and tokens."""
+        return hide_url_secrets(self.url)
+
+    @property
     def name(self) -> str:
         """The last part of the address."""
-        return self.url.rstrip("/").rsplit("/", 1)[-1]
+        return self.address.rstrip("/").rsplit("/", 1)[-1]
 
     def _call(self, doing: str, operation: str, **arguments: Any) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -142,7 +148,7 @@ class Queue:
         try:
             return getattr(self.client, operation)(QueueUrl=self.url, **arguments)
         except (BotoCoreError, ClientError) as error:
-            told = explained(error, f"{doing} {self.url}", setting=QUEUE_SETTING)
+            told = explained(error, f"{doing} {self.address}", setting=QUEUE_SETTING)
             raise QueueError(str(told), is_passing=told.is_passing) from error
 
     def depth(self) -> Depth:
@@ -175,7 +181,7 @@ class Queue:
         policy = answer.get("Attributes", {}).get("RedrivePolicy")
         if not policy:
             raise QueueError(
-                f"{self.url} has no dead-letter queue; give it a redrive policy, or set "
+                f"{self.address} has no dead-letter queue; give it a redrive policy, or set "
                 "FINANCE_ASSETS_TRANSACTIONS_DLQ_URL"
             )
         name = json.loads(policy)["deadLetterTargetArn"].rsplit(":", 1)[-1]
@@ -271,13 +277,13 @@ class Queue:
             for entry in failed:
                 if entry.get("SenderFault"):
                     raise QueueError(
-                        f"sending to {self.url}: a body of {len(bodies[int(entry['Id'])]):,} bytes was refused: "
+                        f"sending to {self.address}: a body of {len(bodies[int(entry['Id'])]):,} bytes was refused: "
                         f"{entry.get('Code')}: {entry.get('Message', '')}"
                     )
             left = [int(entry["Id"]) for entry in failed]
             self._pause(FIRST_PAUSE_SECONDS * 2**attempt)
         raise QueueError(
-            f"sending to {self.url}: {len(left)} messages were not taken after {SEND_ATTEMPTS} attempts",
+            f"sending to {self.address}: {len(left)} messages were not taken after {SEND_ATTEMPTS} attempts",
             is_passing=True,
         )
 
@@ -313,8 +319,8 @@ def redrive(dead: Queue, main: Queue, limit: int | None = None) -> int:
         stuck = dead.delete(batch)
         if stuck:
             raise QueueError(
-                f"{len(stuck)} messages were sent back to {main.url} but not deleted from {dead.url}; they will come "
-                "again as duplicates, which have no effect"
+                f"{len(stuck)} messages were sent back to {main.address} but not deleted from {dead.address}; they "
+                "will come again as duplicates, which have no effect"
             )
         moved += len(batch)
     return moved

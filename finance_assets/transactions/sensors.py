@@ -9,6 +9,7 @@ from itertools import takewhile
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.contracts import transactions
 from finance_assets.contracts.model import Store
 from finance_assets.storage.runs import run_under_way
@@ -42,17 +43,19 @@ def queued_transactions_sensor(
 ) -> dg.RunRequest | dg.SkipReason:
     """Start one run at a time while messages wait; the truth about what is done is the queue itself."""
     if transaction_intake.queue is None:
-        return dg.SkipReason(QUEUE_IS_NOT_SET)
+        return dagster_output.skip(QUEUE_IS_NOT_SET)
     depth = transaction_intake.depth()
     if not depth.visible:
-        return dg.SkipReason(f"no message waits; {depth.in_flight} are being processed, {depth.delayed} are delayed")
+        return dagster_output.skip(
+            f"no message waits; {depth.in_flight} are being processed, {depth.delayed} are delayed"
+        )
     running = run_under_way(context.instance, transactions_job.name)
     if running is not None:
-        return dg.SkipReason(f"{depth.visible} messages wait for run {running.run_id[:8]}")
+        return dagster_output.skip(f"{depth.visible} messages wait for run {running.run_id[:8]}")
     failures, ended = _failures_in_a_row(context.instance)
     wait = min(INTERVAL_SECONDS * 2**failures, LONGEST_PAUSE_SECONDS) - (time.time() - ended) if failures else 0
     if wait > 0:
-        return dg.SkipReason(
+        return dagster_output.skip(
             f"{depth.visible} messages wait; the last {failures} runs failed, so the next starts in {wait:.0f} s. Look "
             f"at the newest run of {transactions_job.name} and mend the cause: nothing is lost meanwhile"
         )

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import dagster as dg
 
+from finance_assets import dagster_output
 from finance_assets.contracts.dagster_metadata import column_schema, contract_metadata
 from finance_assets.contracts.dbt import PROJECT_DIR, dbt_test_descriptions
 from finance_assets.contracts.model import Contract, ContractError
@@ -185,7 +186,7 @@ def _run_dbt(
         *("--exclude-resource-type", "unit_test"),
         *("--select", *names),
     ]
-    context.log.info(f"Running dbt command: `{' '.join(command)}`.")
+    dagster_output.log(context).info(f"Running dbt command: `{' '.join(command)}`.")
     process = subprocess.Popen(
         # dbt must not outlive this process: it would hold the warehouse's file (see dbt_process).
         [sys.executable, "-P", "-m", "finance_assets.transform.dbt_process", *command[1:]],
@@ -264,7 +265,7 @@ def _adapter(context: dg.AssetExecutionContext, project_dir: Path) -> "BaseAdapt
         with chdir(project_dir):
             return dbt._initialize_dbt_core_adapter([])
     except Exception as error:
-        context.log.warning(f"The models' rows will not be counted: {error}")
+        dagster_output.log(context).warning(f"The models' rows will not be counted: {error}")
         return None
 
 
@@ -296,18 +297,20 @@ def _materializations(
             try:
                 lineage = column_lineage(manifest, unique_id, str(results[contract.name]["compiled_code"]))
             except SqlglotError as error:
-                context.log.warning(f"Where the columns of {contract.path} come from could not be read: {error}")
+                dagster_output.log(context).warning(
+                    f"Where the columns of {contract.path} come from could not be read: {error}"
+                )
             else:
                 metadata["dagster/column_lineage"] = lineage
-            yield dg.MaterializeResult(asset_key=event.asset_key, metadata=metadata)
+            yield dagster_output.materialized(asset_key=event.asset_key, metadata=metadata)
 
 
 def _results(invocation: "DbtCliInvocation") -> dict[str, dict[str, Any]]:
     """Return what dbt says of each model and test that it ran or skipped, by name."""
     if not (invocation.target_path / "run_results.json").exists():
-        raise dg.Failure(
+        raise dagster_output.failure(
             f"dbt ended without a result. {invocation.get_error()}",
-            metadata={"dbt_log": dg.MetadataValue.path(str(invocation.target_path / "dbt.log"))},
+            metadata={"dbt_log": dagster_output.path(str(invocation.target_path / "dbt.log"))},
             allow_retries=False,
         )
     # A unique id reads type.project.name, and test.project.name.hash for a test.
@@ -344,11 +347,11 @@ def _check_result(
     description = None
     if not passed:
         sql = str(result["compiled_code"]).strip()
-        metadata["sql"] = dg.MetadataValue.md(f"```sql\n{sql}\n```")
+        metadata["sql"] = dagster_output.markdown(f"```sql\n{sql}\n```")
         broken = _broken_rules(context, invocation, sql)
         description = "; ".join(f"{rule}: {rows} rows, the first {first}" for rule, rows, first in broken) or None
         metadata["broken_rules"] = [rule for rule, _, _ in broken]
-    return dg.AssetCheckResult(
+    return dagster_output.asset_check(
         asset_key=check.asset_key,
         check_name=check.name,
         passed=passed,
@@ -376,7 +379,7 @@ def _broken_rules(
             _, rows = invocation.adapter.execute(query, fetch=True)
             return [(str(row[0]), int(row[1]), str(row[2])) for row in rows.rows]
     except Exception as error:
-        context.log.warning(f"The offending rows could not be counted by rule: {error}")
+        dagster_output.log(context).warning(f"The offending rows could not be counted by rule: {error}")
         return []
 
 
@@ -390,12 +393,12 @@ def _raise_on_errors(invocation: "DbtCliInvocation", results: Mapping[str, Mappi
     if not errors and (only_offences or invocation.process.returncode == 0):
         return
     lines = [f"{name}: {message.strip()}" for name, message in errors.items()]
-    raise dg.Failure(
+    raise dagster_output.failure(
         "dbt failed. " + ("\n".join(lines) or str(invocation.get_error())),
         metadata={
             "failed": list(errors),
             "command": invocation.dbt_command,
-            "dbt_log": dg.MetadataValue.path(str(invocation.target_path / "dbt.log")),
+            "dbt_log": dagster_output.path(str(invocation.target_path / "dbt.log")),
         },
         allow_retries=False,
     )
@@ -430,7 +433,7 @@ def dbt_executable() -> Path:
     # Not resolved: in a virtual environment the interpreter is a link out of it.
     found = Path(sys.executable).parent / ("dbt.exe" if os.name == "nt" else "dbt")
     if not found.exists():
-        raise dg.Failure(f"There is no dbt command at {found}; run make setup.", allow_retries=False)
+        raise dagster_output.failure(f"There is no dbt command at {found}; run make setup.", allow_retries=False)
     return found
 
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from finance_assets.advisory.reading.values import PERSONAL_VALUE
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS
+from finance_assets.text import redact_personal_data
 
 if TYPE_CHECKING:
     from finance_assets.advisory.reading.blocks import LargeRows
@@ -55,6 +57,20 @@ QUARANTINED = pa.schema(
 """Schema of quarantined rows."""
 
 
+#: Reasons of rows of which it is not sure where a cell begins and ends.
+_DAMAGED = frozenset(
+    {
+        "malformed_json",
+        "missing_required",
+        "truncated_row",
+        "unknown_record_type",
+        "wrong_field_count",
+        "wrong_record_length",
+    }
+)
+_BANK_ACCOUNT = r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}"
+
+
 @dataclass
 class Part:
     """Rows and leftovers of the tables of a file; of a large one, the rows alone without tables."""
@@ -71,8 +87,47 @@ class Part:
 
 
 def left_out(line: int, member: str, account: str, reason: str, detail: str) -> dict[str, Any]:
-    """Return a row of `QUARANTINED`, without an account that may be personal data."""
+    """Return a row of `QUARANTINED`, without an account that may be personal data, and without any in its texts."""
     # No account is a date; in a line that is shifted it may be one of birth.
     hidden = re.search(PERSONAL_VALUE + r"|^\d{1,4}[-./]\d{1,2}[-./]\d{1,4}$", account or "")
-    safe = "" if hidden or len(account) > 64 or "@" in account else account
-    return {"line": line, "member": member, "account_id": safe, "reason": reason, "detail": detail}
+    safe = "" if hidden or len(account) > 64 or _shows_personal_data(account) else account
+    return {
+        "line": line,
+        "member": redact_personal_data(member),
+        "account_id": safe,
+        "reason": reason,
+        "detail": redact_personal_data(detail),
+    }
+
+
+def _shows_personal_data(account: str) -> bool:
+    """Return whether an account holds personal data, such as what a cell beside it left in it."""
+    if re.fullmatch(_BANK_ACCOUNT, account):
+        # Vendors number accounts so, too, and as the whole cell it is one.
+        return False
+    return "@" in account or redact_personal_data(account) != account
+
+
+def without_doubtful_accounts(quarantined: list[dict[str, Any]], accounts: pa.Array | pa.ChunkedArray) -> None:
+    """Take the account out of damaged rows, unless a good row of the file has it.
+
+    In a line that was cut off or has too many or too few fields, the cell of the account may hold what is left of
+    another cell: the end of an e-mail address, an account and half of a tax id. No pattern knows such pieces.
+
+    Parameters
+    ----------
+    quarantined
+        Rows of `QUARANTINED`, changed in place.
+    accounts
+        Accounts of the good rows.
+    """
+    damaged = [row for row in quarantined if row["account_id"] and row["reason"] in _DAMAGED]
+    if not damaged:
+        return
+    asked = pa.array([row["account_id"] for row in damaged], pa.string())
+    if pa.types.is_dictionary(accounts.type):
+        chunks = accounts.chunks if isinstance(accounts, pa.ChunkedArray) else [accounts]
+        accounts = pa.chunked_array([chunk.dictionary for chunk in chunks], pa.string())
+    for row, is_known in zip(damaged, pc.is_in(asked, value_set=accounts).to_pylist(), strict=True):
+        if not is_known:
+            row["account_id"] = ""

@@ -6,6 +6,7 @@ complete. No value of a cell is repeated, only headers, shapes and counts.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from datetime import UTC, date, datetime
@@ -18,6 +19,7 @@ from finance_assets.advisory.reading.layouts import Row, choose_delimiter, parqu
 from finance_assets.advisory.reading.reader import content_of, read_vendor_file
 from finance_assets.advisory.reading.values import number_evidence, trimmed, unique_readings
 from finance_assets.advisory.reading.xml_documents import xml_tables
+from finance_assets.text import is_plain
 
 _ORDERS = ("mdy", "dmy", "ymd")
 
@@ -52,7 +54,10 @@ def _column_evidence(texts: list[str], latest: Any) -> list[str]:
 def _written(lines: list[str], draft: dict[str, Any]) -> str:
     import yaml
 
-    return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=True)
+    # A header that holds what is not seen is written with escapes, which YAML reads back.
+    seen = is_plain(json.dumps(draft, ensure_ascii=False, default=str))
+
+    return "\n".join(lines) + "\n" + yaml.safe_dump(draft, sort_keys=False, allow_unicode=seen)
 
 
 def _ask_for_terms(reason: str | None, lines: list[str], draft: dict[str, Any]) -> None:

@@ -48,7 +48,14 @@ from finance_assets.advisory.reading.layouts import (
 )
 from finance_assets.advisory.reading.layouts import choose_delimiter as _choose
 from finance_assets.advisory.reading.matching import Match, match_contracts, named_contract
-from finance_assets.advisory.reading.outcome import ENCODED_ROWS, QUARANTINED, ROWS, Part, left_out
+from finance_assets.advisory.reading.outcome import (
+    ENCODED_ROWS,
+    QUARANTINED,
+    ROWS,
+    Part,
+    left_out,
+    without_doubtful_accounts,
+)
 from finance_assets.advisory.reading.spreadsheets import Workbook, read_workbook
 from finance_assets.advisory.reading.vendor_contract import VendorContract
 from finance_assets.advisory.reading.xml_documents import opened, xml_tables
@@ -566,6 +573,9 @@ def _finished(part: Part, name: str, digest: str) -> FileReading:
         content = pa.table([one_array(rows[f.name]).cast(f.type) for f in ROWS], schema=ROWS)
         count, grains = content.num_rows, pc.unique(content["granularity"]).to_pylist()
     is_empty = count == 0 and bool(part.quarantined)
+    without_doubtful_accounts(
+        part.quarantined, content["account_id"] if isinstance(content, pa.Table) else content.columns["account_id"]
+    )
     best = max(part.candidates, key=lambda c: c[1], default=None)
     return FileReading(
         name=name,

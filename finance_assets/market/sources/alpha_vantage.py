@@ -65,6 +65,7 @@ from finance_assets.providers.http import (
     excerpt,
     parse_json,
 )
+from finance_assets.text import hide_url_secrets
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -152,7 +153,7 @@ class AlphaVantageProvider:
 
     def __repr__(self) -> str:
         """Show host and function, never the key."""
-        return f"AlphaVantageProvider({self._http.base_url!r}, adjusted={self.adjusted})"
+        return f"AlphaVantageProvider({hide_url_secrets(self._http.base_url)!r}, adjusted={self.adjusted})"
 
     def __enter__(self) -> AlphaVantageProvider:
         """Return the provider itself."""

@@ -70,6 +70,7 @@ from finance_assets.providers.http import (
     parse_json,
     parse_retry_after,
 )
+from finance_assets.text import hide_url_secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -155,7 +156,7 @@ class YahooProvider:
 
     def __repr__(self) -> str:
         """Show where requests go."""
-        return f"YahooProvider({self.base_url or BASE_URL!r})"
+        return f"YahooProvider({hide_url_secrets(self.base_url or BASE_URL)!r})"
 
     def __enter__(self) -> YahooProvider:
         """Return the provider itself."""
@@ -285,7 +286,7 @@ class YahooProvider:
 
         path = folder + quote(symbol, safe="^=.-")
         shown = "&".join(f"{name}={value}" for name, value in params.items())
-        request = f"GET {self.base_url or BASE_URL}{path}?{shown}"
+        request = hide_url_secrets(f"GET {self.base_url or BASE_URL}{path}?{shown}")
 
         def attempt() -> tuple[HttpResponse, dict[str, Any] | None]:
             return check(self._send(path, params, request, symbol))
@@ -676,7 +677,7 @@ def _bounded_session(base_url: str | None, timeouts: Timeouts, max_bytes: int) -
         if base_url is not None:
             parts = urlsplit(url)
             if not (parts.hostname or "").endswith("yahoo.com"):
-                raise ValueError(f"a request to {parts.hostname} in a session bound to {base_url}")
+                raise ValueError(f"a request to {parts.hostname} in a session bound to {hide_url_secrets(base_url)}")
             url = base_url.rstrip("/") + (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         response = send(method=method, url=url, **options)
         session.last_retry_after = response.headers.get("retry-after")

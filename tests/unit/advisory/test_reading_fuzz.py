@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from finance_assets.advisory.reading.outcome import QUARANTINED, ROWS
 
+#: Long enough to be no coincidence.
+PIECE = 7
 SECRETS = ("900-12-3456", "jane.smith@example.com", "1961-04-09")
 ACTIONS = {"accept", "accept_with_warnings", "quarantine_file"}
 
@@ -37,6 +39,9 @@ def sound(data: bytes) -> None:
         + str(reading.skipped)
     )
     assert not [s for s in SECRETS if s in blob]
+    # Nor a piece of one, beside another cell in a damaged line.
+    told = str(reading.quarantined.drop_columns("line").to_pylist()) + str(reading.file_reason)
+    assert not [s[i : i + PIECE] for s in SECRETS for i in range(len(s) - PIECE + 1) if s[i : i + PIECE] in told]
 
 
 def originals() -> list[bytes]:
@@ -196,3 +201,25 @@ def test_deep_and_wide_documents_end():
     ):
         sound(data)
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("damaged", "account"),
+    [
+        # Cut within the tax id, or the commas before it are gone: nothing says where the account ends.
+        ("001234567900-12-3456,jane.smith@example.com", ""),
+        ("0012-3456,jane.smith@example.com,1961-04-09", ""),
+        ("xample.com,1961-04-09", ""),
+        ("A-1;900-12-34", ""),
+        ("4111 1111 1111 1111,x", ""),
+        # An account of the file is one.
+        ("{known},2024-01-31", "{known}"),
+    ],
+)
+def test_a_damaged_line_shows_no_piece_of_another_cell(damaged: str, account: str) -> None:
+    known, lines = truth()[0].account, csv().splitlines()
+    damaged_line = damaged.replace("{known}", known)
+    reading = read("\n".join([*lines[:3], damaged_line, *lines[3:]]) + "\n")
+    assert [(row["reason"], row["account_id"]) for row in reading.quarantined.to_pylist()] == [
+        ("wrong_field_count", account.replace("{known}", known))
+    ]
