@@ -270,8 +270,9 @@ def write_large_csv(
         Number of rows.
     """
     from finance_assets.advisory.sql import connect
+    from finance_assets.sql import literal
 
-    target = str(path).replace("'", "''")
+    target = literal(str(path))
     first = _month_ends(months, last_month)[0].replace(day=1)
     parquet = target.endswith(".parquet")
     options = "FORMAT parquet" if parquet else f"FORMAT csv, HEADER, DELIMITER '{delimiter}'"
@@ -320,7 +321,7 @@ def write_large_csv(
                     (2 * ({gain} + fee) / {capital})::DECIMAL(18, 10) AS return_gross
                     FROM drawn ORDER BY m, a
                 )
-            ) TO '{target}' ({options})
+            ) TO {target} ({options})
             """
         )
     return accounts * months
