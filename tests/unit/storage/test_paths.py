@@ -86,10 +86,8 @@ def test_no_folder_of_the_path_is_a_value(tmp_path: Path, name: str, contract: A
 @pytest.mark.parametrize("name", NASTY_FOLDERS)
 def test_warehouse_and_ledger_lie_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
     home = tmp_path / name / "home"
-    if "#" in name:
-        settings = Settings(home=home, warehouse_path=tmp_path / "warehouse.duckdb")
-    else:
-        settings = Settings(home=home)
+    elsewhere = tmp_path / "warehouse.duckdb" if "#" in name else None
+    settings = Settings(home=home, warehouse_path=elsewhere)
     ledger = Ledger(settings.ledger, lambda: SAMPLE_NOW)
     assert ledger.try_acquire("fake", SAMPLE_NOW.date(), 5)
     ledger.close()
