@@ -137,9 +137,9 @@ print(time.perf_counter() - start)
 def _floor(timings: Timings, name: str, layout: str, file: Path, made: Path) -> None:
     """Let DuckDB read the file as text and write it as Parquet."""
     text = (
-        f"select columns(*)::varchar from read_parquet('{file}')"
+        f"select columns(*)::varchar from read_parquet('{file}', hive_partitioning = false)"
         if layout == "parquet"
-        else f"select * from read_csv('{file}', all_varchar = true)"
+        else f"select * from read_csv('{file}', all_varchar = true, hive_partitioning = false)"
     )
     # What others have written is on the disk before a clock starts.
     os.sync()
@@ -199,7 +199,7 @@ def _as(layout: str, file: Path) -> Path:
                     select account_id, period_start::date as period_start, period_end::date as period_end, currency,
                     columns('^(beginning|ending|contrib|distrib|net_flow|income|apprec|fees|other).*')::decimal(18, 2),
                     columns('^return.*')::decimal(18, 10)
-                    from read_csv('{file}', all_varchar = true)
+                    from read_csv('{file}', all_varchar = true, hive_partitioning = false)
                 ) to '{made}'"""
             )
     file.unlink()

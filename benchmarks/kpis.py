@@ -138,10 +138,10 @@ def _read_panel(path: Path) -> Any:
 
     columns = ["symbol", "session_date", "close"]
     if path.is_dir():
-        dataset = ds.dataset(path, format=ds.ParquetFileFormat(dictionary_columns=["symbol"]))
+        dataset = ds.dataset(path, format=ds.ParquetFileFormat(dictionary_columns=["symbol"]), partitioning=None)
         table = dataset.to_table(columns=columns)
     else:
-        table = pq.read_table(path, columns=columns, read_dictionary=["symbol"])
+        table = pq.read_table(path, columns=columns, read_dictionary=["symbol"], partitioning=None)
     return Panel.from_arrow(table, ["close"])
 
 
@@ -153,7 +153,7 @@ def _ours_adjusted(folder: Path) -> Any:
     import pyarrow.parquet as pq
 
     panel = _read_panel(folder / "quotes.parquet")
-    factors = panel.adjustment_factors("close", pq.read_table(folder / "actions.parquet"))
+    factors = panel.adjustment_factors("close", pq.read_table(folder / "actions.parquet", partitioning=None))
     close = panel.columns["close"]
     adjusted = panel.with_columns({"split": close * factors.split, "total": close * factors.total_return})
     return adjusted.price_indicators("split", "total")
@@ -187,12 +187,14 @@ def _talib_per_ticker(folder: Path) -> Arrays:
 def _duckdb(folder: Path) -> Any:
     import duckdb
 
+    from finance_assets.sql import read_parquet
+
     connection = duckdb.connect(config={"threads": THREADS, "memory_limit": "4GB"})
     return connection.execute(
         f"""
         WITH quotes AS (
             SELECT symbol, session_date, close::DOUBLE AS close
-            FROM read_parquet('{folder / "quotes.parquet"}')
+            FROM {read_parquet([str(folder / "quotes.parquet")])}
         ), returns AS (
             SELECT *, ln(close / lag(close) OVER (PARTITION BY symbol ORDER BY session_date)) AS log_return
             FROM quotes
@@ -228,7 +230,7 @@ def _polars(folder: Path) -> Any:
     gain, loss = wilder(change.clip(lower_bound=0)), wilder((-change).clip(lower_bound=0))
     log_return = (close / close.shift(1).over("symbol")).log()
     return (
-        pl.scan_parquet(folder / "quotes.parquet")
+        pl.scan_parquet(folder / "quotes.parquet", hive_partitioning=False, glob=False)
         .select(
             "symbol",
             "session_date",
@@ -246,7 +248,7 @@ def _pandas(folder: Path) -> Any:
     import pyarrow.parquet as pq
 
     columns = ["symbol", "session_date", "close"]
-    table = pq.read_table(folder / "quotes.parquet", columns=columns, read_dictionary=["symbol"])
+    table = pq.read_table(folder / "quotes.parquet", columns=columns, read_dictionary=["symbol"], partitioning=None)
     # As decimals the prices would become Python objects, which takes minutes.
     frame = table.set_column(2, "close", table["close"].cast(pa.float64())).to_pandas()
     by_symbol = frame.groupby("symbol", sort=False, observed=True)

@@ -32,6 +32,7 @@ from finance_assets.contracts.model import Contract
 from finance_assets.registry import build_resources
 from finance_assets.sectors import assets
 from finance_assets.settings import Settings
+from finance_assets.sql import read_parquet
 from finance_assets.storage.lake import Lake
 
 SECTORS = (
@@ -137,8 +138,8 @@ def floor(lake: Lake) -> float:
         connection.execute(
             f"""
             select gics_sector, session_date, avg(total_return)
-            from read_parquet('{lake.scan_address(market.TICKER_KPIS)}') as kpis
-            join read_parquet('{lake.scan_address(market.INSTRUMENTS)}') as instruments using (symbol)
+            from {read_parquet(lake.scan_files(market.TICKER_KPIS))} as kpis
+            join {read_parquet(lake.scan_files(market.INSTRUMENTS))} as instruments using (symbol)
             group by all
             """
         ).fetchall()

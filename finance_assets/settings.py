@@ -9,6 +9,7 @@ are refused with a message that names the variable; there is no silent fallback 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -34,6 +35,8 @@ SAMPLE_NOW = datetime(2013, 3, 1, 21, 30, tzinfo=UTC)
 DEFAULT_LIVE_START = date(2016, 1, 4)
 
 PREFIX = "FINANCE_ASSETS_"
+#: DuckDB and clients of S3 read patterns, options and escapes into these.
+_STRANGE_ON_S3 = frozenset("\\*?[]{}#%")
 #: Where the exchange keeps its time; a session's date is a date there.
 EXCHANGE_ZONE = "America/New_York"
 
@@ -215,6 +218,17 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("lake_uri", "landing_uri")
+    @classmethod
+    def _plain_prefix(cls, value: str) -> str:
+        strange = sorted({sign for sign in value if sign in _STRANGE_ON_S3 or not sign.isprintable()})
+        if value.startswith("s3://") and strange:
+            raise SettingsError(
+                f"the prefix has {' '.join(map(ascii, strange))}, which tools for S3 read as more than a name; "
+                "choose another prefix"
+            )
+        return value
+
     @field_validator("home", "warehouse_path", "vendor_contracts")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
@@ -223,6 +237,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        self._refuse_unusable_paths()
         if not self.market_providers:
             raise SettingsError("FINANCE_ASSETS_MARKET_PROVIDERS is empty; name at least one provider")
         if "sample" in self.market_providers and len(self.market_providers) > 1:
@@ -266,6 +281,24 @@ class Settings(BaseSettings):
         if self.start > self.clock().date():
             raise SettingsError(f"FINANCE_ASSETS_MARKET_START={self.start} is in the future")
         return self
+
+    def _refuse_unusable_paths(self) -> None:
+        """Refuse the few paths that a library cannot be told, before anything is written there."""
+        advice = "name another folder"
+        temporary = os.environ.get("TMPDIR", "")
+        for name, path, signs, why in (
+            ("FINANCE_ASSETS_HOME", str(self.home), "?", "SQLite takes what follows for options"),
+            ("FINANCE_ASSETS_WAREHOUSE_PATH (or HOME)", str(self.warehouse_file), "?#", "DuckDB or dbt ends it there"),
+            ("TMPDIR", temporary, "?", "DuckDB ends it there"),
+        ):
+            found = [sign for sign in signs if sign in path]
+            if found:
+                raise SettingsError(f"{name}: the path {path!a} has {found[0]!r}, and {why}; {advice}")
+        if not self.lake.startswith("s3://") and "\\" in self.lake and any(sign in self.lake for sign in "*?["):
+            raise SettingsError(
+                f"FINANCE_ASSETS_LAKE_URI (or HOME): the path {self.lake!a} has a backslash beside one of * ? [, and "
+                f"DuckDB takes it for a pattern; {advice}"
+            )
 
     @classmethod
     def from_env(cls) -> Settings:

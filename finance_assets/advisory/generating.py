@@ -270,10 +270,10 @@ def write_large_csv(
         Number of rows.
     """
     from finance_assets.advisory.sql import connect
+    from finance_assets.sql import literal
 
-    target = str(path).replace("'", "''")
     first = _month_ends(months, last_month)[0].replace(day=1)
-    parquet = target.endswith(".parquet")
+    parquet = str(path).endswith(".parquet")
     options = "FORMAT parquet" if parquet else f"FORMAT csv, HEADER, DELIMITER '{delimiter}'"
     columns = ", ".join(f'"{name}"::VARCHAR AS "{name}"' if parquet else f'"{name}"' for name in LARGE_COLUMNS)
     money = ", ".join(
@@ -320,7 +320,7 @@ def write_large_csv(
                     (2 * ({gain} + fee) / {capital})::DECIMAL(18, 10) AS return_gross
                     FROM drawn ORDER BY m, a
                 )
-            ) TO '{target}' ({options})
+            ) TO {literal(str(path))} ({options})
             """
         )
     return accounts * months

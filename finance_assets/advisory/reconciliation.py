@@ -25,8 +25,9 @@ from finance_assets.advisory.performance import (
     account_performance,
     history_schema,
 )
-from finance_assets.advisory.sql import connect, literal
+from finance_assets.advisory.sql import connect
 from finance_assets.advisory.twrr import CONTEXT, period_return
+from finance_assets.sql import literal
 
 if TYPE_CHECKING:
     import duckdb

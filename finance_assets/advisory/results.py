@@ -37,6 +37,7 @@ from finance_assets.contracts.advisory import (
     VENDOR_COMPLETENESS,
     VENDOR_ROWS,
 )
+from finance_assets.sql import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -100,7 +101,7 @@ def _database() -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             connection.execute("set timezone = 'UTC'")
             connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
-            connection.execute(f"set temp_directory = '{folder}'")
+            connection.execute(f"set temp_directory = {literal(folder)}")
             connection.execute("set preserve_insertion_order = false")
             yield connection
         finally:

@@ -1,6 +1,7 @@
 """A database in memory for what is best said in SQL.
 
-Belongs here: opening it, and writing values into a statement. Does not belong here: any statement.
+Belongs here: opening it. Does not belong here: any statement; how values and paths are written into one says
+`finance_assets.sql`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,3 @@ def connect() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     return connection
-
-
-def literal(text: str) -> str:
-    """Quote a text for SQL."""
-    return "'" + text.replace("'", "''") + "'"

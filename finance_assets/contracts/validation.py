@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finance_assets.contracts.model import Column, Contract
+from finance_assets.sql import literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,10 +37,6 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
 def column_expressions(column: Column) -> dict[str, str]:
     """Return rule name -> SQL expression true for a legal value, for one column."""
     name = _quoted(column.name)
@@ -55,7 +52,7 @@ def column_expressions(column: Column) -> dict[str, str]:
     if column.maximum is not None:
         expressions[f"{column.name} <= {column.maximum}"] = f"{name} <= {column.maximum}"
     if column.allowed:
-        listed = ", ".join(_literal(value) for value in column.allowed)
+        listed = ", ".join(literal(value) for value in column.allowed)
         expressions[f"{column.name} is one of its allowed values"] = f"{name} in ({listed})"
     return expressions
 
@@ -137,7 +134,7 @@ def violations(contract: Contract, table: pa.Table | ds.Dataset) -> list[Violati
     example = f"concat_ws(', ', {key})"
     with tempfile.TemporaryDirectory() as spill, duckdb.connect() as connection:
         # A table that may be larger than memory is counted out of it.
-        connection.execute(f"set temp_directory = '{spill}'")
+        connection.execute(f"set temp_directory = {literal(spill)}")
         connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
         # A rule on a timestamp gives the same answer on a machine in any zone.
         connection.execute("set timezone = 'UTC'")

@@ -18,6 +18,8 @@ The rule (backward adjustment, as by CRSP, Yahoo and Alpha Vantage)
   rescales
   the whole series. For a view as of a date, pass the actions known at it.
 * Restating history is the point: when an action arrives, recompute the ticker from its first row.
+* A number depends on its own inputs alone, to the last bit: the splits of a row are multiplied from the newest known
+  one back to it, whatever rows lie between, and a return is made of its two closes and the actions between them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -43,6 +45,7 @@ from finance_assets.market._arrays import (
 
 __all__ = [
     "AdjustmentFactors",
+    "BetweenCloses",
     "CorporateAction",
     "TotalReturns",
     "adjustment_factors",
@@ -90,6 +93,24 @@ Actions = Iterable[Action] | _ArrowTable | _DataFrame
 Prices = npt.ArrayLike | Mapping[Any, float]
 
 
+class BetweenCloses(NamedTuple):
+    """What happened to a share between an observed close and the next one; rows without an action are left out.
+
+    Attributes
+    ----------
+    rows
+        Row of the close before the actions, each once, ascending.
+    shares
+        Shares after the actions per share before them.
+    paid
+        Dividends per share before them; NaN where an action had to be rejected.
+    """
+
+    rows: RowArray
+    shares: FloatArray
+    paid: FloatArray
+
+
 class AdjustmentFactors(NamedTuple):
     """Factors of a panel, row by row.
 
@@ -105,11 +126,14 @@ class AdjustmentFactors(NamedTuple):
         One flag per action given: True where the value cannot be right (a split ratio that is not positive, a
         negative dividend, a dividend not below the close before it), so that the history before it is
         unknown.
+    between
+        The actions by the close before them, from which `total_returns` computes each return by itself.
     """
 
     split: FloatArray
     total_return: FloatArray
     rejected: BoolArray
+    between: BetweenCloses
 
 
 class TotalReturns(NamedTuple):
@@ -262,37 +286,38 @@ def adjustment_factors(
     rejected = np.zeros(events.n_actions, dtype=np.bool_)
     rejected[events.action[events.invalid]] = True
 
-    divisor = np.ones(prices.size)
-    before = events.row > starts[events.ticker]  # otherwise there is no row that it could change
-    np.multiply.at(divisor, events.row[before] - 1, events.ratio[before])
-    _multiply_backwards(divisor, starts, events.ticker[before])
-
     dividend = np.ones(prices.size)
-    paying, factor, refused = _dividend_factors(events, starts, prices)
+    between, refused = _between_closes(events, starts, prices)
     rejected[events.action[refused]] = True
-    dividend[paying] = factor
-    _multiply_backwards(dividend, starts, np.searchsorted(starts, paying, side="right") - 1)
+    paying = ~(between.paid == 0.0)  # keeps NaN: an invalid action makes the history before it unknown
+    rows = between.rows[paying]
+    dividend[rows] = 1.0 - between.paid[paying] / prices[rows]
+    _multiply_backwards(dividend, starts, np.searchsorted(starts, rows, side="right") - 1)
 
-    split = 1.0 / divisor
-    return AdjustmentFactors(split, split * dividend, rejected)
+    split = 1.0 / _later_splits(events, starts)
+    return AdjustmentFactors(split, split * dividend, rejected, between)
 
 
 def total_returns(
-    close_total_return: npt.ArrayLike,
+    close: npt.ArrayLike,
     session_index: npt.ArrayLike | None = None,
     *,
     offsets: npt.ArrayLike | None = None,
+    between: BetweenCloses | None = None,
 ) -> TotalReturns:
     """Compute the simple return from each observed close to the next, never from a price carried forward.
 
     Parameters
     ----------
-    close_total_return
-        Total-return adjusted closes, NaN where missing.
+    close
+        Closes, NaN where missing: raw ones together with ``between``, else total-return adjusted ones.
     session_index
         Ordinal of each row's exchange session; without it, each row is one session after the row before.
     offsets
         Bounds of the tickers in a panel; without them, one series.
+    between
+        The actions between raw closes, from `adjustment_factors` of the same rows. Each return is then made of its
+        two closes and these, and is the same, to the last bit, whichever other rows the panel holds.
 
     Returns
     -------
@@ -304,9 +329,9 @@ def total_returns(
     ValueError
         If shapes do not fit together or sessions do not ascend within a ticker.
     """
-    prices = as_floats("close_total_return", close_total_return)
+    prices = as_floats("close", close)
     starts = as_offsets([0, prices.size] if offsets is None else offsets)
-    prices = as_rows("close_total_return", prices, starts)
+    prices = as_rows("close", prices, starts)
     values = np.full(prices.size, np.nan)
     span = np.zeros(prices.size, dtype=np.int32)
     observed = np.flatnonzero(is_price(prices))
@@ -315,8 +340,16 @@ def total_returns(
     first = np.searchsorted(observed, starts)
     same_ticker[first[(first > 0) & (first < observed.size)] - 1] = False
     row, previous = row[same_ticker], previous[same_ticker]
+    after, before = prices[row], prices[previous]
+    if between is not None and between.rows.size:
+        place = np.searchsorted(previous, between.rows)
+        # What comes after a ticker's last close is part of no return.
+        used = place < previous.size
+        used[used] = previous[place[used]] == between.rows[used]
+        after[place[used]] *= between.shares[used]
+        before[place[used]] -= between.paid[used]
     with np.errstate(over="ignore"):
-        returns = (prices[row] - prices[previous]) / prices[previous]
+        returns = (after - before) / before
     values[row] = np.where(np.isfinite(returns), returns, np.nan)
     sessions: SessionArray
     if session_index is None:
@@ -376,7 +409,8 @@ def _read_events(
     ratio[~is_price(ratio)] = np.nan
     cash[~is_volume(cash)] = np.nan
     is_payment = np.arange(action.size) >= splits.size
-    order = np.lexsort((is_payment, given_day[action], given_ticker[action]))
+    # The last two keys make the order of actions of one kind and day that of their values, not that of the caller.
+    order = np.lexsort((cash, ratio, is_payment, given_day[action], given_ticker[action]))
     action = action[order]
     ticker = given_ticker[action].astype(np.int64)
     row = _first_row_from(starts, days, ticker, given_day[action])
@@ -396,8 +430,25 @@ def _first_row_from(starts: IntArray, days: SessionArray, ticker: IntArray, day:
     return low.astype(np.intp)
 
 
-def _dividend_factors(events: _Events, starts: IntArray, prices: FloatArray) -> tuple[RowArray, FloatArray, RowArray]:
-    """Find the rows of the last close before dividends, their factors, and the events to refuse."""
+def _later_splits(events: _Events, starts: IntArray) -> FloatArray:
+    """Multiply for each row the ratios of the splits after it, the newest first.
+
+    A product so begins with the same factor whichever rows are there.
+    """
+    divisor = np.ones(int(starts[-1]))
+    splits = np.flatnonzero(events.ratio != 1.0)
+    for own in np.split(splits, np.flatnonzero(np.diff(events.ticker[splits])) + 1):
+        if own.size == 0:
+            continue
+        ticker = events.ticker[own[0]]
+        products = np.append(np.multiply.accumulate(events.ratio[own][::-1])[::-1], 1.0)
+        bounds = np.concatenate(([starts[ticker]], events.row[own], [starts[ticker + 1]]))
+        divisor[starts[ticker] : starts[ticker + 1]] = np.repeat(products, np.diff(bounds))
+    return divisor
+
+
+def _between_closes(events: _Events, starts: IntArray, prices: FloatArray) -> tuple[BetweenCloses, RowArray]:
+    """Put the events together by the last close before them, and find those to refuse."""
     base = _last_observed_before(events, starts, prices)
     used = np.flatnonzero(base >= 0)
     # Events on the same last close are one group; the order of tickers and days keeps them together.
@@ -410,12 +461,11 @@ def _dividend_factors(events: _Events, starts: IntArray, prices: FloatArray) -> 
         event, which = used[rank == turn], group[rank == turn]
         shares[which] *= events.ratio[event]
         cash[which] = cash[which] / events.ratio[event] + events.cash[event]
-    factor = 1.0 - cash * shares / prices[rows]
-    paying = ~(cash == 0.0)  # keeps NaN: an invalid action makes the history before it unknown
-    refused = factor <= 0.0
-    factor[refused] = np.nan
+    paid = cash * shares
+    refused = paid >= prices[rows]
+    paid[refused] = np.nan
     culprits = used[refused[group] & (events.cash[used] > 0)]
-    return rows[paying].astype(np.intp), factor[paying], culprits
+    return BetweenCloses(rows.astype(np.intp), shares, paid), culprits
 
 
 def _last_observed_before(events: _Events, starts: IntArray, prices: FloatArray) -> RowArray:

@@ -231,7 +231,7 @@ def ticker_kpis(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake])
     """One row per ticker and session: RSI, SMA, volatility (fraction), volume scores, each null with a status.
 
     From core/quotes, adjusted by every known corporate action. Enough history is loaded that one session gives the
-    same numbers as all of them. What this run changes in stored partitions outside it is restated: earlier ones of a
+    same bytes as all of them. What this run changes in stored partitions outside it is restated: earlier ones of a
     ticker whose splits have changed, later ones that follow from the quotes and dividends of these sessions.
     """
     import pyarrow as pa
@@ -243,7 +243,7 @@ def ticker_kpis(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake])
     first, last, horizon = partition_days([keys[0], keys[-1], [*keys, *later][-1]])
     sessions = lake.read(TRADING_SESSIONS).table
     actions = lake.read(CORPORATE_ACTIONS).table
-    quotes = _quotes_with_history(lake, sessions, first, horizon)
+    quotes = _quotes_with_history(lake, sessions, actions, first, horizon)
     computed = kpi_tables.ticker_kpis(quotes, actions, sessions, first)
 
     # The partitions of this run are written last, by the IO manager: a run that dies before is run again.
@@ -262,7 +262,7 @@ def ticker_kpis(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake])
     )
 
 
-def _quotes_with_history(lake: Lake, sessions: "pa.Table", first: date, last: date) -> "pa.Table":
+def _quotes_with_history(lake: Lake, sessions: "pa.Table", actions: "pa.Table", first: date, last: date) -> "pa.Table":
     """Read the quotes of a range, and before it as many as its recursive KPIs need."""
     import bisect
 
@@ -275,7 +275,7 @@ def _quotes_with_history(lake: Lake, sessions: "pa.Table", first: date, last: da
     start = days[max(bisect.bisect_left(days, first) - kpi_tables.HISTORY_SESSIONS, 0)]
     columns = list(kpi_tables.QUOTE_COLUMNS)
     quotes = lake.read(QUOTES, first=start.isoformat(), last=last.isoformat(), columns=columns).table
-    short = kpi_tables.symbols_short_of_history(quotes, first) if start > days[0] else []
+    short = kpi_tables.symbols_short_of_history(quotes, first, actions) if start > days[0] else []
     if not short:
         return quotes
     # Listed lately, often silent or long unchanged: these few need whatever there is before.
@@ -320,7 +320,7 @@ def _restate_later(lake: Lake, computed: "pa.Table", keys: list[str]) -> list[st
     if not keys:
         return []
     fresh = computed.filter(pc.is_in(computed.column("session_date"), pa.array(partition_days(keys), pa.date32())))
-    changed = kpi_tables.changed_sessions(lake.read(TICKER_KPIS, keys=keys).table, fresh)
+    changed = kpi_tables.changed_sessions(lake.read(TICKER_KPIS, keys=keys).table, fresh, tolerance=0.0)
     touched = [day.isoformat() for day in changed]
     rows = fresh.filter(pc.is_in(fresh.column("session_date"), pa.array(changed, pa.date32())))
     lake.write_partitions(TICKER_KPIS, rows, touched)

@@ -12,7 +12,8 @@ Conventions of every function
   infinite or negative; a volume of zero is an observation. Windows and recursions run over the observed rows
   only, and a full window is required.
 * A window reads nothing outside itself: results are bit for bit the same however much earlier history is
-  loaded. RSI is recursive; the share of its seed fades as ``((period - 1) / period) ** rows``.
+  loaded. RSI is recursive, but a change of the price fades as ``((period - 1) / period) ** rows``: from the row
+  on before which `rsi_window` changes lie it is computed from these alone, so that it is a window too.
 * ``*_with_status`` returns the values with an int8 status code per position (`Status.code`); the panel
   functions return the same for concatenated tickers. Both run the same kernels.
 """
@@ -57,6 +58,7 @@ __all__ = [
     "historical_volatility_with_status",
     "price_indicators",
     "rsi",
+    "rsi_window",
     "rsi_with_status",
     "sma",
     "sma_with_status",
@@ -83,10 +85,13 @@ VOLUME_MODIFIED_Z_ANOMALY: Final = 3.5
 
 _MAD_TO_SD: Final = 0.67449  # 0.75 quantile of the normal distribution: MAD / sd of normal data
 _ZERO_SPREAD: Final = 1e-12
-# From a price above the first, average movements are above 1e-118 or zero; they may shrink by the second
-# before they leave the range of normal doubles and lose digits.
+# Between these, average movements and their sums keep within the range of normal doubles.
 _TINY_PRICE: Final = 1e-100
-_SAFE_SHRINKAGE: Final = 1e-190
+_HUGE_PRICE: Final = 1e100
+# What a change of the price may still weigh in an RSI when it is left out: about as much as rounding adds.
+_FORGOTTEN: Final = 4e-16
+# Windows of RSI are multiples of it, so that they are put together from few runs.
+_RSI_WINDOW_STEP: Final = 16
 _TALIB_MAX_PERIOD: Final = 100_000
 # Blocks keep the temporaries in the cache and bound the memory; measured best of 2**11 .. 2**18.
 _BLOCK_ROWS: Final = 1 << 15
@@ -179,9 +184,11 @@ def rsi(close: npt.ArrayLike, period: int = 14) -> FloatArray:
 
     Notes
     -----
-    TA-Lib computes the common case. On a flat line it reports 0, an oversold signal; older builds of its C
-    library do so too for any average movement below 1e-14, as after a long halt or on low-priced units; and
-    no build keeps the averages apart once they underflow. Such series are computed here instead.
+    TA-Lib computes the rows before which fewer than ``rsi_window(period)`` changes lie. On a flat line it reports
+    0, an oversold signal, and older builds of its C library do so too for any average movement below 1e-14; from
+    such a row on the recursion is followed here instead. Later rows weigh their last ``rsi_window(period)``
+    changes, up to the last one that moved the price: what came before weighs less than 4e-16, and leaving it out
+    makes the result the same, to the last bit, however much of it is loaded.
 
     References
     ----------
@@ -195,6 +202,18 @@ def rsi_with_status(close: npt.ArrayLike, period: int = 14) -> Indicator:
     """Give `rsi` with its status: ok, no_data, insufficient_history or no_movement."""
     _require_count("period", period, 2)
     return _rsi(_observe_series("close", close, is_price), period)
+
+
+def rsi_window(period: int = 14) -> int:
+    """Return how many changes of the price an RSI rests on; those before weigh less than 4e-16 of it.
+
+    Parameters
+    ----------
+    period
+        As in `rsi`; 480 changes at a period of 14.
+    """
+    needed = math.log(_FORGOTTEN) / math.log1p(-1 / period)
+    return math.ceil(needed / _RSI_WINDOW_STEP) * _RSI_WINDOW_STEP
 
 
 def sma(close: npt.ArrayLike, period: int = 50) -> FloatArray:
@@ -276,7 +295,8 @@ def historical_volatility_with_status(
     """Give `historical_volatility` with its status: ok, no_data or insufficient_history."""
     _require_count("period", period, 2)
     _require_positive("sessions_per_year", sessions_per_year)
-    return _historical_volatility(_observe_series("close", close, is_price), period, sessions_per_year)
+    rows = _observe_series("close", close, is_price)
+    return _historical_volatility(rows, _log_returns(rows), period, sessions_per_year)
 
 
 def volume_zscore(volume: npt.ArrayLike, period: int = 20) -> FloatArray:
@@ -358,6 +378,7 @@ def price_indicators(
     close_total_return: npt.ArrayLike,
     session_index: npt.ArrayLike | None = None,
     *,
+    total_return: npt.ArrayLike | None = None,
     rsi_period: int = 14,
     sma_period: int = 50,
     volatility_period: int = 30,
@@ -377,6 +398,10 @@ def price_indicators(
     session_index
         Ordinal of each row's exchange session. Needed when a ticker may lack rows for sessions it missed;
         without it, each row is one session after the row before.
+    total_return
+        Simple return of each row since the observed row before, as `adjustments.total_returns` gives them: the
+        volatility is then that of these, and `close_total_return` only says which rows are observed. Adjusted
+        closes carry the rounding of all later dividends; these returns do not.
     rsi_period, sma_period, volatility_period, sessions_per_year
         As in `rsi`, `sma` and `historical_volatility`.
 
@@ -398,16 +423,18 @@ def price_indicators(
     starts = as_offsets(offsets)
     sessions = None if session_index is None else as_sessions("session_index", session_index, starts)
     split_adjusted = as_rows("close_split_adjusted", close_split_adjusted, starts)
-    total_return = as_rows("close_total_return", close_total_return, starts)
+    adjusted = as_rows("close_total_return", close_total_return, starts)
+    returns = None if total_return is None else as_rows("total_return", total_return, starts)
 
     def compute(rows: slice, bounds: IntArray) -> tuple[Indicator, ...]:
         ordinals = None if sessions is None else sessions[rows]
         split = _observe(split_adjusted[rows], bounds, ordinals, is_price)
-        total = _observe(total_return[rows], bounds, ordinals, is_price)
+        total = _observe(adjusted[rows], bounds, ordinals, is_price)
+        logs = _log_returns(total) if returns is None else _logs_of(total, returns[rows])
         return (
             _rsi(split, rsi_period),
             _sma(split, sma_period),
-            _historical_volatility(total, volatility_period, sessions_per_year),
+            _historical_volatility(total, logs, volatility_period, sessions_per_year),
         )
 
     return PriceIndicators(*_in_groups(starts, compute, len(PriceIndicators._fields)))
@@ -592,15 +619,15 @@ def _require_positive(name: str, value: float) -> None:
 
 
 def _rsi(rows: _Observed, period: int) -> Indicator:
-    prices, bounds = rows.values, rows.offsets.tolist()
+    prices = rows.values
+    window = rsi_window(period)
     values = np.full(prices.size, np.nan)
-    if period <= _TALIB_MAX_PERIOD:
-        talib_rsi = _talib_rsi()
-        for start, stop in pairwise(bounds):
-            if stop - start > period:
-                values[start:stop] = talib_rsi(prices[start:stop], period)
-    for i in _tickers_to_recompute(rows, period, values):
-        values[bounds[i] : bounds[i + 1]] = _wilder_rsi(prices[bounds[i] : bounds[i + 1]], period)
+    for start, stop in pairwise(rows.offsets.tolist()):
+        if stop - start > period:
+            own = slice(start, min(stop, start + window))
+            values[own] = _first_rsi(prices[own], period)
+    if (np.diff(rows.offsets) > window).any():
+        values = _later_rsi(rows, period, window, values)
     status = np.full(prices.size, _OK)
     status[np.isnan(values)] = _NO_MOVEMENT
     warm_up = first_rows(rows.offsets, period)
@@ -609,22 +636,80 @@ def _rsi(rows: _Observed, period: int) -> Indicator:
     return rows.spread(values, status)
 
 
-def _tickers_to_recompute(rows: _Observed, period: int, values: FloatArray) -> list[int]:
-    """Find the tickers whose RSI from TA-Lib may be wrong."""
-    # An exact 0 may be its "too small to divide"; a NaN is an overflow or a changed global setting of TA-Lib.
-    zero = np.flatnonzero(~(values > 0))
-    ticker = np.searchsorted(rows.offsets, zero, side="right") - 1
-    doubtful = set(ticker[zero - rows.offsets[ticker] >= period].tolist())
-    tiny = np.flatnonzero(rows.values < _TINY_PRICE)
-    doubtful.update((np.searchsorted(rows.offsets, tiny, side="right") - 1).tolist())
-    # At a period of 14 this is a halt of 23 years: hardly any ticker is long enough to be looked at.
-    halt = math.log(_SAFE_SHRINKAGE) / math.log1p(-1 / period)
-    lengths = np.diff(rows.offsets)
-    for i in np.flatnonzero(lengths > halt).tolist():
-        prices = rows.values[rows.offsets[i] : rows.offsets[i + 1]]
-        if np.count_nonzero(prices[1:] == prices[:-1]) > halt:
-            doubtful.add(i)
-    return sorted(i for i in doubtful if lengths[i] > period)
+def _first_rsi(prices: FloatArray, period: int) -> FloatArray:
+    """RSI of a ticker's first rows, by the recursion; each value depends on the rows up to it alone."""
+    values = np.full(prices.size, np.nan)
+    doubtful = period
+    if period <= _TALIB_MAX_PERIOD:
+        values[:] = _talib_rsi()(prices, period)
+        # An exact 0 may be its "too small to divide"; a NaN is an overflow or a changed global setting of TA-Lib.
+        wrong = ~(values[period:] > 0) | (prices[period:] < _TINY_PRICE)
+        if prices[:period].min() >= _TINY_PRICE:
+            doubtful += int(np.argmax(wrong)) if wrong.any() else wrong.size
+    if doubtful < prices.size:
+        values[doubtful:] = _wilder_rsi(prices, period)[doubtful:]
+    return values
+
+
+def _later_rsi(rows: _Observed, period: int, window: int, first: FloatArray) -> FloatArray:
+    """RSI of the rows that have a full window of changes before them, beside that of the `first` rows given."""
+    prices = rows.values
+    lowest, highest = prices.min(), prices.max()
+    if lowest < _TINY_PRICE or highest > _HUGE_PRICE:
+        # A power of two changes no digit, and brings the changes away from underflow and overflow.
+        lengths = np.diff(rows.offsets)
+        exponents = np.zeros(lengths.size, dtype=np.int32)
+        exponents[lengths > 0] = np.frexp(np.maximum.reduceat(prices, rows.offsets[:-1][lengths > 0]))[1]
+        prices = np.ldexp(prices, -np.repeat(exponents, lengths))
+    place = np.arange(prices.size) - np.repeat(rows.offsets[:-1], np.diff(rows.offsets))
+    values = first
+    moved = np.zeros(prices.size, dtype=np.bool_)
+    moved[1:] = prices[1:] != prices[:-1]
+    fade = (period - 1) / period
+    for start in range(window, prices.size, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, prices.size)
+        own = slice(start, stop)
+        wanted = moved[own] & (place[own] >= window)
+        if not wanted.any():
+            continue
+        changes = np.diff(prices[start - window : stop])
+        gain = _faded_sums(np.maximum(changes, 0.0), window, fade)
+        loss = _faded_sums(np.maximum(-changes, 0.0), window, fade)
+        with np.errstate(invalid="ignore"):
+            gain /= gain + loss
+        gain *= 100.0
+        np.copyto(values[own], gain, where=wanted)
+    # While the price stands still both averages shrink by the same factor: RSI stays what the last movement left.
+    source = np.where(moved | (place < window), np.arange(prices.size), 0)
+    return values[np.maximum.accumulate(source)]
+
+
+def _faded_sums(values: FloatArray, window: int, fade: float) -> FloatArray:
+    """Add up all runs of `window` values, the newest whole and each older one faded once more.
+
+    As in `_block_moments` they are put together from runs of 1, 2, 4, ... values, in the same order for each.
+    """
+    size, run = 1, values
+    merged: FloatArray | None = None
+    merged_size = 0
+    while True:
+        if window & size:
+            merged = run if merged is None else _join_faded(run, merged, size, fade**merged_size)
+            merged_size += size
+        if 2 * size > window:
+            break
+        run = _join_faded(run, run, size, fade**size)
+        size *= 2
+    assert merged is not None  # window >= 1 has a bit set
+    return merged
+
+
+def _join_faded(older: FloatArray, newer: FloatArray, size: int, fade: float) -> FloatArray:
+    """Join each run of `older`, of `size` values, with the run of `newer` that begins where it ends."""
+    count = newer.size - size
+    joined = older[:count] * fade
+    joined += newer[size:]
+    return joined
 
 
 @lru_cache(maxsize=1)
@@ -675,8 +760,7 @@ def _sma(rows: _Observed, period: int) -> Indicator:
     return rows.spread(values, status)
 
 
-def _historical_volatility(rows: _Observed, period: int, sessions_per_year: float) -> Indicator:
-    returns = _log_returns(rows)
+def _historical_volatility(rows: _Observed, returns: FloatArray, period: int, sessions_per_year: float) -> Indicator:
     too_long = _long_spans(rows)
     undefined: RowArray | BoolArray
     if too_long is None:
@@ -710,6 +794,14 @@ def _log_returns(rows: _Observed) -> FloatArray:
     if extreme.size:
         returns[extreme] = np.log(prices[extreme]) - np.log(prices[extreme - 1])
     return returns
+
+
+def _logs_of(rows: _Observed, returns: FloatArray) -> FloatArray:
+    """Log returns of the observed rows from simple ones; without meaning in the first row of each ticker."""
+    own = returns if rows.positions is None else returns[rows.positions]
+    logs = np.log1p(own)
+    logs[first_rows(rows.offsets, 1)] = 0.0
+    return logs
 
 
 def _long_spans(rows: _Observed) -> BoolArray | None:

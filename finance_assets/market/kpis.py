@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from finance_assets.market.panel import Panel
 
-#: Quotes of a ticker that must lie between the first one loaded and its last change of price, so that the recursive
-#: RSI forgets its seed: (13/14)**400 is 1e-13.
-HISTORY_QUOTES = 400
+#: Quotes of a ticker that must lie between the first one loaded and its last change of price: the changes that its RSI
+#: is computed from (`indicators.rsi_window`). With fewer it is loaded whole, so that every row is the same, to the last
+#: bit, whatever range it is computed in.
+HISTORY_QUOTES = 480
 #: Sessions loaded before the first one asked for; tickers for which these do not do are loaded whole.
 HISTORY_SESSIONS = 504
 ANOMALY_MODIFIED_ZSCORE = 3.5
@@ -33,7 +34,7 @@ LOW_VOLUME_ZSCORE = -3.0
 #: Quotes in the widest window: 50 returns of a moving average and the close before them.
 WIDEST_WINDOW = 51
 BASIS_LENGTH = 16
-#: Two computations of a row that differ by less say the same: what is left is the forgotten seed and rounding.
+#: Numbers of two computations that differ by less say the same to a reader. Stored rows are compared exactly.
 TOLERANCE = 1e-10
 
 QUOTE_COLUMNS = ("symbol", "session_date", "close", "volume", "price_basis")
@@ -86,11 +87,13 @@ def ticker_kpis(quotes: pa.Table, actions: pa.Table, sessions: pa.Table, first: 
 
     factors = panel.adjustment_factors("close", _applicable(panel, actions))
     panel = panel.with_columns({"split": close * factors.split, "total_return": close * factors.total_return})
-    prices = panel.price_indicators("split", "total_return")
+    # Closes that a rejected action has made unknown are no end of a return.
+    known = np.where(np.isnan(factors.total_return), np.nan, close)
+    returns = total_returns(known, ordinal, offsets=offsets, between=factors.between)
+    prices = panel.price_indicators("split", "total_return", total_return=returns.values)
     # A half day's volume is no measure of interest: it is neither judged nor part of a window.
     early = _is_early_close(panel, sessions)
     volumes = volume_indicators(offsets, np.where(early, np.nan, panel.columns["volume"] / factors.split))
-    returns = total_returns(panel.columns["total_return"], ordinal, offsets=offsets)
     observed = np.isfinite(panel.columns["split"])
     missing = np.full(panel.n_rows, -1, dtype=np.int32)
     # Fewer rows than one window in the whole panel: window_missing_sessions would cut a slice from the wrong end.
@@ -186,14 +189,15 @@ def restated_symbols(written: pa.Table, actions: pa.Table) -> list[str]:
     return sorted(symbols)
 
 
-def changed_sessions(stored: pa.Table, computed: pa.Table) -> list[date]:
+def changed_sessions(stored: pa.Table, computed: pa.Table, tolerance: float = TOLERANCE) -> list[date]:
     """Return the sessions on which two versions of ``core/ticker_kpis`` differ, in order.
 
     Parameters
     ----------
     stored, computed
-        Rows of ``core/ticker_kpis``. Numbers differ where more than `TOLERANCE` lies between them, relative to 1 plus
-        their size; a row that only one side has differs.
+        Rows of ``core/ticker_kpis``. A row that only one side has differs.
+    tolerance
+        Numbers differ where more than this lies between them, relative to 1 plus their size; 0 compares exactly.
     """
     import duckdb
 
@@ -201,7 +205,7 @@ def changed_sessions(stored: pa.Table, computed: pa.Table) -> list[date]:
         old, new = f's."{name}"', f'c."{name}"'
         if kind != "float64":
             return f"{old} is distinct from {new}"
-        near = f"abs({old} - {new}) <= {TOLERANCE!r} * (1 + abs({new}))"
+        near = f"abs({old} - {new}) <= {tolerance!r} * (1 + abs({new}))"
         return f"not coalesce({near}, {old} is null and {new} is null)"
 
     keys = [column for column in TICKER_KPIS.columns if column.name in TICKER_KPIS.key]
@@ -219,11 +223,11 @@ def changed_sessions(stored: pa.Table, computed: pa.Table) -> list[date]:
     return [row[0] for row in rows]
 
 
-def symbols_short_of_history(quotes: pa.Table, first: date) -> list[str]:
+def symbols_short_of_history(quotes: pa.Table, first: date, actions: pa.Table | None = None) -> list[str]:
     """Return the tickers for whose RSI from ``first`` on these quotes do not reach back far enough.
 
-    The RSI forgets what lies far before its last change of price, but on a flat line it forgets nothing: what counts is
-    how many quotes lie before the last change, not how many there are.
+    The RSI rests on the last `HISTORY_QUOTES` changes before its last change of price, also on a flat line: what counts
+    is how many quotes lie before the last change, not how many there are.
 
     Parameters
     ----------
@@ -231,6 +235,8 @@ def symbols_short_of_history(quotes: pa.Table, first: date) -> list[str]:
         ``symbol``, ``session_date`` and ``close`` of ``core/quotes``.
     first
         First session asked for; a ticker without a quote from it on is not asked for.
+    actions
+        Known rows of ``core/corporate_actions``: a price that moves by a split alone stands still.
     """
     from finance_assets.market.panel import Panel
 
@@ -240,6 +246,8 @@ def symbols_short_of_history(quotes: pa.Table, first: date) -> list[str]:
     starts, ends = panel.offsets[:-1], panel.offsets[1:]
     before = panel.dates < np.datetime64(first, "D")
     close = panel.columns["close"]
+    if actions is not None:
+        close = close * panel.adjustment_factors("close", _applicable(panel, actions)).split
     changed = before & np.r_[False, close[1:] != close[:-1]]
     changed[starts] = False
     place = np.arange(panel.n_rows) - np.repeat(starts, ends - starts)

@@ -159,7 +159,7 @@ class Panel:
     def price_indicators(
         self, close_split_adjusted: str, close_total_return: str, **parameters: Any
     ) -> PriceIndicators:
-        """Compute `indicators.price_indicators` of two columns; `parameters` are its periods."""
+        """Compute `indicators.price_indicators` of two columns; `parameters` are its returns and periods."""
         return price_indicators(
             self.offsets,
             self.columns[close_split_adjusted],

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from finance_assets.contracts.model import Contract, ContractError
 from finance_assets.contracts.validation import schema_difference
+from finance_assets.sql import pattern_of_files, read_parquet
 from finance_assets.storage.parquet_parts import MAGIC, join_parts
 from finance_assets.text import hide_url_secrets
 
@@ -240,9 +241,20 @@ class Lake:
         return f"{self.folder(contract)}/{key}{SUFFIX}"
 
     def scan_address(self, contract: Contract) -> str:
-        """Return the address of all files of a table, for an engine that reads it by itself."""
-        prefix = "s3://" if self.is_s3 else ""
-        return f"{prefix}{self.folder(contract)}/*{SUFFIX}"
+        """Return the address of all files of a table, for people to read; `scan_files` is for DuckDB."""
+        return f"{self._scheme}{self.folder(contract)}/*{SUFFIX}"
+
+    def scan_files(self, contract: Contract) -> str | builtins.list[str]:
+        """Return what `finance_assets.sql.read_parquet` takes for all files of a table.
+
+        A pattern, which files of later are part of; where DuckDB has none for the folder, the files there are.
+        """
+        folder = f"{self._scheme}{self.folder(contract)}"
+        return pattern_of_files(folder, SUFFIX) or self.list(self.folder(contract), SUFFIX)
+
+    @property
+    def _scheme(self) -> str:
+        return "s3://" if self.is_s3 else ""
 
     # -- writing -----------------------------------------------------------------------------------------
 
@@ -818,7 +830,7 @@ class Lake:
                     table = file.read(columns=[name for name in names if name in own.names])
             else:
                 reading = ds.ParquetFileFormat(dictionary_columns=dictionaries)
-                dataset = ds.dataset(path, format=reading, filesystem=self.filesystem)
+                dataset = ds.dataset(path, format=reading, filesystem=self.filesystem, partitioning=None)
                 own = _with_dictionaries(dataset.schema, frozenset())
                 # The filter may name a column that the file does not have yet: there it is null.
                 absent = [field for field in storage_schema(contract) if field.name not in own.names]
@@ -851,7 +863,11 @@ class Lake:
             return LakeScan(ds.dataset(schema.empty_table()), (), {})
         try:
             dataset = ds.dataset(
-                [info.path for info in files], schema=schema, format="parquet", filesystem=self.filesystem
+                [info.path for info in files],
+                schema=schema,
+                format="parquet",
+                filesystem=self.filesystem,
+                partitioning=None,
             )
             differing = {
                 _key(fragment.path): schema_difference(contract, fragment.physical_schema)
@@ -884,9 +900,9 @@ class Lake:
             connection.register(name, scan.dataset)
         else:
             # DuckDB's own reader runs on all cores, and reads the columns of a query alone.
-            files = ", ".join("'" + self.file(contract, key).replace("'", "''") + "'" for key in scan.keys)
+            files = read_parquet(self.file(contract, key) for key in scan.keys)
             columns = ", ".join(contract.column_names)
-            connection.execute(f"create or replace temp view {name} as select {columns} from read_parquet([{files}])")
+            connection.execute(f"create or replace temp view {name} as select {columns} from {files}")
         return scan
 
     def row_counts(self, contract: Contract) -> dict[str, int]:

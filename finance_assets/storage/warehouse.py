@@ -7,7 +7,6 @@ builds. DuckDB's file lock is exclusive, so everything that opens the file runs 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from finance_assets.contracts.model import Contract, Store
+from finance_assets.sql import literal, read_parquet
 from finance_assets.storage.lake import Lake, S3Options
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def configure_connection(connection: duckdb.DuckDBPyConnection, *, s3: S3Options
     connection.execute("set parquet_metadata_cache = true")
     if s3 is None:
         return
-    connection.execute(f"load {_quoted(str(_httpfs()))}")
+    connection.execute(f"load {literal(str(_httpfs()))}")
     import boto3
 
     credentials = boto3.Session().get_credentials()
@@ -86,7 +86,7 @@ def configure_connection(connection: duckdb.DuckDBPyConnection, *, s3: S3Options
             "url_style": "path",
             "use_ssl": str(scheme == "https").lower(),
         }
-    settings = ", ".join(f"{name} {_quoted(str(value))}" for name, value in options.items())
+    settings = ", ".join(f"{name} {literal(str(value))}" for name, value in options.items())
     connection.execute(f"create or replace temporary secret lake ({settings})")
 
 
@@ -101,16 +101,6 @@ def _httpfs() -> Path:
     if not found:
         raise WarehouseError("the package duckdb-extension-httpfs holds no extension for this DuckDB")
     return found[-1]
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _as_pattern(path: str) -> str:
-    """Return a path that ends in ``*.parquet`` as a pattern whose folders stand for themselves."""
-    folder, _, pattern = path.rpartition("/")
-    return re.sub(r"[\[*?]", lambda found: f"[{found.group()}]", folder) + "/" + pattern
 
 
 @contextmanager
@@ -195,7 +185,8 @@ class DuckDBWarehouse:
     def refresh_lake_views(self) -> list[str]:
         """Make every lake table a view ``layer.name``: typed, and empty while there are no files.
 
-        All of them change at once, or none does.
+        All of them change at once, or none does. A view shows new files by itself, except of a local lake with a
+        backslash in its path: DuckDB has no pattern for that, and the view names the files that are there now.
         """
         names: list[str] = []
         with self.connect() as connection, _transaction(connection):
@@ -215,8 +206,7 @@ class DuckDBWarehouse:
         columns = ", ".join(
             f'cast("{column.name}" as {column.sql_type}) as "{column.name}"' for column in contract.columns
         )
-        address = self.lake.scan_address(contract)
-        files = f"read_parquet({_quoted(address if self.lake.is_s3 else _as_pattern(address))}, union_by_name = true)"
+        files = read_parquet(self.lake.scan_files(contract), "union_by_name = true")
         # The empty row set lends its columns to files that an earlier contract wrote without them.
         return f"select {columns} from (select {nothing} where false union all by name select * from {files})"
 

@@ -138,6 +138,27 @@ def test_any_order_of_sessions_gives_the_same_numbers(tmp_path: Path, together: 
         made.run(day)
     assert made.files().keys() == together.files().keys()
     assert_same_numbers(made, together)
+    assert [path for path, data in together.files().items() if made.files()[path] != data] == []
+
+
+def test_sessions_that_are_lost_come_back_with_the_same_bytes(tmp_path: Path) -> None:
+    """Whichever sessions of the KPIs are deleted, and in whatever ranges they are made again."""
+    made = branch(tmp_path)
+    made.run(JANUARY[0], JANUARY[-1])
+    before = made.files()
+    rng = random.Random(7)
+    for lost in ([3], [0, 1, 2], [5, 9], rng.sample(range(len(JANUARY)), 6)):
+        for place in lost:
+            Path(made.lake.file(TICKER_KPIS, JANUARY[place].isoformat())).unlink()
+        rng.shuffle(lost)
+        if len(lost) == 3:
+            made.run(JANUARY[0], JANUARY[2])
+        else:
+            for place in lost:
+                made.run(JANUARY[place])
+        after = made.files()
+        assert after.keys() == before.keys()
+        assert [path for path, data in before.items() if after[path] != data] == []
 
 
 def test_a_weekend_row_is_refused_whichever_run_brings_it(tmp_path: Path, together: MarketBranch) -> None:

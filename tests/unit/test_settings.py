@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.paths import NASTY_FOLDERS
 from pydantic import ValidationError
 
 from finance_assets.settings import (
@@ -117,6 +118,12 @@ def test_a_variable_that_is_there_and_empty_counts_as_not_there(from_env: Enviro
         ({"LAKE_URI": "s3:///"}, "FINANCE_ASSETS_LAKE_URI: s3:// without a bucket"),
         ({"LAKE_URI": "gs://bucket"}, "FINANCE_ASSETS_LAKE_URI: is neither a folder nor s3://bucket/prefix"),
         ({"HOME": " "}, "FINANCE_ASSETS_HOME: name a folder"),
+        ({"HOME": "/a?b"}, "FINANCE_ASSETS_HOME: the path '/a?b' has '?', and SQLite"),
+        ({"HOME": "/a#b"}, "FINANCE_ASSETS_WAREHOUSE_PATH (or HOME): the path '/a#b/warehouse.duckdb' has '#'"),
+        ({"WAREHOUSE_PATH": "/a?.duckdb"}, "FINANCE_ASSETS_WAREHOUSE_PATH (or HOME): the path '/a?.duckdb' has '?'"),
+        ({"HOME": "/a\\[b]"}, "FINANCE_ASSETS_LAKE_URI (or HOME): the path '/a\\\\[b]/lake' has a backslash beside"),
+        (AWS | {"LAKE_URI": "s3://bucket/a*b"}, "FINANCE_ASSETS_LAKE_URI: the prefix has '*', which tools for S3"),
+        (AWS | {"LANDING_URI": "s3://bucket/a%20b\n"}, "FINANCE_ASSETS_LANDING_URI: the prefix has '\\n' '%', which"),
         ({"TRANSACTIONS_QUEUE_URL": "transactions"}, "FINANCE_ASSETS_TRANSACTIONS_QUEUE_URL: is no address of an SQS"),
         ({"TRANSACTIONS_DLQ_URL": "arn:aws:sqs:x"}, "FINANCE_ASSETS_TRANSACTIONS_DLQ_URL: is no address of an SQS"),
         ({"TRANSACTIONS_TABLE": "no table!"}, "FINANCE_ASSETS_TRANSACTIONS_TABLE: "),
@@ -143,6 +150,20 @@ def test_a_wrong_setting_is_refused_by_the_name_of_its_variable(
         from_env(**variables)
     assert complaint in str(caught.value)
     assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_folder_for_temporary_files_that_duckdb_cannot_use_is_refused(
+    from_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", "/tmp/wh?t")
+    with pytest.raises(SettingsError, match=r"TMPDIR: the path '/tmp/wh\?t' has '\?'.*name another folder"):
+        from_env()
+
+
+@pytest.mark.parametrize("name", NASTY_FOLDERS)
+def test_other_folders_may_have_any_name(from_env: Environment, name: str) -> None:
+    read = from_env(HOME=f"/x/{name}", WAREHOUSE_PATH="/x/w.duckdb", LANDING_URI=f"/y/{name}")
+    assert (str(read.home_dir), read.lake, read.landing) == (f"/x/{name}", f"/x/{name}/lake", f"/y/{name}")
 
 
 def test_several_wrong_settings_are_all_told(from_env: Environment) -> None:

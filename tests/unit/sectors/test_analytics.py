@@ -160,6 +160,15 @@ def test_rows_keep_their_contract(contract: Contract) -> None:
 
 
 @pytest.mark.parametrize("contract", contracts.ANALYTICS, ids=lambda contract: contract.name)
+@pytest.mark.parametrize(("seed", "lost"), [(0, 0.5), (1, 0.02)])
+def test_rows_that_are_lost_come_back_to_the_last_bit(contract: Contract, seed: int, lost: float) -> None:
+    """Which rows are computed together changes none of them."""
+    stored = table_of(contract.name)
+    kept = np.random.default_rng(seed).random(stored.num_rows) >= lost
+    assert computed(contract, whole().panel, stored.filter(pa.array(kept))).equals(stored)
+
+
+@pytest.mark.parametrize("contract", contracts.ANALYTICS, ids=lambda contract: contract.name)
 def test_one_more_session_gives_what_all_of_them_give(contract: Contract) -> None:
     """Bit by bit, whether rows are kept or computed; and a day later nothing of the past is computed again."""
     count = len(stock_returns().loc[FIRST:LAST])
