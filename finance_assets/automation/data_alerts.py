@@ -15,7 +15,7 @@ import dagster as dg
 from finance_assets.contracts.market import QUOTES
 from finance_assets.contracts.publishing import RISK_EXPORTS
 from finance_assets.partitions import SessionCalendar, available_from, partition_days
-from finance_assets.publishing.alerts import Alert, alert_sinks, send_alert
+from finance_assets.publishing.alerts import Alert, alert_sinks, send_alerts
 from finance_assets.publishing.quality import check_keys, newest_evaluation
 from finance_assets.settings import Settings, midnight_utc
 from finance_assets.storage.lake import Lake
@@ -126,7 +126,6 @@ def data_alerts(
 ) -> dg.SkipReason:
     """Look for what is worth an alert; starts nothing."""
     alerts = [*check_alerts(context.instance), *overdue_alerts(settings, lake), *limit_alerts(settings, lake)]
-    sinks = alert_sinks(settings)
-    failures = [failure for alert in alerts for failure in send_alert(alert, sinks, ledger)]
+    failures = send_alerts(alerts, alert_sinks(settings), ledger)
     undelivered = f"; not delivered: {'; '.join(failures)[:500]}" if failures else ""
     return dg.SkipReason(f"{len(alerts)} conditions are worth an alert{undelivered}")
