@@ -33,7 +33,7 @@ DEFAULT_LIVE_START = date(2016, 1, 4)
 
 PREFIX = "FINANCE_ASSETS_"
 #: Secrets Manager has so long to answer, with credentials and repetitions, and answers at most 64 kB of secret.
-SECRET_SECONDS = 30.0
+SECRET_SECONDS = 8.0
 SECRET_MAX_BYTES = 1024 * 1024
 #: Where the exchange keeps its time; a session's date is a date there.
 EXCHANGE_ZONE = "America/New_York"
@@ -147,8 +147,8 @@ class Settings(BaseSettings):
     alert_email_from: str | None = None
     alert_email_to: Annotated[tuple[str, ...], NoDecode] = ()
     alert_sns_topic: str | None = None
-    # Dagster cuts a tick of a sensor after 60 s.
-    alert_timeout_seconds: float = Field(default=10.0, gt=0, le=40)
+    # Dagster cuts a tick of a sensor after 60 s: two secrets, the alerts of a round and the last one fit in.
+    alert_timeout_seconds: float = Field(default=10.0, gt=0, le=20)
 
     # Breached by the newest session's risk of a sector, an alert is sent; None sets no limit.
     limit_var_99: float | None = Field(default=None, gt=0, lt=1)

@@ -35,7 +35,7 @@ SNS_TIMEOUT_SECONDS = 10.0
 PLACE_TIMEOUT_SECONDS = 10.0
 GRACE_SECONDS = 1.0
 #: After so long no further alert is begun in one call; Dagster cuts the tick of a sensor after 60 s.
-SENDING_SECONDS = 40.0
+SENDING_SECONDS = 20.0
 #: A mail server says a few lines to one message, SNS a few hundred bytes.
 SMTP_MAX_BYTES = 256 * 1024
 SNS_MAX_BYTES = 1024 * 1024
