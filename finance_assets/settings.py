@@ -37,6 +37,9 @@ DEFAULT_LIVE_START = date(2016, 1, 4)
 PREFIX = "FINANCE_ASSETS_"
 #: DuckDB and clients of S3 read patterns, options and escapes into these.
 _STRANGE_ON_S3 = frozenset("\\*?[]{}#%")
+#: Secrets Manager has so long to answer, with credentials and repetitions, and answers at most 64 kB of secret.
+SECRET_SECONDS = 8.0
+SECRET_MAX_BYTES = 1024 * 1024
 #: Where the exchange keeps its time; a session's date is a date there.
 EXCHANGE_ZONE = "America/New_York"
 
@@ -77,6 +80,12 @@ class Settings(BaseSettings):
         ``TICKER:YYYY-MM-DD``, separated by commas: price jumps that a person has found to be real.
     now
         A fixed clock, ISO 8601 with zone. Default: the real time, and the sample's own with the sample.
+    provider_timeout_seconds, provider_attempts, provider_deadline_seconds
+        Time of one request, requests of one call at most, and time of the whole call with the waits between them.
+    publish_timeout_seconds
+        Time of one publication to PostgreSQL.
+    alert_timeout_seconds
+        Time of one alert at one place.
     transactions_queue_url, transactions_dlq_url
         SQS queues of transactions and of its dead letters. Without the first nothing is received.
     transactions_table
@@ -117,10 +126,12 @@ class Settings(BaseSettings):
     fred_api_key: SecretStr | None = None
     provider_timeout_seconds: float = Field(default=20.0, gt=0)
     provider_attempts: int = Field(default=4, ge=1, le=10)
+    provider_deadline_seconds: float = Field(default=120.0, gt=0)
 
     landing_uri: str = ""
     vendor_contracts: Path | None = None
     publish_url: SecretStr | None = None
+    publish_timeout_seconds: float = Field(default=900.0, gt=0)
 
     transactions_queue_url: str | None = None
     transactions_dlq_url: str | None = None
@@ -141,6 +152,8 @@ class Settings(BaseSettings):
     alert_email_from: str | None = None
     alert_email_to: Annotated[tuple[str, ...], NoDecode] = ()
     alert_sns_topic: str | None = None
+    # Dagster cuts a tick of a sensor after 60 s: two secrets, the alerts of a round and the last one fit in.
+    alert_timeout_seconds: float = Field(default=10.0, gt=0, le=20)
 
     # Breached by the newest session's risk of a sector, an alert is sent; None sets no limit.
     limit_var_99: float | None = Field(default=None, gt=0, lt=1)
@@ -423,10 +436,7 @@ class Settings(BaseSettings):
             return None
         import json
 
-        import boto3
-
-        client = boto3.client("secretsmanager", region_name=self.aws_region)
-        answer = client.get_secret_value(SecretId=self.secrets_manager_id)
+        answer = self._held_secret()
         try:
             held = json.loads(answer["SecretString"])
         except (KeyError, ValueError):
@@ -439,6 +449,27 @@ class Settings(BaseSettings):
             ) from None
         found = held.get(name)
         return None if found is None else str(found)
+
+    def _held_secret(self) -> dict[str, Any]:
+        import boto3
+
+        from finance_assets.providers.aws_clients import limit_client
+        from finance_assets.providers.outbound import call_within, limited
+
+        def fetch() -> dict[str, Any]:
+            client = boto3.client("secretsmanager", region_name=self.aws_region)
+            limit_client(client, seconds=SECRET_SECONDS, max_bytes=SECRET_MAX_BYTES)
+            answer: dict[str, Any] = client.get_secret_value(SecretId=self.secrets_manager_id)
+            return answer
+
+        # In a thread, since what finds the credentials is botocore's own and keeps to no deadline.
+        try:
+            with limited(SECRET_SECONDS):
+                return call_within(fetch, None, f"fetching the secret {self.secrets_manager_id!r}")
+        except TimeoutError as error:
+            raise SettingsError(
+                f"{error}; check the network and FINANCE_ASSETS_SECRETS_MANAGER_ID, and try again"
+            ) from None
 
 
 #: Fields whose values are secret.

@@ -49,7 +49,7 @@ class MacroData:
                 clock=settings.clock,
                 series=SERIES,
                 base_url=settings.fred_url,
-                timeouts=Timeouts(total=settings.provider_timeout_seconds),
+                timeouts=Timeouts(total=settings.provider_timeout_seconds, call=settings.provider_deadline_seconds),
                 retry=RetryPolicy(attempts=settings.provider_attempts, first_wait=2.0),
             )
         return None

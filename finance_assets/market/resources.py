@@ -90,7 +90,7 @@ class MarketData:
         )
 
         settings = self._settings
-        timeouts = Timeouts(total=settings.provider_timeout_seconds)
+        timeouts = Timeouts(total=settings.provider_timeout_seconds, call=settings.provider_deadline_seconds)
         retry = RetryPolicy(attempts=settings.provider_attempts, first_wait=2.0)
         if name == "sample":
             return SampleProvider(clock=settings.clock)

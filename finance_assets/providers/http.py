@@ -1,4 +1,4 @@
-"""One HTTP client for every provider: time-outs, retries, a size limit, and keys that nobody sees.
+"""One HTTP client for every provider: deadlines, retries, a size limit, and keys that nobody sees.
 
 What belongs here: how bytes are fetched and when to try again. What does not: what the bytes mean; a provider
 passes ``check``, which reads the response and raises a `ProviderError` where the answer is an error in
@@ -28,6 +28,16 @@ from finance_assets.providers.errors import (
     RateLimited,
     UnexpectedResponse,
     utc_now,
+)
+from finance_assets.providers.outbound import (
+    AnswerTooLarge,
+    Limits,
+    OutboundTimeout,
+    limit_tls,
+    limit_transport,
+    limited,
+    read_body,
+    time_left,
 )
 from finance_assets.text import hide_url_secrets
 
@@ -92,21 +102,25 @@ class Secret:
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Limits of one attempt, in seconds.
+    """Limits in seconds, on the wall clock.
 
     Attributes
     ----------
     connect
-        Until the connection stands.
+        Until the connection stands, from the look-up of the name on.
     read
         Between two pieces of the answer.
     total
-        For the whole answer, so that a server that drips a byte a second does not hold the run.
+        For one attempt, from the look-up of the name to the last byte, redirects included: a server that drips a
+        byte a second does not hold the run.
+    call
+        For the whole call, with every attempt and the waits between them. A wait that would last longer is not begun.
     """
 
     connect: float = 5.0
     read: float = 20.0
     total: float = 60.0
+    call: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -161,7 +175,9 @@ def call_with_retries(
     sleep: Sleep,
     uniform: Uniform | None = None,
 ) -> T:
-    """Call until it succeeds, an error is final, or the attempts are used up.
+    """Call until it succeeds, an error is final, or the attempts or the time of the current limits are used up.
+
+    A wait that would outlast the limits (`finance_assets.providers.outbound.limited`) is not begun.
 
     Parameters
     ----------
@@ -199,8 +215,17 @@ def call_with_retries(
             return False
         return error.retry_after_seconds is None or error.retry_after_seconds <= policy.max_retry_after
 
+    def stops(state: tenacity.RetryCallState) -> bool:
+        if state.attempt_number >= policy.attempts:
+            return True
+        try:
+            left = time_left()
+        except OutboundTimeout:
+            return True
+        return left is not None and state.upcoming_sleep >= left
+
     retrying = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(max(1, policy.attempts)),
+        stop=stops,
         wait=wait,
         retry=tenacity.retry_if_exception(worth_another),
         sleep=sleep,
@@ -407,40 +432,51 @@ class HttpClient:
             self._check_status(response, symbol)
             return check(response)
 
-        return call_with_retries(attempt, policy=self.retry, sleep=self._sleep, uniform=self._uniform)
+        self._open()  # what is imported at first use is not the provider's time
+        with limited(self.timeouts.call, clock=self._monotonic):
+            return call_with_retries(attempt, policy=self.retry, sleep=self._sleep, uniform=self._uniform)
 
     def _send(self, path: str, params: Mapping[str, str], request: str, symbol: str) -> HttpResponse:
         import httpx
 
         client = self._open()
-        deadline = self._monotonic() + self.timeouts.total
         url = httpx.URL(self.base_url + path, params=dict(params))
         failure: ProviderError
+        limits: Limits | None = None
         try:
-            for _ in range(_MAX_REDIRECTS + 1):
-                with client.stream("GET", url) as response:
-                    target = self._redirect_target(response, url)
-                    if target is None:
-                        body = self._read(response, deadline, request, symbol)
-                        return HttpResponse(response.status_code, dict(response.headers), body, request)
-                if (target.host, target.port) != (url.host, url.port) or target.scheme != url.scheme:
-                    raise UnexpectedResponse(
-                        self.provider,
-                        symbol,
-                        f"{request} was redirected to another place, "
-                        f"{target.scheme}://{target.netloc.decode('ascii')}; not followed, since the key "
-                        "would go with it. Check the configured base URL",
-                        reason_code="redirected",
-                    )
-                url = target
+            with limited(self.timeouts.total, clock=self._monotonic) as limits:
+                for _ in range(_MAX_REDIRECTS + 1):
+                    with client.stream("GET", url, timeout=self._timeout()) as response:
+                        target = self._redirect_target(response, url)
+                        if target is None:
+                            body = self._mask(read_body(response, self.max_bytes))
+                            return HttpResponse(response.status_code, dict(response.headers), body, request)
+                    if (target.host, target.port) != (url.host, url.port) or target.scheme != url.scheme:
+                        raise UnexpectedResponse(
+                            self.provider,
+                            symbol,
+                            f"{request} was redirected to another place, "
+                            f"{target.scheme}://{target.netloc.decode('ascii')}; not followed, since the key "
+                            "would go with it. Check the configured base URL",
+                            reason_code="redirected",
+                        )
+                    url = target
             failure = UnexpectedResponse(
                 self.provider,
                 symbol,
                 f"{request} was redirected more than {_MAX_REDIRECTS} times",
                 reason_code="redirected",
             )
-        except httpx.TimeoutException as error:
-            failure = self._timed_out(request, symbol, type(error).__name__)
+        except AnswerTooLarge:
+            failure = UnexpectedResponse(
+                self.provider,
+                symbol,
+                f"the answer to {request} is longer than {self.max_bytes} bytes. Ask for a shorter range",
+                reason_code="too_large",
+            )
+        except (httpx.TimeoutException, OutboundTimeout) as error:
+            said = limits.reason() if limits is not None else ""
+            failure = self._timed_out(request, symbol, said or type(error).__name__)
         except httpx.RemoteProtocolError as error:
             failure = UnexpectedResponse(
                 self.provider,
@@ -478,29 +514,25 @@ class HttpClient:
             target = target.copy_remove_param(name)
         return target
 
-    def _read(self, response: httpx.Response, deadline: float, request: str, symbol: str) -> bytes:
-        body = bytearray()
-        for piece in response.iter_bytes():
-            body += piece
-            if len(body) > self.max_bytes:
-                raise UnexpectedResponse(
-                    self.provider,
-                    symbol,
-                    f"the answer to {request} is longer than {self.max_bytes} bytes. Ask for a shorter range",
-                    reason_code="too_large",
-                )
-            if self._monotonic() > deadline:
-                raise self._timed_out(request, symbol, f"no end within {self.timeouts.total:g} s")
+    def _timeout(self) -> httpx.Timeout:
+        """Return the time-outs of the next request: those of the settings, or what is left of the limits."""
+        import httpx
+
+        read, connect = time_left(self.timeouts.read), time_left(self.timeouts.connect)
+        return httpx.Timeout(read, connect=connect)
+
+    def _mask(self, body: bytes) -> bytes:
         for secret in self._secrets.values():
-            body = bytearray(secret.redact_bytes(bytes(body)))
-        return bytes(body)
+            body = secret.redact_bytes(body)
+        return body
 
     def _timed_out(self, request: str, symbol: str, what: str) -> ProviderUnavailable:
         return ProviderUnavailable(
             self.provider,
             symbol,
             f"{request} timed out ({what}; connect {self.timeouts.connect:g} s, read {self.timeouts.read:g} "
-            f"s, total {self.timeouts.total:g} s). Try later or raise the time-outs",
+            f"s, total {self.timeouts.total:g} s, all attempts {self.timeouts.call:g} s). Try later or raise the "
+            "time-outs",
             reason_code="timeout",
         )
 
@@ -543,9 +575,13 @@ class HttpClient:
             if self._client is None:
                 self._client = httpx.Client(
                     transport=_wire_transport(self.base_url, self._secrets),
-                    timeout=httpx.Timeout(self.timeouts.read, connect=self.timeouts.connect),
                     follow_redirects=False,
-                    headers={"accept": "application/json", "user-agent": "finance-assets"},
+                    headers={
+                        "accept": "application/json",
+                        # What can be unpacked piece by piece.
+                        "accept-encoding": "gzip, deflate",
+                        "user-agent": "finance-assets",
+                    },
                 )
             return self._client
 
@@ -566,18 +602,19 @@ def _wire_transport(base_url: str, secrets: Mapping[str, Secret]) -> httpx.BaseT
             )
             return super().handle_request(wire)
 
-    return WireTransport(verify=_certificates(), proxy=_system_proxy(base_url))
+    return limit_transport(WireTransport(verify=certificates(), proxy=system_proxy(base_url)))
 
 
 @functools.cache
-def _certificates() -> ssl.SSLContext:
+def certificates() -> ssl.SSLContext:
     """Read the certificate bundle once per process; it takes longer than a request."""
     import httpx
 
-    return httpx.create_ssl_context()
+    return limit_tls(httpx.create_ssl_context())
 
 
-def _system_proxy(base_url: str) -> str | None:
+def system_proxy(base_url: str) -> str | None:
+    """Return the proxy that the environment names for an address; None where it names none."""
     from urllib.parse import urlsplit
     from urllib.request import getproxies, proxy_bypass
 

@@ -83,7 +83,12 @@ def account_returns(
     if settings.publish_url is not None:
         from finance_assets.storage.postgres import publish
 
-        changed = publish(settings.publish_url.get_secret_value(), ACCOUNT_RETURNS, table)
+        changed = publish(
+            settings.publish_url.get_secret_value(),
+            ACCOUNT_RETURNS,
+            table,
+            seconds=settings.publish_timeout_seconds,
+        )
         metadata |= {"inserted": changed.inserted, "updated": changed.updated, "deleted": changed.deleted}
         dagster_output.log(context).info(
             f"PostgreSQL: {changed.inserted} new, {changed.updated} changed, {changed.deleted} gone"

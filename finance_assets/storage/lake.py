@@ -59,6 +59,7 @@ DICTIONARY_BYTES = 1 << 19
 WHOLE_FILE_BYTES = 8 * 1024 * 1024
 #: A file of more bytes is copied by S3 in parts of so many: at once it copies at most 5 GB, and that in a long time.
 COPY_PART_BYTES = 256 * 1024 * 1024
+COPY_PART_SECONDS = 120.0
 #: Files whose rows are joined (and filtered) at a time, so that a table of many small files has few chunks.
 FILES_AT_ONCE = 256
 WRITERS = 8
@@ -445,11 +446,14 @@ class Lake:
 
     def _copy_in_parts(self, source: str, path: str) -> None:
         """Have S3 copy a file in parts, which Arrow does not ask for."""
-        import boto3
         from boto3.s3.transfer import TransferConfig
 
+        from finance_assets.providers.aws_clients import make_limited_client
+
         (source_bucket, _, source_key), (bucket, _, key) = source.partition("/"), path.partition("/")
-        client = boto3.Session().client("s3", region_name=self.s3.region, endpoint_url=self.s3.endpoint_url)
+        client = make_limited_client(
+            "s3", region=self.s3.region, endpoint=self.s3.endpoint_url, seconds=COPY_PART_SECONDS
+        )
         try:
             client.copy(
                 {"Bucket": source_bucket, "Key": source_key},

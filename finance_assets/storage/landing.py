@@ -18,6 +18,8 @@ from finance_assets.storage.ledger import FileIdentity
 
 #: A local file is whole when nobody has written to it for so long; an object of S3 is whole when it is there.
 QUIET = timedelta(seconds=5)
+#: Time of one page of a listing of S3, which names up to a thousand objects.
+LIST_SECONDS = 30.0
 #: Names of files that are being written, or are nobody's data.
 _TEMPORARY_ENDS = (".part", ".partial", ".tmp", ".crdownload", ".filepart", "~")
 
@@ -156,9 +158,9 @@ class Landing:
         return bucket, f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
 
     def _client(self) -> Any:
-        import boto3
+        from finance_assets.providers.aws_clients import make_limited_client
 
-        return boto3.client("s3", region_name=self.s3.region, endpoint_url=self.s3.endpoint_url)
+        return make_limited_client("s3", region=self.s3.region, endpoint=self.s3.endpoint_url, seconds=LIST_SECONDS)
 
 
 def _is_data(key: str) -> bool:

@@ -127,6 +127,13 @@ class Ledger:
         url = self._address()
         if url.get_backend_name() == "postgresql":
             engine = sa.create_engine(url, pool_pre_ping=True)
+
+            @sa.event.listens_for(engine, "do_connect")
+            def _connect(_: object, __: object, given: Any, named: Any) -> Any:
+                from finance_assets.storage.postgres import connect
+
+                return connect(*given, statement_seconds=BUSY_TIMEOUT_SECONDS, **named)
+
             with engine.begin() as connection:
                 # Even "create table if not exists" fails where two sessions run it at once.
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SET_UP_LOCK)))

@@ -1,17 +1,18 @@
-"""Publishing a table to PostgreSQL: all of it at once, or nothing.
+"""Publishing a table to PostgreSQL: all of it at once, or nothing; and connections that end in time.
 
-What belongs here: the COPY and MERGE by which final results reach the database that other systems read. What the
-platform computes with stays in the lake.
+What belongs here: the COPY and MERGE by which final results reach the database that other systems read, and the
+connection that they and the ledger use. What the platform computes with stays in the lake.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     import psycopg
     import pyarrow as pa
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 
 #: Rows that are turned into text at a time: enough to be fast, and small beside the table.
 ROWS_AT_ONCE = 65_536
+
+
+#: Until a connection stands, from the look-up of the name on.
+CONNECT_SECONDS = 10.0
+#: A peer that says nothing more is given up after about so long, by the system.
+SILENCE_SECONDS = 60
+#: Time of one publication, where the settings say nothing else.
+PUBLISH_SECONDS = 900.0
 
 
 class PublishError(RuntimeError):
@@ -44,7 +53,96 @@ class Published:
     rows: int
 
 
-def publish(url: str, contract: Contract, table: pa.Table, *, schema: str = "published") -> Published:
+def connect(
+    conninfo: str = "",
+    *,
+    statement_seconds: float | None = None,
+    connect_seconds: float | None = None,
+    **given: Any,
+) -> psycopg.Connection[Any]:
+    """Return a connection to PostgreSQL, each operation of which ends in time.
+
+    The limits of `finance_assets.providers.outbound.limited` hold for it too. A connection whose operation did not end
+    in time is closed.
+
+    Parameters
+    ----------
+    conninfo, given
+        As for `psycopg.connect`.
+    statement_seconds
+        Time of one operation; None for no limit of its own.
+    connect_seconds
+        Time until the connection stands, from the look-up of the name on; `CONNECT_SECONDS` by default.
+
+    Raises
+    ------
+    psycopg.OperationalError
+        There is no connection, or none in time.
+    """
+    import psycopg
+
+    from finance_assets.providers.outbound import call_within
+
+    kind = _limited_connection()
+    seconds = CONNECT_SECONDS if connect_seconds is None else connect_seconds
+    options = {
+        "connect_timeout": max(2, round(seconds)),
+        "keepalives_idle": SILENCE_SECONDS // 2,
+        "keepalives_interval": SILENCE_SECONDS // 6,
+        "keepalives_count": 3,
+        "tcp_user_timeout": SILENCE_SECONDS * 1000,
+        **given,
+    }
+    try:
+        # In a thread, since libpq looks names up by itself.
+        connection: psycopg.Connection[Any] = call_within(
+            lambda: kind.connect(conninfo, **options), seconds, "connecting to PostgreSQL", discard=_close
+        )
+    except TimeoutError as error:
+        raise psycopg.OperationalError(str(error)) from error
+    connection.statement_seconds = statement_seconds  # type: ignore[attr-defined]
+    return connection
+
+
+def _close(connection: psycopg.Connection[Any]) -> None:
+    connection.close()
+
+
+@functools.cache
+def _limited_connection() -> Any:
+    """Return psycopg's connection with a limit on each wait for the server."""
+    import psycopg
+
+    from finance_assets.providers.outbound import OutboundTimeout, new_limits
+
+    class LimitedConnection(psycopg.Connection[Any]):
+        statement_seconds: float | None = None
+
+        def wait(self, gen: Generator[Any, Any, Any], *arguments: Any, **options: Any) -> Any:
+            # psycopg resumes the generator several times a second, whether or not the server said something.
+            return super().wait(self._within(gen), *arguments, **options)
+
+        def _within(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+            limits = new_limits(self.statement_seconds)
+            try:
+                wanted = next(gen)
+                while True:
+                    ready = yield wanted
+                    limits.check()
+                    wanted = gen.send(ready)
+            except StopIteration as end:
+                return end.value
+            except OutboundTimeout as error:
+                # What the server still does or says belongs to nobody.
+                self.pgconn.finish()
+                raise psycopg.OperationalError(f"the database did not answer: {error}") from error
+
+    return LimitedConnection
+
+
+def publish(
+    url: str, contract: Contract, table: pa.Table, *, schema: str = "published", seconds: float = PUBLISH_SECONDS
+) -> Published:
     """Make a PostgreSQL table equal to ``table`` in one transaction.
 
     The rows are copied into a staging table that only this session sees; then rows that differ are merged and rows that
@@ -61,16 +159,19 @@ def publish(url: str, contract: Contract, table: pa.Table, *, schema: str = "pub
         All rows.
     schema
         Schema of the target, created where it is missing.
+    seconds
+        Time of the whole publication.
 
     Raises
     ------
     PublishError
-        The server cannot be reached, or the table there has other columns.
+        The server cannot be reached or does not end in time, or the table there has other columns.
     """
     import psycopg
     from psycopg import sql
 
     from finance_assets.contracts.arrow import conform
+    from finance_assets.providers.outbound import limited
 
     rows = conform(contract, table)
     target = sql.Identifier(schema, contract.name)
@@ -80,7 +181,7 @@ def publish(url: str, contract: Contract, table: pa.Table, *, schema: str = "pub
     listed = sql.SQL(", ").join(columns)
     same = sql.SQL(" and ").join(sql.SQL("t.{0} = s.{0}").format(name) for name in key)
     try:
-        with psycopg.connect(_address(url)) as connection, connection.cursor() as cursor:
+        with limited(seconds), connect(_address(url)) as connection, connection.cursor() as cursor:
             _create(cursor, contract, schema)
             cursor.execute(sql.SQL("create temp table staging (like {}) on commit drop").format(target))
             with cursor.copy(sql.SQL("copy staging ({}) from stdin (format csv)").format(listed)) as copy:
@@ -177,4 +278,7 @@ def _address(url: str) -> str:
 
 def _said(error: psycopg.Error) -> str:
     primary = error.diag.message_primary
-    return str(primary) if primary else type(error).__name__
+    if primary:
+        return str(primary)
+    # Our own words, not those of a connection, which may repeat the address.
+    return str(error) if isinstance(error.__cause__, TimeoutError) else type(error).__name__

@@ -1,7 +1,7 @@
 """AWS clients of the transaction branch, and what their errors mean to a person.
 
-What belongs here: making a boto3 client with time limits set on purpose, for AWS or for an endpoint on this machine,
-and turning botocore's exceptions into sentences that say what to do. boto3 is imported when a client is made.
+What belongs here: what a boto3 client of this branch is made with, for AWS or for an endpoint on this machine, and
+turning botocore's exceptions into sentences that say what to do. boto3 is imported when a client is made.
 """
 
 from __future__ import annotations
@@ -11,14 +11,11 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
+from finance_assets.providers.aws_clients import make_limited_client
 from finance_assets.text import hide_url_secrets
 
-#: A connection that takes longer is a network that is down, not slow.
-CONNECT_SECONDS = 3.0
-#: An answer may take so long, besides the time that a long poll was asked to wait.
+#: A request and its answer may take so long, besides the time that a long poll was asked to wait.
 READ_SECONDS = 10.0
-#: Requests in all, with botocore's own back-off between them; the callers wait longer where waiting helps.
-ATTEMPTS = 3
 #: Written out, because botocore otherwise puts it together anew for each request, twice.
 USER_AGENT = "finance-assets-transactions"
 
@@ -94,7 +91,7 @@ def make_client(
     read_seconds: float = READ_SECONDS,
     connections: int = 10,
 ) -> Any:
-    """Return a boto3 client.
+    """Return a boto3 client; botocore repeats a request that failed, and the callers wait longer where waiting helps.
 
     Parameters
     ----------
@@ -105,7 +102,7 @@ def make_client(
     endpoint
         Address of an endpoint other than AWS's. None: ``AWS_ENDPOINT_URL`` where it is set, else AWS.
     read_seconds
-        How long an answer may take.
+        Time of one request, from the look-up of the name to the last byte of the answer.
     connections
         Connections kept open: one for each thread that uses the client.
 
@@ -114,29 +111,23 @@ def make_client(
     AwsError
         There is no region, or the address is none.
     """
-    import boto3
     from botocore import UNSIGNED
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
     named = endpoint or os.environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or os.environ.get("AWS_ENDPOINT_URL")
     try:
-        return boto3.client(
+        return make_limited_client(
             service,
-            region_name=region,
-            endpoint_url=endpoint,
-            config=Config(
-                connect_timeout=CONNECT_SECONDS,
-                read_timeout=read_seconds,
-                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-                max_pool_connections=connections,
-                tcp_keepalive=True,
-                # What is sent is built here, and checked again by the service.
-                parameter_validation=False,
-                user_agent=USER_AGENT,
-                # An endpoint on this machine asks for no credentials, and is never shown those of a real account.
-                signature_version=UNSIGNED if is_loopback(named) else None,
-            ),
+            region=region,
+            endpoint=endpoint,
+            seconds=read_seconds,
+            max_pool_connections=connections,
+            tcp_keepalive=True,
+            # What is sent is built here, and checked again by the service.
+            parameter_validation=False,
+            user_agent=USER_AGENT,
+            # An endpoint on this machine asks for no credentials, and is never shown those of a real account.
+            signature_version=UNSIGNED if is_loopback(named) else None,
         )
     except (BotoCoreError, ValueError) as error:
         raise AwsError(hide_url_secrets(f"no client of {service}: {error}")) from None

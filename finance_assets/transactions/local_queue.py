@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from finance_assets.providers.outbound import call_within
 from finance_assets.transactions.aws import make_client
 
 VERSION = "1.5.33"
@@ -30,6 +31,7 @@ REGION = "us-east-1"
 #: The first start downloads the package.
 INSTALL_SECONDS = 240
 START_SECONDS = 30
+READY_SECONDS = 2.0
 STOP_SECONDS = 15
 POLL_SECONDS = 0.05
 QUEUE_NAME = "transactions"
@@ -130,9 +132,13 @@ def server_environment(port: int, temporary: Path) -> dict[str, str]:
 
 def answers(endpoint: str) -> bool:
     """Return whether an endpoint is ready."""
-    try:
-        with urllib.request.urlopen(f"{endpoint}/_ministack/ready", timeout=2) as response:
+
+    def ask() -> bool:
+        with urllib.request.urlopen(f"{endpoint}/_ministack/ready", timeout=READY_SECONDS) as response:
             return bool(response.status == 200)
+
+    try:
+        return call_within(ask, READY_SECONDS, f"asking {endpoint} whether it is ready")
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
 

@@ -28,7 +28,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
@@ -70,6 +71,7 @@ from finance_assets.providers.http import (
     parse_json,
     parse_retry_after,
 )
+from finance_assets.providers.outbound import AnswerTooLarge, Limits, OutboundTimeout, limited, time_left
 from finance_assets.text import hide_url_secrets
 
 if TYPE_CHECKING:
@@ -86,6 +88,10 @@ _SINGLE_PRECISION = Decimal(2) ** -24
 # Yahoo writes dividends with six decimals.
 _DIVIDEND_PRECISION = Decimal("0.0000005")
 _NO_SPLIT = Decimal(1)
+# Beginnings of the paths of charts and summaries; what else yfinance asks for serves to be let in.
+_DATA_PATHS = ("/v8/", "/v10/")
+# What a callback of curl returns to end the transfer (CURL_WRITEFUNC_ERROR).
+_END_TRANSFER = 0xFFFFFFFF
 
 # yfinance holds one session per process; requests of two providers must not swap it under each other.
 _yfinance_lock = threading.Lock()
@@ -123,7 +129,8 @@ class YahooProvider:
     base_url
         Where every request to a Yahoo host goes instead; for tests.
     timeouts
-        ``total`` bounds each request; yfinance may send several for one answer (cookie, crumb, chart).
+        ``total`` bounds one attempt, in which yfinance may send several requests (cookie, crumb, chart), and ``call``
+        all attempts with the waits between them.
     retry, sleep, uniform
         See `finance_assets.providers.http`.
     max_bytes
@@ -291,7 +298,8 @@ class YahooProvider:
         def attempt() -> tuple[HttpResponse, dict[str, Any] | None]:
             return check(self._send(path, params, request, symbol))
 
-        return call_with_retries(attempt, policy=self.retry, sleep=self._sleep, uniform=self._uniform)
+        with limited(self.timeouts.call):
+            return call_with_retries(attempt, policy=self.retry, sleep=self._sleep, uniform=self._uniform)
 
     def _send(self, path: str, params: Mapping[str, str], request: str, symbol: str) -> HttpResponse:
         global _cache_directory
@@ -307,7 +315,7 @@ class YahooProvider:
             ) from None
 
         failure: ProviderError
-        with _yfinance_lock:
+        with limited(self.timeouts.total) as limits, self._alone(limits, request, symbol):
             if _cache_directory is None:
                 self.cache_dir.mkdir(parents=True, exist_ok=True)
                 yfinance.set_tz_cache_location(str(self.cache_dir))
@@ -327,14 +335,10 @@ class YahooProvider:
                     f"{request} answered HTTP 429. Lower the request rate or try later",
                     retry_after_seconds=self._retry_after(self._session.last_retry_after),
                 )
-            except curl.Timeout:
-                failure = ProviderUnavailable(
-                    self.name,
-                    symbol,
-                    f"{request} timed out (connect {self.timeouts.connect:g} s, total "
-                    f"{self.timeouts.total:g} s). Try later or raise the time-outs",
-                    reason_code="timeout",
-                )
+            except (curl.Timeout, OutboundTimeout):
+                failure = self._timed_out(request, symbol)
+            except AnswerTooLarge:
+                failure = self._too_large(request, symbol)
             except (curl.IncompleteRead, curl.ChunkedEncodingError, curl.ContentDecodingError) as error:
                 failure = self._cut_off(request, symbol, error)
             except curl.RequestException as error:
@@ -351,17 +355,39 @@ class YahooProvider:
                 return response
         raise failure
 
+    @contextmanager
+    def _alone(self, limits: Limits, request: str, symbol: str) -> Iterator[None]:
+        """Hold the lock of yfinance, or raise where another thread holds it until our time is over."""
+        if not _yfinance_lock.acquire(timeout=max(limits.time_left(), 0.0)):
+            raise self._timed_out(request, symbol)
+        try:
+            yield
+        finally:
+            _yfinance_lock.release()
+
+    def _timed_out(self, request: str, symbol: str) -> ProviderUnavailable:
+        return ProviderUnavailable(
+            self.name,
+            symbol,
+            f"{request} timed out (connect {self.timeouts.connect:g} s, total {self.timeouts.total:g} s, all attempts "
+            f"{self.timeouts.call:g} s). Try later or raise the time-outs",
+            reason_code="timeout",
+        )
+
+    def _too_large(self, request: str, symbol: str) -> UnexpectedResponse:
+        return UnexpectedResponse(
+            self.name,
+            symbol,
+            f"the answer to {request} is longer than {self.max_bytes} bytes. Ask for a shorter range",
+            reason_code="too_large",
+        )
+
     def _connection_failed(self, request: str, symbol: str, error: Exception) -> ProviderError:
         code = int(getattr(error, "code", 0) or 0)
         if code in (18, 92):  # CURLE_PARTIAL_FILE, CURLE_HTTP2_STREAM
             return self._cut_off(request, symbol, error)
         if code == 63:  # CURLE_FILESIZE_EXCEEDED
-            return UnexpectedResponse(
-                self.name,
-                symbol,
-                f"the answer to {request} is longer than {self.max_bytes} bytes. Ask for a shorter range",
-                reason_code="too_large",
-            )
+            return self._too_large(request, symbol)
         return ProviderUnavailable(
             self.name,
             symbol,
@@ -660,26 +686,57 @@ def _text(value: object) -> str | None:
 def _bounded_session(base_url: str | None, timeouts: Timeouts, max_bytes: int) -> Any:
     """Return a session for yfinance whose requests end in time, stay small, and go where ``base_url`` says.
 
-    yfinance fetches its cookie and crumb with time-outs of its own (30 s); here no request outlasts ours.
+    yfinance fetches its cookie and crumb with time-outs of its own (30 s); here no request outlasts the current limits.
+    Since it does without both where it has to, each gets a third of what is left, and the rest is the data's.
     """
     from urllib.parse import urlsplit
 
     curl, curl_requests = import_module("curl_cffi"), import_module("curl_cffi.requests")
-    session = curl_requests.Session(impersonate="chrome", curl_options={curl.CurlOpt.MAXFILESIZE_LARGE: max_bytes})
+    session = curl_requests.Session(
+        impersonate="chrome",
+        curl_options={
+            # Refuses an answer by the length that it declares; what comes is counted below, unpacked.
+            curl.CurlOpt.MAXFILESIZE_LARGE: max_bytes,
+            # A look-up of a name that hangs is left behind.
+            curl.CurlOpt.QUICK_EXIT: 1,
+        },
+    )
     send = session.request
     session.last_retry_after = None
 
     def request(method: str, url: str, **options: Any) -> Any:
+        parts = urlsplit(url)
         asked = options.get("timeout")
-        bound = min(float(asked), timeouts.total) if isinstance(asked, int | float) else timeouts.total
+        bound = time_left(timeouts.total) or timeouts.total
+        if not parts.path.startswith(_DATA_PATHS):
+            bound /= 3
+        if isinstance(asked, int | float):
+            bound = min(float(asked), bound)
         connect = min(timeouts.connect, bound)
         options["timeout"] = (connect, bound - connect)  # curl_cffi bounds the whole request by their sum
         if base_url is not None:
-            parts = urlsplit(url)
             if not (parts.hostname or "").endswith("yahoo.com"):
                 raise ValueError(f"a request to {parts.hostname} in a session bound to {hide_url_secrets(base_url)}")
             url = base_url.rstrip("/") + (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        response = send(method=method, url=url, **options)
+        body = bytearray()
+        is_overrun = False
+
+        def take(piece: bytes) -> int:
+            nonlocal is_overrun
+            if len(body) + len(piece) > max_bytes:
+                is_overrun = True
+                return _END_TRANSFER
+            body.extend(piece)
+            return len(piece)
+
+        try:
+            response = send(method=method, url=url, content_callback=take, **options)
+        except curl_requests.exceptions.RequestException:
+            if not is_overrun:
+                raise
+        if is_overrun:
+            raise AnswerTooLarge(f"the answer is longer than {max_bytes} bytes")
+        response.content = bytes(body)
         session.last_retry_after = response.headers.get("retry-after")
         return response
 

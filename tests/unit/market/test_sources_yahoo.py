@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -10,6 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.faulty_server import (
+    HTTP_BROKEN,
+    HTTP_FLOODS,
+    HTTP_HANGS,
+    Fault,
+    allocates_less_than,
+    ends_within,
+    gzip_bomb,
+    serve,
+)
 from fixtures.market_api import (
     HTML_PAGE,
     MarketApi,
@@ -492,3 +503,42 @@ def test_without_yfinance_it_says_what_to_install(make: Any, monkeypatch: pytest
     monkeypatch.setitem(__import__("sys").modules, "yfinance", None)
     with pytest.raises(ProviderNotInstalled, match=r"finance-assets\[yahoo\]"):
         make().fetch_quotes("AAPL", START, END)
+
+
+# -- deadlines -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [*HTTP_HANGS, *HTTP_FLOODS, *HTTP_BROKEN])
+def test_no_answer_outlasts_the_deadline_or_fills_the_memory(fault: Fault, make: Any) -> None:
+    with serve(fault) as server:
+        provider = make(
+            base_url=server.url,
+            timeouts=Timeouts(connect=5.0, total=0.5, call=0.8),
+            retry=RetryPolicy(attempts=3, first_wait=0.05),
+            sleep=time.sleep,
+            max_bytes=1_000_000,
+        )
+        with allocates_less_than(12_000_000), ends_within(0.8), pytest.raises(ProviderError):
+            provider.fetch_quotes("AAPL", START, END)
+
+
+def test_a_body_that_grows_when_unpacked_is_refused(make: Any) -> None:
+    with serve(gzip_bomb) as server, pytest.raises(UnexpectedResponse) as caught:
+        make(base_url=server.url, timeouts=Timeouts(total=5.0), max_bytes=1_000_000).fetch_quotes("AAPL", START, END)
+    assert caught.value.reason_code == "too_large"
+
+
+def test_a_cookie_that_does_not_come_leaves_time_for_the_quotes(api: MarketApi, make: Any) -> None:
+    api.reply("/v1/test/getcrumb", Reply(fault="hang"))
+    api.reply("/consent", Reply(fault="hang"))
+    api.reply(CHART, as_json(yahoo_chart("AAPL", [bar("2024-01-04", 10.0)])))
+    provider = make(timeouts=Timeouts(connect=0.3, total=1.5), retry=RetryPolicy(attempts=1))
+    with ends_within(1.5):
+        assert provider.fetch_quotes("AAPL", START, END).table.num_rows == 1
+
+
+def test_another_thread_that_hangs_does_not_hold_this_one(api: MarketApi, make: Any) -> None:
+    lock = yahoo._yfinance_lock
+    with lock, ends_within(0.6):
+        error = failure(api, make, Reply(200, b"{}"), timeouts=Timeouts(total=0.3, call=0.6))
+    assert (type(error), error.reason_code) == (ProviderUnavailable, "timeout")
