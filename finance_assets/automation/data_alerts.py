@@ -1,4 +1,4 @@
-"""Alerts about data: failed blocking checks, overdue data, breached limits of risk.
+"""Alerts about data: failed blocking checks, overdue data, breached limits of risk, and failed runs once more.
 
 What belongs here: what is worth an alert, and the sensor that looks for it. Each alert is told once per place: its key
 holds what makes it another one, such as the session.
@@ -13,10 +13,11 @@ from typing import Any
 import dagster as dg
 
 from finance_assets import dagster_output
+from finance_assets.automation.run_failures import recent_failure_alerts
 from finance_assets.contracts.market import QUOTES
 from finance_assets.contracts.publishing import RISK_EXPORTS
 from finance_assets.partitions import SessionCalendar, available_from, partition_days
-from finance_assets.publishing.alerts import Alert, alert_sinks, send_alert
+from finance_assets.publishing.alerts import Alert, alert_sinks, send_alerts
 from finance_assets.publishing.quality import check_keys, newest_evaluation
 from finance_assets.settings import Settings, midnight_utc
 from finance_assets.storage.lake import Lake
@@ -126,8 +127,12 @@ def data_alerts(
     ledger: dg.ResourceParam[Ledger],
 ) -> dg.SkipReason:
     """Look for what is worth an alert; starts nothing."""
-    alerts = [*check_alerts(context.instance), *overdue_alerts(settings, lake), *limit_alerts(settings, lake)]
-    sinks = alert_sinks(settings)
-    failures = [failure for alert in alerts for failure in send_alert(alert, sinks, ledger)]
+    alerts = [
+        *check_alerts(context.instance),
+        *overdue_alerts(settings, lake),
+        *limit_alerts(settings, lake),
+        *recent_failure_alerts(context.instance, datetime.now(UTC)),
+    ]
+    failures = send_alerts(alerts, alert_sinks(settings), ledger)
     undelivered = f"; not delivered: {'; '.join(failures)[:500]}" if failures else ""
     return dagster_output.skip(f"{len(alerts)} conditions are worth an alert{undelivered}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,7 @@ def raising(error: Exception) -> Callable[[], None]:
 
 def test_an_alert_says_which_run_failed_where_why_and_what_to_do(tmp_path: Path) -> None:
     with failed_run(raising(ValueError("close of 'AAA' is not a number")), tmp_path) as context:
-        alert = failure_alert(context)
+        alert = failure_alert(context.instance, context.dagster_run)
         run = context.dagster_run
         record = context.instance.get_run_record_by_id(run.run_id)
     assert alert.title == f"run {run.run_id[:8]} of {run.job_name} failed"
@@ -220,7 +220,7 @@ def test_an_alert_says_which_run_failed_where_why_and_what_to_do(tmp_path: Path)
 def test_the_words_of_a_failure_are_told_and_not_dagsters_wrapping(tmp_path: Path) -> None:
     failure = dg.Failure("no provider answered. Set a key", allow_retries=False)
     with failed_run(raising(failure), tmp_path) as context:
-        assert failure_alert(context).detail == "core__quotes: no provider answered. Set a key"
+        assert failure_alert(context.instance, context.dagster_run).detail == "core__quotes: no provider answered. Set a key"
 
 
 def test_a_long_message_is_cut_and_a_chain_of_errors_begins_with_the_last(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_long_message_is_cut_and_a_chain_of_errors_begins_with_the_last(tmp_pa
             raise RuntimeError("x" * 5000) from error
 
     with failed_run(body, tmp_path) as context:
-        detail = failure_alert(context).detail
+        detail = failure_alert(context.instance, context.dagster_run).detail
         (event,) = context.get_step_failure_events()
         assert failure_message(event).startswith("RuntimeError: xxx")
     assert len(detail) == run_failures.LONGEST_DETAIL
@@ -491,3 +491,25 @@ def test_a_run_of_everything_that_follows_holds_every_check_of_it(tmp_path: Path
         if any(isinstance(other, dg.AssetCheckKey) for other in graph.get(key).execution_set_entity_keys)
     }
     assert bound == set()
+
+
+def test_a_failed_run_whose_alert_reached_nobody_is_told_again(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dg.op
+    def fails() -> None:
+        raise dg.Failure("the disk is full")
+
+    @dg.job
+    def daily() -> None:
+        fails()
+
+    failed = daily.execute_in_process(instance=instance, raise_on_error=False)
+    now = datetime.now(UTC)
+    # A run of the command line is told of in the terminal.
+    assert run_failures.recent_failure_alerts(instance, now) == []
+    monkeypatch.setattr(dg.DagsterRun, "remote_job_origin", property(lambda _: object()), raising=False)
+    (alert,) = run_failures.recent_failure_alerts(instance, now)
+    assert alert.detail == "fails: the disk is full"
+    assert alert.key == f"run-failure:{failed.run_id}", "the key of the first attempt: each place is told once"
+    assert run_failures.recent_failure_alerts(instance, now + timedelta(days=2)) == []
