@@ -38,14 +38,20 @@ MAX_ROWS = 1 << 20
 MAX_CELLS = 20_000_000
 """Most cells that are held one by one: of sheets, of nested documents, and of text that has no plain columns. The empty
 ones before the last of a row count."""
-MAX_CHARACTERS = 1 << 30
+MAX_CHARACTERS = 1 << 29
 """Most characters of text that cells hold together; text that repeats counts as often as it stands there."""
 MAX_ELEMENTS = 60_000_000
 """Most elements of XML: three for each cell that there may be."""
+ELEMENTS_FLOOR = 1_000_000
+ELEMENTS_PER_BYTE = 4
+"""Most elements for one byte that landed, beyond the floor; packed workbooks have one or two."""
 MAX_OBJECTS = 5_000_000
 """Most objects and lists of JSON."""
+OBJECTS_FLOOR = 200_000
+BYTES_PER_OBJECT = 8
+"""Fewest bytes of text for each of them, beyond the floor."""
 MAX_RECORDS = 40_000_000
-"""Most records of binary workbooks, rows without a cell included."""
+"""Most records of binary workbooks."""
 VALUES_FLOOR = 1 << 28
 """So many bytes of Parquet values may always come out of a file; beyond, `MAX_RATIO` holds."""
 CPU_BASE = 60.0
@@ -128,18 +134,28 @@ class Budget:
         with self._lock:
             self._used[what] += count
             used = self._used[what]
-        if used > _LIMITS[what].most:
+        if used > self.most(what):
             self._refuse(what, used)
 
     def need(self, what: str, count: int) -> None:
         """Refuse, before anything is built, what would take more of a resource than is left; takes nothing."""
-        if self._used[what] + count > _LIMITS[what].most:
+        if self._used[what] + count > self.most(what):
             self._refuse(what, self._used[what] + count)
+
+    def most(self, what: str) -> int:
+        """Return how much of a resource (see :meth:`used`) the file may take altogether."""
+        most = _LIMITS[what].most
+        if what == "elements":
+            return min(most, max(ELEMENTS_FLOOR, ELEMENTS_PER_BYTE * self.landed))
+        if what == "objects":
+            return min(most, max(OBJECTS_FLOOR, (self.landed + self.expanded) // BYTES_PER_OBJECT))
+        return most
 
     def _refuse(self, what: str, used: int) -> None:
         limit = _LIMITS[what]
         raise OverBudget(
-            limit.reason, f"the file has {used:,} {limit.what} or more, and {limit.most:,} are read: {limit.advice}"
+            limit.reason,
+            f"the file has {used:,} {limit.what} or more, and {self.most(what):,} are read: {limit.advice}",
         )
 
     def take_cells(self, count: int, characters: int = 0) -> None:

@@ -17,8 +17,8 @@ from finance_assets.advisory.reading.budget import Budget
 from finance_assets.advisory.reading.layouts import MAX_WIDTH, Row, cell_text
 from finance_assets.advisory.reading.rejection import FileRejected
 
-MAX_GAP = 1000
-"""Blank rows between two rows that count as lines; more are passed over."""
+MAX_BLANK = 10_000
+"""Most blank rows of a workbook that count as lines; further ones are passed over."""
 _MAX_LINE = 1 << 20
 _MAX_COLUMN = 1 << 14
 _SPARE = 64
@@ -107,13 +107,12 @@ def sheets(data: bytes, budget: Budget) -> Iterator[tuple[str, Iterator[Row]]]:
     data
         Its content, already checked.
     budget
-        What is drawn on: rows, with blank ones between others, and elements. Cells are the caller's to count.
+        What is drawn on: rows and elements. Cells are the caller's to count.
 
     Yields
     ------
     tuple
-        Title, and the rows in their order, to be taken before the next sheet. Of blank rows between others at most
-        `MAX_GAP` are among them.
+        Title, and the rows in their order, to be taken before the next sheet; blank ones too, up to `MAX_BLANK`.
 
     Raises
     ------
@@ -132,6 +131,7 @@ def sheets(data: bytes, budget: Budget) -> Iterator[tuple[str, Iterator[Row]]]:
             self.archive = _Archive(io.BytesIO(data))
             self.archive.budget = budget
             self.parts: list[tuple[str, str]] = []
+            self.blank_left = MAX_BLANK
 
         def read_strings(self) -> None:
             self.shared_strings = _strings(self)
@@ -231,7 +231,7 @@ def _rows(reader: Any, path: str) -> Iterator[Row]:
             if not filled:
                 blank += 1
                 continue
-            yield from _blanks(number, blank, budget)
+            yield from _blanks(number, blank, reader)
             blank = 0
             width = min(max(cell["column"] for cell in cells), MAX_WIDTH, max(filled) + 1 + _SPARE)
             budget.take("rows")
@@ -240,13 +240,13 @@ def _rows(reader: Any, path: str) -> Iterator[Row]:
                 [found[place][0] if place in found else "" for place in range(width)],
                 frozenset(place for place in filled if found[place][1]),
             )
-        yield from _blanks(line, blank, budget)
+        yield from _blanks(line, blank, reader)
 
 
-def _blanks(line: int, count: int, budget: Budget) -> Iterator[Row]:
+def _blanks(line: int, count: int, reader: Any) -> Iterator[Row]:
     """Yield the blank rows before a line."""
-    if count <= MAX_GAP:
-        budget.take("rows", count)
+    if count <= reader.blank_left:
+        reader.blank_left -= count
         for number in range(line - count, line):
             yield Row(number, [])
 

@@ -900,6 +900,7 @@ def _mark_cut_off(tables: list[RawTable], final_line: int) -> None:
 
 
 def _decimals(text: str) -> int:
+    text = text[-_LONGEST_LINE:]
     return len(re.sub(r"^.*?[.,](?=\d*\D*$)|\D+$", "", text)) if re.search(r"[.,]\d*\D*$", text) else 0
 
 

@@ -189,8 +189,10 @@ def _xls(data: bytes) -> Workbook:
     for place, title in enumerate(book.sheet_names()):
         made.open_sheet(title)
         sheet = book.sheet_by_index(place)
-        budget.take("records", sheet.nrows)
+        budget.tick()
         for row in range(sheet.nrows):
+            if not sheet.row_len(row):
+                continue
             cells = {}
             for column, cell in enumerate(sheet.row(row)):
                 if cell.ctype == xlrd.XL_CELL_NUMBER:
@@ -211,7 +213,7 @@ def _xls(data: bytes) -> Workbook:
 _XLS_FORMATS = frozenset({0x31, 0x231, 0x1E, 0x41E, 0x43, 0x243, 0x443, 0xE0, 0x293})
 """Records of fonts, number formats, formats of cells and styles."""
 _XLS_CELLS = frozenset({*range(1, 8), 0x27E, 0xFD, 0xD6, *range(0x201, 0x207), 0x406, 0x206})
-_MULTIPLE_NUMBERS, _MULTIPLE_BLANKS = 0xBD, 0xBE
+_MULTIPLE_NUMBERS, _MULTIPLE_BLANKS, _MERGED = 0xBD, 0xBE, 0xE5
 
 
 def _look_over_records(data: bytes) -> None:
@@ -254,6 +256,10 @@ def _look_over_records(data: bytes) -> None:
             cells += 1 if kind in _XLS_CELLS else size // (6 if kind == _MULTIPLE_NUMBERS else 2)
             if size >= 2 and place + 2 <= end:
                 last = max(last, first(stream, place)[0] + 1)
+        elif kind == _MERGED:
+            # The library makes rows down to the end of each range.
+            ends = (first(stream, at)[0] + 1 for at in range(place + 4, min(place + size, end) - 1, 8))
+            last = max(last, *ends, 0)
         elif kind in _XLS_FORMATS:
             formats += 1
         elif kind & 0xFF == 0x09:
@@ -262,14 +268,15 @@ def _look_over_records(data: bytes) -> None:
         place += size
         if count % 4096 == 0:
             budget.need("cells", cells)
-            budget.need("records", count + rows + last)
+            budget.need("records", count)
+            budget.need("rows", rows + last)
             budget.tick()
             if formats > _MAX_FORMATS:
                 break
     budget.need("cells", cells)
     budget.take("records", count)
-    # Each row before the last with a cell is a list, empty or not.
-    budget.need("records", rows + last)
+    # The library makes lists of each row before the last, empty or not.
+    budget.need("rows", rows + last)
     if formats > _MAX_FORMATS:
         raise FileRejected(
             "too_many_formats",
