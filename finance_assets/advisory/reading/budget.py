@@ -57,9 +57,10 @@ VALUES_FLOOR = 1 << 28
 CPU_BASE = 60.0
 """Seconds of processor time that every file may take. Small files take less than one on a slow machine."""
 CPU_PER_LANDED_MB = 10.0
-"""Seconds more for each megabyte that landed. The slowest format, a workbook, takes two."""
+"""Seconds more for each megabyte that landed. The slowest format, a workbook, takes six."""
 CPU_PER_EXPANDED_MB = 2.0
-"""Seconds more for each megabyte that came out of archives, up to `CPU_EXPANDED_MOST`. Nested JSON takes one."""
+"""Seconds more for each megabyte that came out of archives, up to `CPU_EXPANDED_MOST`. JSON takes
+less than one."""
 CPU_EXPANDED_MOST = 600.0
 
 _MEGABYTE = 1 << 20

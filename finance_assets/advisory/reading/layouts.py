@@ -1585,13 +1585,12 @@ class _Decoder(json.JSONDecoder):
         """A key that is named twice, by the offset of the object."""
         self._budget = current_budget()
         self._twice: str | None = None
-        self._numbers = 0
+        self._numbers = self._objects = 0
         parse: Callable[..., tuple[dict[str, Any], int]] = json.decoder.JSONObject  # type: ignore[attr-defined]
         parse_list: Callable[..., tuple[list[Any], int]] = json.decoder.JSONArray  # type: ignore[attr-defined]
 
         def positioned(s_and_end: tuple[str, int], *args: Any) -> tuple[dict[str, Any], int]:
-            self._budget.take("objects")
-            self._budget.tick()
+            self._count()
             made, end = parse(s_and_end, *args)
             made[LINE] = s_and_end[1] - 1
             if self._twice is not None:
@@ -1599,12 +1598,18 @@ class _Decoder(json.JSONDecoder):
             return made, end
 
         def counted(*args: Any) -> tuple[list[Any], int]:
-            self._budget.take("objects")
+            self._count()
             return parse_list(*args)
 
         self.parse_object = positioned
         self.parse_array = counted
         self.scan_once = json.scanner.py_make_scanner(self)  # type: ignore[attr-defined]
+
+    def _count(self) -> None:
+        self._objects += 1
+        if self._objects % _AT_ONCE == 0:
+            self._budget.take("objects", _AT_ONCE)
+            self._budget.tick()
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)

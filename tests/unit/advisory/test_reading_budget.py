@@ -13,13 +13,14 @@ from decimal import Decimal
 
 import pytest
 
+from finance_assets.advisory.intake import raw_tables
 from finance_assets.advisory.reading import budget, excel_workbook
 from finance_assets.advisory.reading.budget import Budget, OverBudget, current_budget, spending
 from finance_assets.advisory.reading.reader import FileReading
 from tests.fixtures import bombs
 from tests.fixtures.bombs import BOMBS, cells, grid, rows_of_truth, xlsx
 from tests.fixtures.spreadsheets import ods, xls, xml_sheet, zipped
-from tests.fixtures.vendor_files import check, csv, on_disk, read, truth
+from tests.fixtures.vendor_files import RECEIVED, check, csv, on_disk, read, truth
 
 CPU_SECONDS = 8.0
 """Most processor time for a bomb; nearly all take a tenth."""
@@ -198,6 +199,15 @@ def test_limits_grow_with_the_file() -> None:
     large.need_values(20 << 30)
     with pytest.raises(OverBudget, match="decompression_bomb"):
         Budget(1 << 20).need_values(1 << 30)
+
+
+def test_the_register_of_files_says_what_was_exceeded_and_what_to_do() -> None:
+    reading = read(bombs.ods_repeated())
+    tables = {contract.name: rows for contract, rows in raw_tables(reading, key="a.ods", size=1, received=RECEIVED)}
+    (line,) = tables["quarantined_files"].to_pylist()  # type: ignore[union-attr]
+    assert line["reason"] == "too_many_cells"
+    assert "20,000,000 are read" in line["what_to_do"]
+    assert f"vendors replay {reading.sha256[:12]}" in line["what_to_do"]
 
 
 # --- sparse sheets ---------------------------------------------------------------------------------------------------
