@@ -381,10 +381,8 @@ def raw_tables(
         left_out.append_column("landing_key", pa.repeat(pa.scalar(key, pa.string()), left_out.num_rows)),
     )
     is_suspect = reading.refused == "quarantine_file"
-    what_to_do = (
-        "compare with a whole file, or write a contract (finance-assets vendors propose), then "
-        f"finance-assets vendors replay {reading.sha256[:12]}"
-    )
+    advice = reading.explanation or "compare with a whole file, or write a contract (finance-assets vendors propose)"
+    what_to_do = f"{advice}, then finance-assets vendors replay {reading.sha256[:12]}"
     line = {
         "file_sha256": reading.sha256,
         "landing_key": key,

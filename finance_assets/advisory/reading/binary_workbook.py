@@ -61,7 +61,7 @@ def is_date_format(number_format: str) -> bool:
     bool
         True where letters of dates stand outside of quotes and brackets.
     """
-    bare = re.sub(r'"[^"]*"|\\.|_.|\*.|\[(?!h+\]|m+\]|s+\])[^\]]*\]', "", number_format, flags=re.IGNORECASE)
+    bare = re.sub(r'"[^"]*"|\\.|_.|\*.|\[(?!h+\]|m+\]|s+\])[^\]]*\]', "", number_format[:256], flags=re.IGNORECASE)
     return bare.casefold() != "general" and re.search(r"(?i)[dmyhs]", bare) is not None
 
 

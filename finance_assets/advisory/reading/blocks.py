@@ -32,6 +32,7 @@ from finance_assets.advisory.columns import (
     ranks_of,
     side_by_side,
 )
+from finance_assets.advisory.reading.budget import OverBudget, current_budget, spending
 from finance_assets.advisory.reading.canonical import (
     Grains,
     canonical_rows,
@@ -39,7 +40,7 @@ from finance_assets.advisory.reading.canonical import (
     grains_of,
     said_of_grain,
 )
-from finance_assets.advisory.reading.containers import FileBytes, FileRejected
+from finance_assets.advisory.reading.containers import FileBytes
 from finance_assets.advisory.reading.decoding import is_plain, single_feeds
 from finance_assets.advisory.reading.detection import Interpreted, floats_of, interpret
 from finance_assets.advisory.reading.flagging import (
@@ -63,10 +64,12 @@ from finance_assets.advisory.reading.layouts import (
     open_parquet,
     opening_of,
     parquet_headers,
+    parquet_rows,
     parquet_table,
     plan_of,
 )
 from finance_assets.advisory.reading.outcome import ENCODED_ROWS, ROWS, left_out
+from finance_assets.advisory.reading.rejection import FileRejected
 from finance_assets.advisory.reading.vendor_contract import VendorContract
 
 if TYPE_CHECKING:
@@ -310,13 +313,16 @@ def read_by_blocks(
         if not blocks:
             return None
         known: Future[frozenset[str]] = Future()
+        budget = current_budget()
 
         def read(place: int) -> list[_Read]:
             # What is wrong with the first block, those that ask it for accounts hear as well.
-            with _told(known) if not place else nullcontext():
+            budget.tick()
+            with spending(budget), _told(known) if not place else nullcontext():
                 found: list[_Read] = []
                 for table in blocks[place](known.result if place else None):
                     made = _read(table, contract, latest, label)
+                    budget.tick()
                     if not place and not found:
                         known.set_result(first_accounts(table.columns[made.typed.mapping.columns["account_id"][0]]))
                     # The first table stands for all in what was decided, but for its rows.
@@ -324,6 +330,8 @@ def read_by_blocks(
                 return found
 
         return _put_together([made for reads in side_by_side(read, range(len(blocks))) for made in reads])
+    except OverBudget:
+        raise
     except (NotInBlocksError, FileRejected, pa.ArrowException, OSError):
         # What is wrong with the file, or looks so in a block, is said of the whole. Arrow has a damaged page of a
         # Parquet file for an error of the disk.
@@ -369,7 +377,7 @@ def _of_parquet(data: bytes | FileBytes, contract: VendorContract | None) -> lis
 
     def tables(place: int, before: int, _: Callable[[], frozenset[str]] | None) -> Iterator[RawTable]:
         with open_parquet(data) as file:
-            whole = file.read_row_group(place, use_threads=False)
+            whole = parquet_rows(file, place)
         for start in range(0, whole.num_rows, _ROWS_AT_ONCE):
             yield parquet_table(whole.slice(start, _ROWS_AT_ONCE), contract, is_large=True, before=before + start)
 

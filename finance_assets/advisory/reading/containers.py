@@ -7,21 +7,24 @@ limits. A member that is unsafe rejects the whole file; nothing is ever written 
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import re
 import stat
 import zipfile
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-MAX_EXPANDED = 1 << 30
-"""Most bytes that one archive may expand to."""
-MAX_RATIO = 150
-"""Most bytes out for one byte in, once more than `RATIO_FLOOR` bytes are out."""
-RATIO_FLOOR = 1 << 20
-MAX_MEMBERS = 500
+from finance_assets.advisory.reading.budget import MAX_MEMBERS, Budget, current_budget
+from finance_assets.advisory.reading.rejection import FileRejected
+
+__all__ = ["READABLE", "ZIPPED_WORKBOOKS", "FileBytes", "FileRejected", "Member", "kind_of", "open_members"]
+
 _CHUNK = 1 << 16
+_LONGEST_ENTRY = 1 << 10
+"""Most bytes that the directory of an archive has for each member, on average."""
 ZIPPED_WORKBOOKS = frozenset({"xlsx", "xlsb", "ods"})
 READABLE = frozenset({"text", "parquet", "xml", "xls"}) | ZIPPED_WORKBOOKS
 """Kinds of content that can hold rows; XML may be a workbook too, which its root tells."""
@@ -46,20 +49,6 @@ _BINARY = (
     (b"-----BEGIN PGP", "encrypted"),
     (b"Salted__", "encrypted"),
 )
-
-
-class FileRejected(Exception):  # noqa: N818 - it is a verdict on a file, not a fault of the program
-    """Nothing of the file may be loaded.
-
-    Parameters
-    ----------
-    reason
-        Short code.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 _CUT = "the file was cut while it was being read"
@@ -152,6 +141,11 @@ def kind_of(data: bytes) -> str:
     str
         ``empty``, ``gzip``, ``zip``, ``html``, one of `READABLE`, or the reason why it cannot be read (``pdf``,
         ``encrypted``, ``unsupported_document``, ...).
+
+    Raises
+    ------
+    FileRejected
+        ``too_many_members`` of an archive.
     """
     if not data:
         return "empty"
@@ -159,9 +153,9 @@ def kind_of(data: bytes) -> str:
         return "gzip"
     if data[:4] == b"PK\x03\x04" or data[:4] == b"PK\x05\x06":
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            with opened_archive(data) as archive:
                 return _kind_of_archive(archive)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OSError, RuntimeError):
+        except _BROKEN_ARCHIVE:
             return "corrupt_archive"
     if data[:4] == b"PAR1":
         return "parquet"
@@ -198,36 +192,65 @@ def _kind_of_archive(archive: zipfile.ZipFile) -> str:
     return "unsupported_document" if "[Content_Types].xml" in names else "zip"
 
 
+def opened_archive(data: bytes) -> zipfile.ZipFile:
+    """Open a zip archive.
+
+    Parameters
+    ----------
+    data
+        Its content.
+
+    Raises
+    ------
+    FileRejected
+        ``too_many_members``, before the directory is read: the library makes an object of each entry.
+    zipfile.BadZipFile
+        It is none, or damaged.
+    """
+    # The record at the end says how long the directory is; the library reads so much, however many entries it states.
+    end = data.rfind(b"PK\x05\x06", max(0, len(data) - (1 << 16) - 22))
+    size = int.from_bytes(data[end + 12 : end + 16], "little") if end >= 0 else 0
+    if end >= 76 and data[end - 20 : end - 16] == b"PK\x06\x07" and data[end - 76 : end - 72] == b"PK\x06\x06":
+        size = int.from_bytes(data[end - 36 : end - 28], "little")
+    if size > MAX_MEMBERS * _LONGEST_ENTRY:
+        raise FileRejected(
+            "too_many_members",
+            f"the directory of the archive is {size:,} bytes long, and {MAX_MEMBERS} members are read: deliver them in "
+            "several archives",
+        )
+    return zipfile.ZipFile(io.BytesIO(data))
+
+
 def _gunzip(data: bytes) -> bytes:
     """Expand gzip (also several streams in a row) within the limits."""
+    budget = current_budget()
     out = bytearray()
-    rest = data
-    while rest:
-        if rest[:2] != b"\x1f\x8b":
-            if rest.strip(b"\0"):
+    place = 0
+    while place < len(data):
+        if data[place : place + 2] != b"\x1f\x8b":
+            if data[place:].strip(b"\0"):
                 raise FileRejected("corrupt_archive")
             break
         engine = zlib.decompressobj(31)
-        source, position = rest, 0
+        size = 1 << 8
         while not engine.eof:
             chunk = engine.unconsumed_tail
             if not chunk:
-                chunk = source[position : position + _CHUNK]
-                position += len(chunk)
+                chunk = data[place : place + size]
+                place += len(chunk)
+                size = min(2 * size, _CHUNK)
             if not chunk:
                 raise FileRejected("corrupt_archive")
             try:
-                out += engine.decompress(chunk, 1 << 20)
+                expanded = engine.decompress(chunk, 1 << 20)
             except zlib.error as error:
                 raise FileRejected("corrupt_archive") from error
-            _within_limits(len(out), len(data))
-        rest = engine.unused_data + source[position:]
+            out += expanded
+            budget.take_expanded(len(expanded))
+        # What the engine did not use is read again: many short streams in a row cost no more than one.
+        place -= len(engine.unused_data)
+        budget.tick()
     return bytes(out)
-
-
-def _within_limits(expanded: int, packed: int) -> None:
-    if expanded > MAX_EXPANDED or (expanded > RATIO_FLOOR and expanded > MAX_RATIO * max(packed, 1)):
-        raise FileRejected("decompression_bomb")
 
 
 def _unsafe(info: zipfile.ZipInfo) -> bool:
@@ -237,24 +260,44 @@ def _unsafe(info: zipfile.ZipInfo) -> bool:
     return link or ".." in parts or name.startswith(("/", "\\")) or bool(re.match(r"[A-Za-z]:", name)) or "\0" in name
 
 
-def _checked_infos(archive: zipfile.ZipFile, packed: int) -> list[zipfile.ZipInfo]:
+def _checked_infos(archive: zipfile.ZipFile, budget: Budget, what: str) -> list[zipfile.ZipInfo]:
     infos = archive.infolist()
     if len(infos) > MAX_MEMBERS:
-        raise FileRejected("too_many_members")
+        raise FileRejected(
+            "too_many_members",
+            f"the archive has {len(infos):,} members, and {MAX_MEMBERS} are read: deliver them in several archives",
+        )
+    budget.take(what, len(infos))
     if any(_unsafe(info) for info in infos):
         raise FileRejected("path_traversal")
     if any(info.flag_bits & 1 for info in infos):
         raise FileRejected("encrypted")
-    _within_limits(sum(info.file_size for info in infos), packed)
+    budget.need_expanded(sum(info.file_size for info in infos))
+    # Members that share their bytes expand to more than any archive that a program writes.
+    spans = sorted((info.header_offset, info.header_offset + 30 + info.compress_size) for info in infos)
+    if any(after[0] < before[1] for before, after in pairwise(spans)):
+        raise FileRejected("decompression_bomb", "members of the archive overlap: create the archive again")
     return infos
 
 
+_BROKEN_ARCHIVE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    ValueError,
+    RuntimeError,
+    lzma.LZMAError,
+)
+
+
 def _unzip(data: bytes) -> list[tuple[str, bytes]]:
+    budget = current_budget()
     members: list[tuple[str, bytes]] = []
-    total = 0
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in _checked_infos(archive, len(data)):
+        with opened_archive(data) as archive:
+            for info in _checked_infos(archive, budget, "members"):
                 base = re.split(r"[/\\]", info.filename)[-1]
                 if info.is_dir() or base.startswith(".") or info.filename.startswith("__MACOSX/"):
                     continue
@@ -263,10 +306,10 @@ def _unzip(data: bytes) -> list[tuple[str, bytes]]:
                     # The directory may lie about sizes, so what comes out is counted as well.
                     while chunk := stream.read(_CHUNK):
                         content += chunk
-                        total += len(chunk)
-                        _within_limits(total, len(data))
+                        budget.take_expanded(len(chunk))
                 members.append((info.filename, bytes(content)))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError, RuntimeError) as error:
+                budget.tick()
+    except _BROKEN_ARCHIVE as error:
         raise FileRejected("corrupt_archive") from error
     return members
 
@@ -282,17 +325,17 @@ def check_workbook(data: bytes) -> None:
     Raises
     ------
     FileRejected
-        If its members are encrypted, escape or expand beyond the limits.
+        If its members are encrypted, escape, overlap or expand beyond the limits.
     """
-    total = 0
+    budget = current_budget()
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in _checked_infos(archive, len(data)):
+        with opened_archive(data) as archive:
+            for info in _checked_infos(archive, budget, "parts"):
                 with archive.open(info) as stream:
                     while chunk := stream.read(_CHUNK):
-                        total += len(chunk)
-                        _within_limits(total, len(data))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError, RuntimeError) as error:
+                        budget.take_expanded(len(chunk))
+                budget.tick()
+    except _BROKEN_ARCHIVE as error:
         raise FileRejected("corrupt_archive") from error
 
 

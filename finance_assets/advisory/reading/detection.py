@@ -1040,9 +1040,8 @@ def _currency(
             elif said:
                 warnings.add(said)
         positions = encoded.indices.to_numpy(zero_copy_only=False)
-        for n, reason in reasons.items():
-            for row in np.flatnonzero(positions == n).tolist():
-                refuse(row, reason, "currency", place)
+        for row in np.flatnonzero(np.isin(positions, list(reasons))).tolist():
+            refuse(row, reasons[int(positions[row])], "currency", place)
         pence = np.array(pence_codes, bool)[positions] if any(pence_codes) else None
         return (pc.take(pa.array(codes, pa.string()), encoded.indices), pence), warnings
     money_headers = (

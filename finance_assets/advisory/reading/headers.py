@@ -115,6 +115,10 @@ _IGNORED = (
 )
 
 
+_LONGEST = 200
+"""Most characters of a header that is looked at."""
+
+
 @lru_cache(maxsize=20_000)
 def normalised(header: str) -> str:
     """Return a header without case, accents, punctuation, brackets and double spaces.
@@ -129,7 +133,7 @@ def normalised(header: str) -> str:
     str
         Words separated by single spaces.
     """
-    header = header[:200]  # no header is longer, and patterns are not free
+    header = header[:_LONGEST]  # no header is longer, and patterns are not free
     text = (
         re.sub(r"[\(\[\{][^)\]}]*[\)\]\}]", " ", header)
         if re.sub(r"[\(\[\{][^)\]}]*[\)\]\}]", "", header).strip()
@@ -177,7 +181,7 @@ def field_of(header: str) -> tuple[str | None, float]:
     tuple
         Field, ``ignore`` for what is known and not needed, or None; and how sure the words are.
     """
-    if len(header) > 200:
+    if len(header) > _LONGEST:
         return None, 0.0
     # "TWR (gross)", "Market Value (End)": here the brackets hold the word that matters.
     if re.search(
@@ -392,7 +396,7 @@ def header_score(cells: list[str], aliases: dict[str, str] | None = None) -> flo
     filled = [c.strip() for c in cells if c.strip()]
     if len(filled) < 2 or len(filled) > 5000:
         return 0.0
-    values = [c for c in filled if re.fullmatch(r"[-+($€£]*[\d.,'\s]*\d[\d.,'\s]*[)%]*-?", c) and not month_of(c)]
+    values = [c for c in filled if re.fullmatch(r"[-+($€£]*[\d.,'\s]*\d[\d.,'\s]*[)%]*-?", c[:80]) and not month_of(c)]
     if len(values) > len(filled) / 5:
         return 0.0
     months = sum(month_of(c) for c in filled)
@@ -619,7 +623,7 @@ def month_columns(headers: list[str]) -> dict[int, tuple[str, str]]:
     found: dict[int, tuple[str, str]] = {}
     for i, header in enumerate(headers):
         text = header.strip()
-        if not text or not re.search(r"\d", text):
+        if not text or len(text) > _LONGEST or not re.search(r"\d", text):
             continue
         if month_of(text):
             found[i] = (text, "")
@@ -689,7 +693,13 @@ def title_measure(title: str) -> str:
     text = title.casefold()
     if re.search(r"\breturns?\b|\brendite|\brendement|\btwr\b|\brendimient", text):
         gross = "Gross " if re.search(r"\bgross\b", text) and not re.search(r"\bnet\b", text) else ""
-        unit = unit_hint(" ".join(re.findall(r"(?i)[^.;]*(?:return|rendite|rendement|twr|rendimient)[^.;]*", title)))
+        unit = unit_hint(
+            " ".join(
+                part
+                for part in re.split("[.;]", title)
+                if re.search("(?i)return|rendite|rendement|twr|rendimient", part)
+            )
+        )
         return f"{gross}Return" + {"percent": " %", "bps": " (bps)"}.get(unit or "", "")
     if re.search(r"market values?|ending values?|month-end values?|marktwert|endwert", text):
         return "Ending Market Value"

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
@@ -24,8 +25,10 @@ import pyarrow.compute as pc
 
 from finance_assets.advisory.columns import decimals_of, integers_of, one_array, side_by_side
 from finance_assets.advisory.reading import headers as naming
-from finance_assets.advisory.reading.containers import FileBytes, FileRejected
+from finance_assets.advisory.reading.budget import current_budget
+from finance_assets.advisory.reading.containers import FileBytes
 from finance_assets.advisory.reading.decoding import single_feeds
+from finance_assets.advisory.reading.rejection import FileRejected
 from finance_assets.advisory.reading.values import MONTHS, max_decimals, read_date, trimmed
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS, VendorContract, implied
 
@@ -34,6 +37,12 @@ DELIMITERS = (",", ";", "|", "\t")
 _SAMPLE_ROWS = 400
 MAX_COLUMNS = 5000
 """A wider table is damaged, or meant to do damage."""
+MAX_WIDTH = 2000
+"""Cells of a row of a sheet from there on are not read."""
+_LONGEST_LINE = 500
+"""Characters of a line in which a title, a total or a section is looked for; patterns are not free."""
+_AT_ONCE = 1 << 8
+"""So many rows are counted at a time."""
 TOTAL = (
     r"(?i)^\W*(grand|sub|account|portfolio|household|overall|report|file|net)?[\s-]*(totals?|summe"
     r"|gesamt(summe)?|zwischensumme"
@@ -127,6 +136,17 @@ def _filled(cells: Iterable[str]) -> list[str]:
     return [c for c in cells if c.strip()]
 
 
+def is_total(text: str) -> bool:
+    """Say whether the label of a row announces a total.
+
+    Parameters
+    ----------
+    text
+        First cells of the row.
+    """
+    return re.search(TOTAL, text[:_LONGEST_LINE]) is not None
+
+
 def _prose(cells: list[str]) -> bool:
     """Whether filled cells are a sentence or a note rather than values."""
     text = " ".join(cells)
@@ -157,7 +177,7 @@ class _Sorter:
         filled = [c[:300] for c in filled]
         first = first[:300]
         account = cells[self.account].strip()[:300] if self.account is not None and self.account < len(cells) else first
-        if re.search(TOTAL, account or first) or (not account and any(re.search(TOTAL, c) for c in filled)):
+        if is_total(account or first) or (not account and any(map(is_total, filled))):
             return "totals"
         if not account and not any(re.search(r"\d", c) for c in filled):
             return "unit_rows"
@@ -229,6 +249,22 @@ def records(text: str, delimiter: str, start: int = 1, limit: int | None = None)
                 return
     except csv.Error as error:
         raise FileRejected("unreadable_text") from error
+
+
+def _all_records(text: str, delimiter: str) -> list[Row]:
+    """Return all records of a text that has no plain columns, one by one."""
+    budget = current_budget()
+    made: list[Row] = []
+    cells = 0
+    for row in records(text, delimiter):
+        made.append(row)
+        cells += len(row.cells)
+        if len(made) % _AT_ONCE == 0:
+            budget.take_cells(cells)
+            budget.tick()
+            cells = 0
+    budget.take_cells(cells)
+    return made
 
 
 def choose_delimiter(sample: str) -> str:
@@ -351,7 +387,7 @@ def delimited_tables(data: bytes, contract: VendorContract | None = None) -> lis
     if not opening.is_columnar:
         aliases = contract.columns if contract else {}
         header = opening.head[opening.found].cells
-        every = list(records(data.decode("utf-8"), opening.delimiter))
+        every = _all_records(data.decode("utf-8"), opening.delimiter)
         cut_rows: list[BadRow] = []
         if not data.endswith(b"\n") and naming.month_columns(header):
             account = naming.fields_of(header, aliases).get("account_id")
@@ -709,7 +745,7 @@ def columnar_table(text: bytes | Block, opening: Opening, contract: VendorContra
         odd = [(int(lines[i]), next(iter(records(text, delimiter)), Row(0, [])).cells) for i, text in read.invalid]
     else:
         # Quotes that cannot be paired, or no rows: one record after the other.
-        rows = list(records(data.decode("utf-8"), delimiter))[found + 1 :]
+        rows = _all_records(data.decode("utf-8"), delimiter)[found + 1 :]
         fitting = [r for r in rows if len(r.cells) == width]
         columns = [trimmed(pa.array([r.cells[i] for r in fitting], pa.string())) for i in range(width)]
         good_lines = np.array([r.line for r in fitting], np.int64)
@@ -864,6 +900,7 @@ def _mark_cut_off(tables: list[RawTable], final_line: int) -> None:
 
 
 def _decimals(text: str) -> int:
+    text = text[-_LONGEST_LINE:]
     return len(re.sub(r"^.*?[.,](?=\d*\D*$)|\D+$", "", text)) if re.search(r"[.,]\d*\D*$", text) else 0
 
 
@@ -916,7 +953,14 @@ def _positional(data: bytes, delimiter: str, contract: VendorContract) -> RawTab
         source = ((r.line, delimiter.join(r.cells), r.cells) for r in records(text, delimiter))
     last_line = data.rstrip(b"\n").count(b"\n") + 1
     warnings: set[str] = set()
+    budget = current_budget()
+    held = 0
     for number, line, cells in source:
+        held += len(cells) or len(specs)
+        if number % _AT_ONCE == 0:
+            budget.take_cells(held)
+            budget.tick()
+            held = 0
         if not line.strip():
             if number <= last_line:
                 skipped["blank_lines"] += 1
@@ -930,7 +974,7 @@ def _positional(data: bytes, delimiter: str, contract: VendorContract) -> RawTab
             skipped["header_records"] += 1
             continue
         if contract.detail_prefix and not _is_kind(kind, contract.detail_prefix, fixed):
-            if any(_begins(line, f) for f in contract.footers) or re.search(TOTAL, kind.strip()):
+            if any(_begins(line, f) for f in contract.footers) or is_total(kind.strip()):
                 skipped["footers"] += 1
             elif not contract.header_prefix and not rows:
                 skipped["header_records"] += 1
@@ -976,11 +1020,7 @@ def _positional(data: bytes, delimiter: str, contract: VendorContract) -> RawTab
             if not contract.detail_prefix:
                 place = next((i for i, s in enumerate(specs) if s.name == "account_id"), 0)
                 sorter = _Sorter([], place, contract.footers, skipped)
-                reason = (
-                    sorter.noise(cells, len(specs))
-                    if re.search(TOTAL, cells[place]) or not cells[place].strip()
-                    else None
-                )
+                reason = sorter.noise(cells, len(specs)) if is_total(cells[place]) or not cells[place].strip() else None
                 if reason:
                     skipped[reason] += 1
                     continue
@@ -1104,7 +1144,7 @@ def fixed_width_table(data: bytes, contract: VendorContract) -> RawTable:
 
 def _section(cells: list[str], contract: VendorContract | None) -> tuple[str, str] | None:
     """Return account and currency of the line that opens an account's section."""
-    filled = [c.strip() for c in cells if c.strip()]
+    filled = [c.strip()[:_LONGEST_LINE] for c in cells if c.strip()]
     if not filled:
         return None
     if contract and contract.section_pattern:
@@ -1159,7 +1199,10 @@ def grid_tables(rows: Iterable[Row], contract: VendorContract | None = None, mem
     builder: _Builder | None = None
     account = currency = ""
     previous: list[str] = []
-    for row in rows:
+    budget = current_budget()
+    for count, row in enumerate(rows):
+        if count % _AT_ONCE == 0:
+            budget.tick()
         filled = _filled(row.cells)
         if not filled:
             skipped["blank_lines"] += 1
@@ -1190,6 +1233,7 @@ def grid_tables(rows: Iterable[Row], contract: VendorContract | None = None, mem
                 or set(fields) - set(naming.fields_of(builder.header, aliases))
                 or "account_id" not in fields
             ):
+                budget.take("tables")
                 builder = _Builder(
                     header,
                     row.line,
@@ -1200,12 +1244,12 @@ def grid_tables(rows: Iterable[Row], contract: VendorContract | None = None, mem
                 continue
         previous = row.cells
         if builder is None:
-            if match := _CURRENCY_LINE.match(" ".join(filled)):
+            if match := _CURRENCY_LINE.match(" ".join(filled)[:_LONGEST_LINE]):
                 currency = currency or match[1].upper()
             preamble.append(" ".join(filled))
             skipped["title_rows"] += 1
             continue
-        match = _CURRENCY_LINE.match(" ".join(filled)) if len(filled) <= 2 else None
+        match = _CURRENCY_LINE.match(" ".join(filled)[:_LONGEST_LINE]) if len(filled) <= 2 else None
         if match and builder.sectioned:
             currency = match[1].upper()
             continue
@@ -1262,6 +1306,11 @@ class _Builder:
 
     def table(self, preamble: list[str], skipped: Counter[str], member: str) -> RawTable:
         headers, width = list(self.header), len(self.header)
+        budget = current_budget()
+        # Rows may be shorter than the header, and what stands above a section is written to each of its rows.
+        budget.need("cells", width * len(self.rows))
+        budget.need("characters", sum(len(account) + len(currency) for _, account, currency in self.rows))
+        budget.tick()
         columns, native = [], {}
         for i in range(width):
             columns.append(
@@ -1282,7 +1331,7 @@ class _Builder:
             pa.array([r.line for r, _, _ in self.rows], pa.int64()),
             member=member,
             native=native,
-            preamble=list(preamble),
+            preamble=preamble,
             skipped=skipped,
             bad=self.bad,
             header_line=self.line,
@@ -1321,7 +1370,7 @@ def unpivoted(table: RawTable, aliases: dict[str, str]) -> RawTable:
     records_out: dict[tuple[str, str], dict[str, tuple[str, int, bool]]] = {}
     first_line: dict[tuple[str, str], int] = {}
     currencies: dict[tuple[str, str], str] = {}
-    measures: list[str] = []
+    measures: dict[str, None] = {}
     lines = table.lines.to_pylist()
     natives = {k: v.to_pylist() for k, v in table.native.items()}
     doubled: set[tuple[str, str, str]] = set()
@@ -1329,7 +1378,11 @@ def unpivoted(table: RawTable, aliases: dict[str, str]) -> RawTable:
     shown = [data[i][row] for i in months for row in range(table.rows) if data[i][row]]
     all_percent = bool(shown) and all(t.endswith("%") for t in shown)
     bad = list(table.bad)
+    budget = current_budget()
     for row in range(table.rows):
+        if row % _AT_ONCE == 0:
+            budget.tick()
+            budget.need("cells", len(records_out) * (3 + len(measures)))
         filled_account = account[row] or filled_account
         if measure_column is None and not account[row]:
             bad.append(BadRow(lines[row], "", "missing_required", "no account"))
@@ -1348,8 +1401,7 @@ def unpivoted(table: RawTable, aliases: dict[str, str]) -> RawTable:
             first_line.setdefault(key, lines[row])
             if currency is not None and currency[row]:
                 currencies.setdefault(key, currency[row])
-            if measure not in measures:
-                measures.append(measure)
+            measures.setdefault(measure)
             if measure in cell and cell[measure][0] != text:
                 doubled.add((*key, measure))
             cell[measure] = (text, lines[row], bool(place in natives and natives[place][row]))
@@ -1358,6 +1410,8 @@ def unpivoted(table: RawTable, aliases: dict[str, str]) -> RawTable:
         if cell:
             bad.append(BadRow(cell[measure][1], acct, "duplicate_conflict", f"two values of one measure in {period}"))
     keys = list(records_out)
+    budget.need("cells", len(keys) * (3 + len(measures)))
+    budget.need("characters", sum(len(account) + len(period) for account, period in keys))
     headers = ["account_id", "period", *measures]
     columns = [pa.array([k[0] for k in keys], pa.string()), pa.array([k[1] for k in keys], pa.string())]
     native, cell_lines = {}, {}
@@ -1444,62 +1498,11 @@ def cell_text(value: Any, number_format: str) -> tuple[str, bool]:
         return value.isoformat(), False
     if isinstance(value, (int, float, Decimal)):
         plain = plain_number(value)
-        shown = re.sub(r'"[^"]*"|\\.|\[[^\]]*\]', "", number_format or "")
+        shown = re.sub(r'"[^"]*"|\\.|\[[^\]]*\]', "", (number_format or "")[:256])
         if "%" in shown and plain != "NaN":
             return format(Decimal(plain) * 100, "f") + "%", True
         return plain, True
     return str(value).strip(), False
-
-
-def workbook_tables(data: bytes, contract: VendorContract | None = None) -> list[RawTable]:
-    """Read the sheets of a workbook that hold performance.
-
-    Parameters
-    ----------
-    data
-        Content of an xlsx file, already checked.
-    contract
-        Contract that matched.
-
-    Returns
-    -------
-    list of RawTable
-        One per table; other sheets are counted in the first.
-    """
-    return sheet_tables(workbook_sheets(data), contract)
-
-
-def workbook_sheets(data: bytes) -> list[tuple[str, list[Row]]]:
-    """Read the sheets of an xlsx workbook.
-
-    Parameters
-    ----------
-    data
-        Its content, already checked.
-
-    Returns
-    -------
-    list of tuple
-        Titles and rows.
-
-    Raises
-    ------
-    FileRejected
-        ``corrupt_workbook``.
-    """
-    import warnings
-
-    import openpyxl  # type: ignore[import-untyped,unused-ignore]
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-            sheets = [(ws.title, list(_sheet_rows(ws))) for ws in book.worksheets]
-            book.close()
-    except Exception as error:  # the library raises whatever a damaged part makes it raise
-        raise FileRejected("corrupt_workbook") from error
-    return sheets
 
 
 def sheet_tables(sheets: Iterable[tuple[str, list[Row]]], contract: VendorContract | None = None) -> list[RawTable]:
@@ -1559,52 +1562,73 @@ def _positional_grid(rows: list[Row], contract: VendorContract, title: str) -> R
     )
 
 
-def _sheet_rows(sheet: Any) -> Iterator[Row]:
-    if hasattr(sheet, "reset_dimensions"):
-        sheet.reset_dimensions()  # the stated size of a sheet can lie
-    for number, cells in enumerate(sheet.iter_rows(), 1):
-        texts, native = [], set()
-        for i, cell in enumerate(cells[:2000]):
-            text, typed = cell_text(cell.value, getattr(cell, "number_format", "") or "")
-            texts.append(text)
-            if typed:
-                native.add(i)
-        if cells:
-            number = next((c.row for c in cells if getattr(c, "row", None)), number)
-        yield Row(number, texts, frozenset(native))
-
-
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 LINE = "\0line"
 """Key under which an object of a document keeps where it stands."""
 _NOT_FINITE = "NaN"
+_LONGEST_PATH = 2000
+"""Most characters of the keys above a value, which are written before its own."""
 
 
 class _Decoder(json.JSONDecoder):
-    """JSON with exact numbers, and with the offset of every object."""
+    """JSON with exact numbers, with the offset of every object, and with the keys that an object names twice."""
 
     def __init__(self) -> None:
-        super().__init__(parse_float=_number, parse_int=_number, parse_constant=lambda _: _Native(_NOT_FINITE))
+        super().__init__(
+            parse_float=self._number,
+            parse_int=self._number,
+            parse_constant=lambda _: _Native(_NOT_FINITE),
+            object_pairs_hook=self._object,
+        )
+        self.repeated: dict[int, str] = {}
+        """A key that is named twice, by the offset of the object."""
+        self._budget = current_budget()
+        self._twice: str | None = None
+        self._numbers = self._objects = 0
         parse: Callable[..., tuple[dict[str, Any], int]] = json.decoder.JSONObject  # type: ignore[attr-defined]
+        parse_list: Callable[..., tuple[list[Any], int]] = json.decoder.JSONArray  # type: ignore[attr-defined]
 
         def positioned(s_and_end: tuple[str, int], *args: Any) -> tuple[dict[str, Any], int]:
+            self._count()
             made, end = parse(s_and_end, *args)
             made[LINE] = s_and_end[1] - 1
+            if self._twice is not None:
+                self.repeated[s_and_end[1] - 1], self._twice = self._twice, None
             return made, end
 
+        def counted(*args: Any) -> tuple[list[Any], int]:
+            self._count()
+            return parse_list(*args)
+
         self.parse_object = positioned
+        self.parse_array = counted
         self.scan_once = json.scanner.py_make_scanner(self)  # type: ignore[attr-defined]
+
+    def _count(self) -> None:
+        self._objects += 1
+        if self._objects % _AT_ONCE == 0:
+            self._budget.take("objects", _AT_ONCE)
+            self._budget.tick()
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            seen: set[str] = set()
+            self._twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        return made
+
+    def _number(self, text: str) -> _Native:
+        self._numbers += 1
+        if self._numbers % 4096 == 0:
+            self._budget.need("cells", self._numbers)
+        return _Native(text if len(text) <= 60 else _NOT_FINITE)
 
 
 class _Native(str):
     """A number as the source wrote it."""
 
     __slots__ = ()
-
-
-def _number(text: str) -> _Native:
-    return _Native(text if len(text) <= 60 else _NOT_FINITE)
 
 
 def json_tables(data: bytes, contract: VendorContract | None = None) -> list[RawTable]:
@@ -1628,6 +1652,7 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
     bad: list[BadRow] = []
     warnings: set[str] = set()
     documents: list[tuple[Any, int]] = []
+    failed: int | None = None
     ends = np.flatnonzero(np.frombuffer(text.encode("utf-32-le"), np.uint32) == 10)
 
     def line_of(offset: int) -> int:
@@ -1645,6 +1670,7 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
                     if number < len(lines):
                         skipped["blank_lines"] += 1
                     continue
+                decoder.repeated.clear()
                 try:
                     made = decoder.decode(line)
                     if not isinstance(made, dict):
@@ -1655,10 +1681,16 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
                     if last:
                         warnings.add("truncated_file")
                     continue
+                if decoder.repeated:
+                    bad.append(
+                        BadRow(number, "", "duplicate_keys", _named_twice(next(iter(decoder.repeated.values()))))
+                    )
+                    continue
                 documents.append((made, number))
             if skipped["blank_lines"]:
                 warnings.add("blank_lines")
         else:
+            decoder.repeated.clear()
             document, failed = _whole(decoder, text)
             ignored = sum(not isinstance(e, (dict, list)) for e in document) if isinstance(document, list) else 0
             if ignored and ignored < len(document):
@@ -1671,12 +1703,50 @@ def json_tables(data: bytes, contract: VendorContract | None = None) -> list[Raw
                 bad.append(BadRow(line_of(failed), "", "truncated_row", "the document ends within this record"))
                 warnings.add("truncated_file")
     except RecursionError as error:
-        raise FileRejected("malformed_json") from error
+        raise FileRejected("malformed_json", "objects lie too deep in one another: flatten them") from error
     path = contract.json_rows if contract and offsets_absolute else None
     records = Records(line_of if offsets_absolute else None, skipped, bad, warnings)
     for document, number in documents:
         records.add(document, path, number)
+        if offsets_absolute and decoder.repeated:
+            _leave_out_repeated(records, decoder, text, failed)
     return [records.table(contract)]
+
+
+def _named_twice(key: str) -> str:
+    return f"an object names the key {key[:60]!r} twice, so its meaning is open; name each key once"
+
+
+def _leave_out_repeated(records: Records, decoder: _Decoder, text: str, failed: int | None) -> None:
+    """Quarantine the records of a document that name a key twice; where that is above records, all of it is in doubt.
+
+    Raises
+    ------
+    FileRejected
+        ``duplicate_keys``.
+    """
+    line_of = records.line_of or _same_line
+    repeated = sorted(decoder.repeated.items())
+    starts = sorted({offset for _, offset in records.flat})
+    left_out: dict[int, str] = {}
+    end = -1
+    for place, key in repeated:
+        if failed is not None and 0 <= failed <= place:
+            break  # in the record within which the document ends
+        found = bisect_right(starts, place) - 1
+        start = starts[found] if found >= 0 else -1
+        if start != place and place >= end and start >= 0:
+            end = decoder.raw_decode(text, start)[1]
+        if start < 0 or (start != place and place >= end):
+            raise FileRejected("duplicate_keys", f"line {line_of(place)}: {_named_twice(key)}")
+        left_out.setdefault(start, key)
+    for start, key in left_out.items():
+        records.bad.append(BadRow(line_of(start), "", "duplicate_keys", _named_twice(key)))
+    records.flat = [(record, offset) for record, offset in records.flat if offset not in left_out]
+
+
+def _same_line(offset: int) -> int:
+    return offset
 
 
 @dataclass
@@ -1753,15 +1823,23 @@ class Records:
         """
         if not self.flat:
             if self.bad:
+                if all(row.reason == "duplicate_keys" for row in self.bad):
+                    raise FileRejected("duplicate_keys", f"line {self.bad[0].line}: {self.bad[0].detail}")
                 raise FileRejected("malformed_json")
             raise FileRejected("empty_file" if self.empty else "unknown_schema")
         headers = list(dict.fromkeys(name for record, _ in self.flat for name in record))
         if len(headers) > MAX_COLUMNS:
             raise FileRejected("too_many_columns")
+        budget = current_budget()
+        # Where records have keys of their own, most cells of the table are empty.
+        budget.need("cells", len(headers) * len(self.flat) - sum(len(record) for record, _ in self.flat))
         columns, native = [], {}
         for i, name in enumerate(headers):
+            budget.tick()
             cells = [record.get(name) for record, _ in self.flat]
-            columns.append(trimmed(pa.array([_json_text(c) for c in cells], pa.string())))
+            texts = [_json_text(c) for c in cells]
+            budget.take("characters", sum(map(len, texts)))
+            columns.append(trimmed(pa.array(texts, pa.string())))
             typed = [isinstance(c, _Native) for c in cells]
             if any(typed):
                 native[i] = pa.array(typed, pa.bool_())
@@ -1814,9 +1892,7 @@ def _drop_totals(table: RawTable, contract: VendorContract | None) -> None:
     mask = []
     for row in range(table.rows):
         cells_here = [columns[fields["account_id"]][row].as_py(), *(columns[i][row].as_py() for i in names_of)]
-        total = bool(re.search(TOTAL, cells_here[0])) or (
-            not cells_here[0] and any(re.search(TOTAL, c) for c in cells_here)
-        )
+        total = is_total(cells_here[0]) or (not cells_here[0] and any(map(is_total, cells_here)))
         mask.append(not total)
         table.skipped["totals"] += total
     if not all(mask):
@@ -1883,6 +1959,10 @@ def _documents(decoder: json.JSONDecoder, text: str, position: int) -> list[Any]
 
 
 def _scalars(node: dict[str, Any], prefix: str, out: dict[str, Any]) -> None:
+    if len(prefix) > _LONGEST_PATH:
+        raise FileRejected(
+            "too_much_text", f"keys around one another have more than {_LONGEST_PATH:,} characters: shorten them"
+        )
     for key, value in node.items():
         if key == LINE:
             continue
@@ -1917,6 +1997,12 @@ def _entry(label: str, key: str, value: dict[str, Any]) -> dict[str, Any]:
 def _children(node: dict[str, Any], prefix: str) -> list[tuple[str, list[Any]]]:
     """Return lists of records below a node, through plain objects."""
     found: list[tuple[str, list[Any]]] = []
+    titles = next(
+        (v for k, v in node.items() if k in {"columns", "headers", "fields", "header"} and isinstance(v, list)), None
+    )
+    heads = []
+    if titles and all(isinstance(t, (str, dict)) for t in titles):
+        heads = [t if isinstance(t, str) else str(t.get("name") or t.get("key") or t.get("label")) for t in titles]
     for key, value in node.items():
         if key == LINE:
             continue
@@ -1924,23 +2010,8 @@ def _children(node: dict[str, Any], prefix: str) -> list[tuple[str, list[Any]]]:
         if isinstance(value, list):
             if value and all(isinstance(v, dict) for v in value):
                 found.append((name, value))
-            elif value and all(isinstance(v, list) for v in value):
-                titles = next(
-                    (
-                        v
-                        for k, v in node.items()
-                        if k in {"columns", "headers", "fields", "header"} and isinstance(v, list)
-                    ),
-                    None,
-                )
-                if titles and all(isinstance(t, (str, dict)) for t in titles):
-                    heads = [
-                        t if isinstance(t, str) else str(t.get("name") or t.get("key") or t.get("label"))
-                        for t in titles
-                    ]
-                    found.append(
-                        (name, [{**dict(zip(heads, v, strict=False)), LINE: node.get(LINE, 0)} for v in value])
-                    )
+            elif value and heads and all(isinstance(v, list) for v in value):
+                found.append((name, [{**dict(zip(heads, v, strict=False)), LINE: node.get(LINE, 0)} for v in value]))
         elif isinstance(value, dict):
             keyed = _keyed(value)
             if keyed:
@@ -1974,13 +2045,19 @@ def _expand(
     if keyed:
         _expand([{"account_id": k, **v} for k, v in keyed], prefix, context, out, node, from_above)
         return
+    budget = current_budget()
+    budget.tick()
     own: dict[str, Any] = dict(context)
     _scalars(node, prefix, own)
     lists = [(name, rows) for name, rows in _children(node, prefix) if not _metadata(name, rows)]
     if not lists:
         if any(k for k in node if k != LINE):
+            # What stands above a record is written to each.
+            budget.take_cells(len(own), sum(map(len, own)))
             out.append((own, int(node.get(LINE, 0))))
         return
+    if len(own) * len(lists) > len(own) + len(lists):
+        budget.need("cells", len(own) * len(lists))
     for name, rows in lists:
         holder = _holder(node, name, prefix)
         tree = sum(k in holder for k in rows[0] if k != LINE) >= 2
@@ -2033,20 +2110,105 @@ def parquet_tables(data: bytes, contract: VendorContract | None = None) -> list[
     """
     with open_parquet(data) as file:
         try:
-            table = file.read()
+            table = parquet_rows(file)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise FileRejected("corrupt_parquet") from error
     return [parquet_table(table, contract, is_large=table.num_rows >= LARGE_TABLE)]
 
 
 def open_parquet(data: bytes | FileBytes) -> Any:
-    """Open a Parquet file; one that is damaged is rejected."""
+    """Open a Parquet file.
+
+    Parameters
+    ----------
+    data
+        Its content.
+
+    Raises
+    ------
+    FileRejected
+        ``corrupt_parquet``, or ``too_many_columns``.
+    """
     import pyarrow.parquet as pq
 
+    def opened(texts: list[str]) -> Any:
+        return pq.ParquetFile(
+            data.opened() if isinstance(data, FileBytes) else pa.BufferReader(data),
+            read_dictionary=texts,
+            thrift_string_size_limit=_MAX_FOOTER,
+            thrift_container_size_limit=_MAX_CHUNKS,
+        )
+
     try:
-        return pq.ParquetFile(data.opened() if isinstance(data, FileBytes) else pa.BufferReader(data))
+        file = opened([])
+        metadata = file.metadata
+        if metadata.num_columns > MAX_COLUMNS:
+            raise FileRejected("too_many_columns", f"the file has {metadata.num_columns:,} columns")
+        # Text that repeats is written once; it is measured before it is written out.
+        columns = [metadata.schema.column(place) for place in range(metadata.num_columns)]
+        texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+        return opened(texts) if texts else file
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FileRejected("corrupt_parquet") from error
+
+
+_MAX_FOOTER = 1 << 26
+_MAX_CHUNKS = 1_000_000
+"""Most bytes of one text, and most entries of one list, in the description of a Parquet file."""
+_VALUE_BYTES = 8
+
+
+def parquet_rows(file: Any, group: int | None = None) -> pa.Table:
+    """Read rows of a Parquet file.
+
+    Parameters
+    ----------
+    file
+        What :func:`open_parquet` gave.
+    group
+        Row group; all of them where there is none.
+
+    Returns
+    -------
+    pyarrow.Table
+        Text is text, however the file has it.
+
+    Raises
+    ------
+    FileRejected
+        ``decompression_bomb`` where more values would come out than the budget of the file has.
+    """
+    budget = current_budget()
+    metadata = file.metadata
+    groups = range(metadata.num_row_groups) if group is None else [group]
+    values = 0
+    for place in groups:
+        chunks = metadata.row_group(place)
+        values += sum(chunks.column(i).num_values for i in range(metadata.num_columns))
+    budget.need_values(values * _VALUE_BYTES)
+    pieces = []
+    for place in groups:
+        budget.tick()
+        piece = file.read_row_group(place, use_threads=group is None)
+        budget.take_values(piece.num_rows * piece.num_columns * _VALUE_BYTES)
+        for column in piece.columns:
+            if pa.types.is_dictionary(column.type):
+                budget.take_values(sum(map(_characters, column.chunks)))
+        pieces.append(piece)
+    table = pa.concat_tables(pieces) if pieces else file.schema_arrow.empty_table()
+    for i, name in enumerate(table.column_names):
+        column = table.column(i)
+        if pa.types.is_dictionary(column.type):
+            table = table.set_column(i, name, column.cast(column.type.value_type))
+    budget.tick()
+    return table
+
+
+def _characters(encoded: Any) -> int:
+    """Return how many bytes the texts of a dictionary have where all of them are written out."""
+    lengths = pc.fill_null(pc.binary_length(encoded.dictionary), 0).to_numpy(zero_copy_only=False)
+    counts = pc.value_counts(pc.drop_null(encoded.indices))
+    return int(np.dot(lengths[counts.field("values").to_numpy()].astype(np.int64), counts.field("counts").to_numpy()))
 
 
 def parquet_headers(data: bytes | FileBytes) -> list[str]:
@@ -2184,5 +2346,4 @@ __all__ = [
     "read_date",
     "records",
     "unpivoted",
-    "workbook_tables",
 ]

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-from finance_assets.advisory.reading.containers import FileRejected
+from finance_assets.advisory.reading.budget import current_budget
+from finance_assets.advisory.reading.rejection import FileRejected
 
 MAX_DEPTH = 100
 """Most elements around one another; records of vendors have about ten."""
 MAX_ELEMENTS = 5_000_000
 """Most elements of one document."""
+_AT_ONCE = 1 << 10
+"""So many elements are counted at a time."""
 
 Start = Callable[[str, str, dict[str, str], int], None]
 End = Callable[[str, str], None]
@@ -62,8 +65,9 @@ def parse(data: bytes, start: Start, end: End, text: Text) -> None:
     ------
     FileRejected
         ``xml_doctype`` for a document type definition, ``xml_too_deep``, ``xml_too_large``, ``truncated_file`` where
-        the document ends too early, ``malformed_xml`` for whatever else is no XML.
+        the document ends too early, ``malformed_xml`` for whatever else is no XML; what the budget of the file refuses.
     """
+    budget = current_budget()
     body = data.lstrip(b" \t\r\n")  # not allowed before the declaration, and often there
     above = data[: len(data) - len(body)].count(b"\n")
     parser = expat.ParserCreate(namespace_separator=" ")
@@ -75,9 +79,12 @@ def parse(data: bytes, start: Start, end: End, text: Text) -> None:
         depth += 1
         count += 1
         if depth > MAX_DEPTH:
-            raise FileRejected("xml_too_deep")
+            raise FileRejected("xml_too_deep", f"elements lie more than {MAX_DEPTH} deep in one another: flatten them")
         if count > MAX_ELEMENTS:
-            raise FileRejected("xml_too_large")
+            raise FileRejected("xml_too_large", f"a document has more than {MAX_ELEMENTS:,} elements: split the file")
+        if count % _AT_ONCE == 0:
+            budget.take("elements", _AT_ONCE)
+            budget.tick()
         space, local = split_name(name)
         start(space, local, attributes, parser.CurrentLineNumber + above)
 

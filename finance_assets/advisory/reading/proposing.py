@@ -15,7 +15,7 @@ from typing import Any
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.containers import FileRejected, kind_of, open_members
 from finance_assets.advisory.reading.decoding import to_utf8
-from finance_assets.advisory.reading.layouts import Row, choose_delimiter, parquet_tables, records, workbook_sheets
+from finance_assets.advisory.reading.layouts import Row, choose_delimiter, parquet_tables, records
 from finance_assets.advisory.reading.reader import content_of, read_vendor_file
 from finance_assets.advisory.reading.values import number_evidence, trimmed, unique_readings
 from finance_assets.advisory.reading.xml_documents import xml_tables
@@ -94,7 +94,7 @@ def _describe(kind: str, content: Any, lines: list[str], draft: dict[str, Any], 
     """Write what is in a workbook, an XML document or a Parquet file."""
     if kind in {"xlsx", "sheets"}:
         draft["layout"] = "xlsx"
-        sheets = workbook_sheets(content) if kind == "xlsx" else content.sheets
+        sheets = content.sheets
         found = [(title, rows, at) for title, rows in sheets if (at := _header_row(rows)) is not None]
         if not found:
             lines.append("# No sheet has a row that could be a header: name the fields by position.")

@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 from finance_assets.advisory.columns import give_back_freed_memory, one_array
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.blocks import LARGE_TEXT, ByBlocks, LargeRows, read_by_blocks
+from finance_assets.advisory.reading.budget import Budget, OverBudget, current_budget, spending
 from finance_assets.advisory.reading.canonical import canonical_rows, grains_of
 from finance_assets.advisory.reading.containers import (
     READABLE,
     FileBytes,
-    FileRejected,
     Member,
     kind_of,
     open_members,
@@ -43,8 +43,6 @@ from finance_assets.advisory.reading.layouts import (
     records,
     sheet_tables,
     unpivoted,
-    workbook_sheets,
-    workbook_tables,
 )
 from finance_assets.advisory.reading.layouts import choose_delimiter as _choose
 from finance_assets.advisory.reading.matching import Match, match_contracts, named_contract
@@ -56,6 +54,7 @@ from finance_assets.advisory.reading.outcome import (
     left_out,
     without_doubtful_accounts,
 )
+from finance_assets.advisory.reading.rejection import FileRejected
 from finance_assets.advisory.reading.spreadsheets import Workbook, read_workbook
 from finance_assets.advisory.reading.vendor_contract import VendorContract
 from finance_assets.advisory.reading.xml_documents import opened, xml_tables
@@ -94,6 +93,9 @@ class FileReading:
         Lines that are no rows, counted by what they are.
     granularity
         The grain of the rows, or ``mixed``.
+    explanation
+        Of a file of which nothing is loaded, what exactly is wrong and what can be done, where the reason does not say
+        it all; holds no values of the file.
     """
 
     name: str
@@ -109,6 +111,7 @@ class FileReading:
     quarantined: pa.Table
     skipped: dict[str, int]
     granularity: str | None
+    explanation: str = ""
 
     @cached_property
     def rows(self) -> pa.Table:
@@ -173,10 +176,11 @@ def read_vendor_file(
     if seen and hashed() in seen:
         return _refused(name, hashed(), "skip_duplicate", "duplicate_file")
     try:
-        part = _read(data, name, contracts, received_at.date())
-        return _finished(part, name, hashed())
+        with spending(Budget(len(data))):
+            part = _read(data, name, contracts, received_at.date())
+            return _finished(part, name, hashed())
     except FileRejected as rejected:
-        return _refused(name, hashed(), "quarantine_file", rejected.reason)
+        return _refused(name, hashed(), "quarantine_file", rejected.reason, rejected.explanation)
     except (RecursionError, MemoryError, pa.ArrowException, ValueError, ArithmeticError, LookupError, TypeError):
         # A file that breaks a rule of a library in a way that is not foreseen is a file that cannot be read. The
         # message of the error may hold cells of the file, so it goes nowhere.
@@ -191,7 +195,7 @@ def digest_of(data: bytes | FileBytes) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _refused(name: str, digest: str, action: str, reason: str) -> FileReading:
+def _refused(name: str, digest: str, action: str, reason: str, explanation: str = "") -> FileReading:
     return FileReading(
         name=name,
         sha256=digest,
@@ -206,6 +210,7 @@ def _refused(name: str, digest: str, action: str, reason: str) -> FileReading:
         quarantined=QUARANTINED.empty_table(),
         skipped={},
         granularity=None,
+        explanation=explanation,
     )
 
 
@@ -219,11 +224,12 @@ def _read(data: bytes | FileBytes, name: str, contracts: Sequence[VendorContract
             return part
         data = data[:]
     members = open_members(data)
-    reasons: list[str] = []
+    reasons: list[FileRejected] = []
+    budget = current_budget()
     for member in members:
         if len(members) > 1 and member.kind not in READABLE:
             part.skipped[f"member_{member.kind}"] += 1
-            reasons.append("html_content" if member.kind == "html" else f"{member.kind}_content")
+            reasons.append(FileRejected("html_content" if member.kind == "html" else f"{member.kind}_content"))
             continue
         if member.kind not in READABLE:
             raise FileRejected(
@@ -235,17 +241,18 @@ def _read(data: bytes | FileBytes, name: str, contracts: Sequence[VendorContract
             )
         mark = (len(part.tables), len(part.quarantined), set(part.warnings), Counter(part.skipped))
         try:
-            _read_member(member, member.name or name, contracts, latest, part, is_alone=len(members) == 1)
+            with budget.again():
+                _read_member(member, member.name or name, contracts, latest, part, is_alone=len(members) == 1)
         except FileRejected as rejected:
-            if len(members) == 1:
+            if len(members) == 1 or isinstance(rejected, OverBudget):
                 raise
             del part.tables[mark[0] :], part.quarantined[mark[1] :]
             part.warnings, part.skipped = mark[2], mark[3]
             part.skipped[f"member_{rejected.reason}"] += 1
-            reasons.append(rejected.reason)
+            reasons.append(rejected)
     if len(members) > 1:
         if not part.tables:
-            raise FileRejected(reasons[0] if reasons else "unknown_schema")
+            raise reasons[0] if reasons else FileRejected("unknown_schema")
         if reasons:
             part.warnings.add("members_skipped")
     return part
@@ -286,16 +293,16 @@ def content_of(member: Member, encoding: str | None = None) -> tuple[str, Any]:
     Returns
     -------
     tuple
-        ``text``, ``json``, ``xlsx`` or ``parquet`` and the bytes to parse; ``sheets`` and the workbook of another kind;
-        ``xml`` and the document.
+        ``text``, ``json`` or ``parquet`` and the bytes to parse; ``xlsx`` and the workbook; ``sheets`` and the workbook
+        of another kind; ``xml`` and the document.
 
     Raises
     ------
     FileRejected
         If it cannot be read at all.
     """
-    if member.kind in {"xls", "xlsb", "ods"}:
-        return "sheets", read_workbook(member.kind, member.data)
+    if member.kind in {"xlsx", "xls", "xlsb", "ods"}:
+        return "xlsx" if member.kind == "xlsx" else "sheets", read_workbook(member.kind, member.data)
     if member.kind == "xml":
         return _xml_content(member.data)
     if member.kind != "text":
@@ -334,9 +341,7 @@ def _xml_content(data: bytes) -> tuple[str, Any]:
 
 
 def _tables(kind: str, content: Any, contract: VendorContract | None) -> list[RawTable]:
-    if kind == "xlsx":
-        return workbook_tables(content, contract)
-    if kind == "sheets":
+    if kind in {"xlsx", "sheets"}:
         return sheet_tables(content.sheets, contract)
     if kind == "xml":
         return [unpivoted(t, contract.columns if contract else {}) for t in xml_tables(content, contract)]
@@ -385,20 +390,19 @@ def _glance(kind: str, content: Any) -> tuple[str, list[str] | None]:
     if kind == "xml":
         return content.head, content.names
     try:
-        tables = _tables(kind, content, None)
+        with current_budget().looking():
+            tables = _tables(kind, content, None)
     except FileRejected:
-        return _sheet_text(kind, content)
-    return "\n".join(line for t in tables for line in t.preamble), tables[0].headers
+        return _sheet_text(content)
+    # The tables of one sheet have the same titles above them.
+    titles = {id(t.preamble): t.preamble for t in tables}
+    return "\n".join(line for lines in titles.values() for line in lines), tables[0].headers
 
 
-def _sheet_text(kind: str, content: Any) -> tuple[str, list[str] | None]:
+def _sheet_text(content: Workbook) -> tuple[str, list[str] | None]:
     """Return the beginning of the sheet that has a header in words that nobody knows, or of the first."""
-    try:
-        sheets = workbook_sheets(content) if kind == "xlsx" else content.sheets
-    except FileRejected:
-        return "", None
     found: list[tuple[str, list[str] | None]] = []
-    for _, sheet in sheets:
+    for _, sheet in content.sheets:
         rows = [r.cells[:200] for r in sheet[:40]]
         width = max((sum(bool(c) for c in r) for r in rows), default=0)
         header = next((r for r in rows if width > 2 and sum(bool(c) for c in r) == width), None)
@@ -431,7 +435,8 @@ def _read_member(
         # All of it will be in memory.
         give_back_freed_memory()
     try:
-        tables, read = _attempt(kind, content, contract, latest)
+        with current_budget().again():
+            tables, read = _attempt(kind, content, contract, latest)
     except FileRejected as rejected:
         if contract is not None or by_name is None or rejected.reason not in _NAMED_TERMS_HELP:
             raise
@@ -486,7 +491,12 @@ def _attempt(
     tables = _tables(kind, content, contract)
     if not tables:
         raise FileRejected("unknown_schema")
-    return tables, [interpret(table, contract, latest) for table in tables]
+    budget = current_budget()
+    read = []
+    for table in tables:
+        read.append(interpret(table, contract, latest))
+        budget.tick()
+    return tables, read
 
 
 def _detected(table: RawTable, read: Interpreted) -> str:

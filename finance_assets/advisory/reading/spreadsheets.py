@@ -1,4 +1,4 @@
-"""Workbooks that are not xlsx: ``.xls``, ``.xlsb``, ``.ods`` and XML spreadsheets.
+"""Workbooks: ``.xlsx``, ``.xls``, ``.xlsb``, ``.ods`` and XML spreadsheets.
 
 Belongs here: from the bytes of such a workbook to its sheets as rows of text, with the same meaning for every kind: a
 number is what the spreadsheet shows of its double, a cell with a percent format carries the sign, a date is ISO text,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ from datetime import datetime, time
 from typing import Any
 
 from finance_assets.advisory.reading import binary_workbook, markup
-from finance_assets.advisory.reading.containers import FileRejected
-from finance_assets.advisory.reading.layouts import Row, cell_text
+from finance_assets.advisory.reading.budget import Budget, current_budget
+from finance_assets.advisory.reading.containers import opened_archive
+from finance_assets.advisory.reading.layouts import MAX_WIDTH, Row, cell_text
+from finance_assets.advisory.reading.rejection import FileRejected
 
-MAX_ROWS = 1 << 20
-"""Most filled rows of a workbook: those of the largest sheet."""
-MAX_CELLS = 20_000_000
-"""Most cells of a workbook, with the empty ones before the last of each row."""
-MAX_WIDTH = 2000
-"""Cells of a row from there on are not read."""
+_MAX_XLS = 1 << 28
+"""Most bytes of a workbook of old: its sheets have 65,536 rows of 256 columns."""
+_MAX_FORMATS = 1 << 16
+"""Most fonts, number formats and formats of cells of a workbook of old; Excel writes 4,000."""
 
 _OFFICE = "urn:oasis:names:tc:opendocument:xmlns:office:1.0"
 _TABLE = "urn:oasis:names:tc:opendocument:xmlns:table:1.0"
@@ -41,8 +41,7 @@ class Workbook:
     """Sheets by their titles, as rows of text; blank rows are left out."""
 
     sheets: list[tuple[str, list[Row]]] = field(default_factory=list)
-    rows: int = 0
-    cells: int = 0
+    budget: Budget = field(default_factory=current_budget, repr=False, compare=False)
 
     def open_sheet(self, title: str) -> None:
         """Begin a sheet.
@@ -51,7 +50,14 @@ class Workbook:
         ----------
         title
             Its name.
+
+        Raises
+        ------
+        FileRejected
+            ``too_many_sheets``.
         """
+        self.budget.take("sheets")
+        self.budget.tick()
         self.sheets.append((title, []))
 
     def add(self, line: int, cells: Cells, times: int = 1) -> None:
@@ -69,18 +75,16 @@ class Workbook:
         Raises
         ------
         FileRejected
-            ``too_many_rows`` or ``too_many_cells``.
+            ``too_many_rows``, ``too_many_cells`` or ``too_much_text``.
         """
         filled = [place for place, (text, _) in cells.items() if text and place < MAX_WIDTH]
         if not filled:
             return
         width = max(filled) + 1
-        self.rows += times
-        self.cells += times * width
-        if self.rows > MAX_ROWS:
-            raise FileRejected("too_many_rows")
-        if self.cells > MAX_CELLS:
-            raise FileRejected("too_many_cells")
+        # Before they are there.
+        self.budget.take("rows", times)
+        self.budget.take_cells(times * width, times * sum(len(cells[place][0]) for place in filled))
+        self.budget.tick()
         texts = [cells[place][0] if place in cells else "" for place in range(width)]
         native = frozenset(place for place in filled if cells[place][1])
         self.sheets[-1][1].extend(Row(line + n, texts, native) for n in range(times))
@@ -92,7 +96,7 @@ def read_workbook(kind: str, data: bytes) -> Workbook:
     Parameters
     ----------
     kind
-        ``xls``, ``xlsb`` or ``ods``.
+        ``xlsx``, ``xls``, ``xlsb`` or ``ods``.
     data
         Its content; of a zipped one already checked.
 
@@ -107,7 +111,7 @@ def read_workbook(kind: str, data: bytes) -> Workbook:
         ``encrypted``, ``corrupt_workbook``, ``unsupported_document`` where a compound file is no workbook, and what
         :meth:`Workbook.add` and :func:`markup.parse` refuse.
     """
-    read = {"xls": _xls, "xlsb": _xlsb, "ods": _ods}[kind]
+    read = {"xlsx": _xlsx, "xls": _xls, "xlsb": _xlsb, "ods": _ods}[kind]
     try:
         return read(data)
     except FileRejected:
@@ -141,6 +145,22 @@ def serial_text(serial: float, since_1904: bool) -> tuple[str, bool]:
     return datetime.fromordinal(_EPOCHS[since_1904].toordinal() + days).date().isoformat(), False
 
 
+# --- xlsx ------------------------------------------------------------------------------------------------------------
+
+
+def _xlsx(data: bytes) -> Workbook:
+    from finance_assets.advisory.reading import excel_workbook
+
+    made = Workbook()
+    for title, rows in excel_workbook.sheets(data, made.budget):
+        made.open_sheet(title)
+        for row in rows:
+            # Trailing empty cells are few: see `excel_workbook`.
+            made.budget.take_cells(len(row.cells), sum(map(len, row.cells)))
+            made.sheets[-1][1].append(row)
+    return made
+
+
 # --- xls -------------------------------------------------------------------------------------------------------------
 
 
@@ -153,6 +173,8 @@ def _xls(data: bytes) -> Workbook:
         def write(self, text: str, /) -> int:
             return len(text)
 
+    _look_over_records(data)
+    budget = current_budget()
     try:
         book = xlrd.open_workbook(
             file_contents=data, formatting_info=True, on_demand=True, ragged_rows=True, logfile=Silent()
@@ -165,9 +187,12 @@ def _xls(data: bytes) -> Workbook:
     shown = {index: _xls_format(book, xf) for index, xf in enumerate(book.xf_list)}
     made = Workbook()
     for place, title in enumerate(book.sheet_names()):
-        sheet = book.sheet_by_index(place)
         made.open_sheet(title)
+        sheet = book.sheet_by_index(place)
+        budget.tick()
         for row in range(sheet.nrows):
+            if not sheet.row_len(row):
+                continue
             cells = {}
             for column, cell in enumerate(sheet.row(row)):
                 if cell.ctype == xlrd.XL_CELL_NUMBER:
@@ -185,6 +210,80 @@ def _xls(data: bytes) -> Workbook:
     return made
 
 
+_XLS_FORMATS = frozenset({0x31, 0x231, 0x1E, 0x41E, 0x43, 0x243, 0x443, 0xE0, 0x293})
+"""Records of fonts, number formats, formats of cells and styles."""
+_XLS_CELLS = frozenset({*range(1, 8), 0x27E, 0xFD, 0xD6, *range(0x201, 0x207), 0x406, 0x206})
+_MULTIPLE_NUMBERS, _MULTIPLE_BLANKS, _MERGED = 0xBD, 0xBE, 0xE5
+
+
+def _look_over_records(data: bytes) -> None:
+    """Count the records of a workbook of old before the library makes objects of them, and rows up to the last cells.
+
+    Raises
+    ------
+    FileRejected
+        ``too_many_cells``, ``too_many_formats`` or ``workbook_too_large``.
+    """
+    from xlrd.compdoc import SIGNATURE, CompDoc, CompDocError
+
+    budget = current_budget()
+    if len(data) > _MAX_XLS:
+        raise FileRejected(
+            "workbook_too_large",
+            f"a workbook of the kind .xls has {len(data):,} bytes, and {_MAX_XLS:,} are read: save it as .xlsx",
+        )
+    stream, place, end = data, 0, len(data)
+    if data.startswith(SIGNATURE):
+        try:
+            document = CompDoc(data, logfile=io.StringIO())
+            for name in ("Workbook", "Book"):
+                found, place, size = document.locate_named_stream(name)
+                if found:
+                    stream, end = found, place + size
+                    break
+            else:
+                return  # the library says what it is
+        except (CompDocError, AssertionError, IndexError, ValueError, struct.error):
+            return
+    cells = formats = count = rows = last = 0
+    header = struct.Struct("<HH").unpack_from
+    first = struct.Struct("<H").unpack_from
+    while place + 4 <= end:
+        kind, size = header(stream, place)
+        place += 4
+        count += 1
+        if kind in _XLS_CELLS or kind in {_MULTIPLE_NUMBERS, _MULTIPLE_BLANKS}:
+            cells += 1 if kind in _XLS_CELLS else size // (6 if kind == _MULTIPLE_NUMBERS else 2)
+            if size >= 2 and place + 2 <= end:
+                last = max(last, first(stream, place)[0] + 1)
+        elif kind == _MERGED:
+            # The library makes rows down to the end of each range.
+            ends = (first(stream, at)[0] + 1 for at in range(place + 4, min(place + size, end) - 1, 8))
+            last = max(last, *ends, 0)
+        elif kind in _XLS_FORMATS:
+            formats += 1
+        elif kind & 0xFF == 0x09:
+            # The beginning of another sheet.
+            rows, last = rows + last, 0
+        place += size
+        if count % 4096 == 0:
+            budget.need("cells", cells)
+            budget.need("records", count)
+            budget.need("rows", rows + last)
+            budget.tick()
+            if formats > _MAX_FORMATS:
+                break
+    budget.need("cells", cells)
+    budget.take("records", count)
+    # The library makes lists of each row before the last, empty or not.
+    budget.need("rows", rows + last)
+    if formats > _MAX_FORMATS:
+        raise FileRejected(
+            "too_many_formats",
+            f"the workbook has more than {_MAX_FORMATS:,} fonts and formats of cells: copy the values to a new one",
+        )
+
+
 def _xls_format(book: Any, xf: Any) -> str:
     found = book.format_map.get(xf.format_key)
     return str(found.format_str) if found is not None else ""
@@ -195,7 +294,7 @@ def _xls_format(book: Any, xf: Any) -> str:
 
 def _xlsb(data: bytes) -> Workbook:
     made = Workbook()
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with opened_archive(data) as archive:
         book = binary_workbook.BinaryWorkbook(archive)
         for title, part in book.sheets:
             made.open_sheet(title)
@@ -275,7 +374,7 @@ def _count(text: str | None, otherwise: int = 1) -> int:
 
 
 def _ods(data: bytes) -> Workbook:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with opened_archive(data) as archive:
         names = set(archive.namelist())
         manifest = archive.read("META-INF/manifest.xml") if "META-INF/manifest.xml" in names else b""
         if "encrypted-package" in names or b"encryption-data" in manifest:
@@ -334,7 +433,9 @@ class _OpenDocument(_Reader):
         elif space == _TABLE and name in {"table-cell", "covered-table-cell"}:
             self.cell, self.shown = attributes, []
         elif space == _TEXT and name == "p" and self.cell is not None:
-            self.text = [*self.shown, " "] if self.shown else []
+            self.text = self.shown
+            if self.shown:
+                self.text.append(" ")
         elif space == _TEXT and self.text is not None:
             if name == "s":
                 self.text.append(" " * min(_count(attributes.get(f"{_TEXT} c")), 100))
@@ -442,6 +543,7 @@ class _XmlSpreadsheet(_Reader):
             first = _count(said("Index"), self.styled_column + 1)
             last = min(first + _count(said("Span"), 0), MAX_WIDTH)
             if style := said("StyleID"):
+                self.made.budget.take_cells(max(0, last - first + 1))
                 self.column_styles |= {place - 1: style for place in range(first, last + 1)}
             self.styled_column = last
         elif name == "Row":

@@ -156,6 +156,10 @@ def _any(mask: Any) -> bool:
     return bool(pc.any(mask).as_py())
 
 
+_LONGEST = 400
+"""Most characters of a number, with spaces, signs and words; patterns are not free."""
+
+
 def parse_number(text: str, mark: str = ".") -> Decimal | str | None:
     """Read one number.
 
@@ -171,6 +175,8 @@ def parse_number(text: str, mark: str = ".") -> Decimal | str | None:
     decimal.Decimal | None | str
         The number, None for a word that means "no value", or the reason why it cannot be read.
     """
+    if len(text) > _LONGEST:
+        return "bad_number"
     text = unicodedata.normalize("NFKC", text).strip()
     if text.casefold() in NULL_WORDS:
         return None
@@ -652,6 +658,14 @@ def unique_readings(
     return encoded.indices, distinct, [read_date(t, latest, formats) if t else None for t in distinct]
 
 
+def _places_of(codes: list[int], positions: Any) -> list[tuple[int, int]]:
+    """Return code and row of each place where one of some codes stands, by code and row, after one look."""
+    rows = np.flatnonzero(np.isin(positions, codes))
+    found = positions[rows]
+    order = np.argsort(found, kind="stable")
+    return list(zip(found[order].tolist(), rows[order].tolist(), strict=True))
+
+
 def dates(
     indices: Any, distinct: list[str], readings: list[DateReading | None], order: str, latest: date, *, required: bool
 ) -> Dates:
@@ -696,10 +710,8 @@ def dates(
         reasons.append(reason)
     positions = indices.to_numpy(zero_copy_only=False)
     bad: dict[int, str] = {}
-    for code, reason in enumerate(reasons):
-        if reason:
-            for row in np.flatnonzero(positions == code).tolist():
-                bad[row] = reason
+    for code, row in _places_of([code for code, reason in enumerate(reasons) if reason], positions):
+        bad[row] = str(reasons[code])
     typed = pc.take(pa.array(values, pa.date32()), indices)
     kind = max(kinds, key=lambda k: kinds[k]) if kinds else "day"
     return Dates(one_array(typed), bad, kind=kind, order=order)
@@ -978,9 +990,8 @@ def account_ids(
                 reasons[code] = "bad_account_id"
         out[code] = value
     positions = encoded.indices.to_numpy(zero_copy_only=False)
-    for code, reason in reasons.items():
-        for row in np.flatnonzero(positions == code).tolist():
-            bad[row] = reason
+    for code, row in _places_of(list(reasons), positions):
+        bad[row] = reasons[code]
     if native is not None and _any(native):
         long = pc.and_(native, pc.greater_equal(pc.utf8_length(texts), 16))
         for row in pc.indices_nonzero(long).to_pylist():

@@ -220,7 +220,10 @@ def test_an_alert_says_which_run_failed_where_why_and_what_to_do(tmp_path: Path)
 def test_the_words_of_a_failure_are_told_and_not_dagsters_wrapping(tmp_path: Path) -> None:
     failure = dg.Failure("no provider answered. Set a key", allow_retries=False)
     with failed_run(raising(failure), tmp_path) as context:
-        assert failure_alert(context.instance, context.dagster_run).detail == "core__quotes: no provider answered. Set a key"
+        assert (
+            failure_alert(context.instance, context.dagster_run).detail
+            == "core__quotes: no provider answered. Set a key"
+        )
 
 
 def test_a_long_message_is_cut_and_a_chain_of_errors_begins_with_the_last(tmp_path: Path) -> None:
