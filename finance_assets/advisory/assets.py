@@ -23,6 +23,7 @@ from finance_assets.contracts.advisory import (
 from finance_assets.contracts.dagster_metadata import asset_attributes
 from finance_assets.contracts.model import Contract
 from finance_assets.storage.lake import Lake
+from finance_assets.storage.landing import printable_key
 
 #: One run at a time reads files or extends the history: the order in which files become known matters.
 ADVISORY_POOL = "advisory"
@@ -51,9 +52,11 @@ def vendor_intake(
     context: dg.AssetExecutionContext, intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Read every file that is whole and not yet dealt with; keep its bytes, its rows and what is wrong with it."""
-    taken = intake.take(intake.pending(), log=context.log.info)
+    pending = intake.pending(settle=True)
+    taken = intake.take(pending, log=context.log.info)
     told = "\n".join(
-        f"- `{one.key}`: {one.action}{f' ({one.reason})' if one.reason else ''}, {one.rows} rows"
+        f"- `{printable_key(one.key)}`: {one.action}{f' ({printable_key(one.reason)})' if one.reason else ''}, "
+        f"{one.rows} rows"
         for one in taken[:LISTED]
     )
     for contract in _RAW:
@@ -70,9 +73,11 @@ def vendor_intake(
         )
     failed = [one for one in taken if one.action == "failed"]
     if failed:
+        left = len(pending) - len(taken)
+        others = "the others were" if not left else f"{left} others wait, since they would meet the same"
         raise dg.Failure(
-            f"{len(failed)} files could not be dealt with, the others were: "
-            + "; ".join(f"{one.key}: {one.reason}" for one in failed[:LISTED]),
+            f"{len(failed)} files could not be dealt with, {others}: "
+            + "; ".join(f"{printable_key(one.key)}: {printable_key(one.reason or '')}" for one in failed[:LISTED]),
             allow_retries=False,
         )
 
@@ -88,9 +93,10 @@ def performance_history(
     """Every version of what a vendor says of an account and period, append-only, with valid and known time."""
     history = History(lake)
     added = 0
-    for line in intake.unknown_to_history():
-        versions = history.add(line)
-        context.log.info(f"{line['landing_key']}: {versions} of {line['row_count']} rows say something new")
+    for line, versions in history.add_all(intake.unknown_to_history()):
+        context.log.info(
+            f"{printable_key(line['landing_key'])}: {versions} of {line['row_count']} rows say something new"
+        )
         added += versions
     return dg.MaterializeResult(
         metadata={

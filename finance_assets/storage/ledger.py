@@ -113,7 +113,7 @@ def pause_after(faults: int) -> timedelta:
     if faults < 2:
         return timedelta(0)
     # Beyond so many doublings the longest pause holds in any case.
-    return min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(faults - 2, 16))
+    return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(faults - 2, 16)))
 
 
 class Ledger:
@@ -402,18 +402,21 @@ class Ledger:
                 for row in connection.execute(query)
             ]
 
+    def of_keys(self, keys: Iterable[str]) -> list[FileRecord]:
+        """Return what is known of the files with these keys, of whatever content."""
+        table = self._tables.tables["ledger_files"]
+        wanted = list(dict.fromkeys(keys))
+        # Only these files are looked up: the ledger grows for ever, and a listing need not.
+        found: list[FileRecord] = []
+        for start in range(0, len(wanted), KEYS_AT_ONCE):
+            found += self._records(table.c.key.in_(wanted[start : start + KEYS_AT_ONCE]))
+        return found
+
     def known(self, listing: Iterable[FileIdentity]) -> dict[FileIdentity, FileRecord]:
         """Return what is known of the files of a listing."""
-        table = self._tables.tables["ledger_files"]
         wanted = set(listing)
-        # Only the listed files are looked up: the ledger grows for ever, and a listing need not.
-        keys = list(dict.fromkeys(identity.key for identity in wanted))
-        found: dict[FileIdentity, FileRecord] = {}
-        for start in range(0, len(keys), KEYS_AT_ONCE):
-            for record in self._records(table.c.key.in_(keys[start : start + KEYS_AT_ONCE])):
-                if record.identity in wanted:
-                    found[record.identity] = record
-        return found
+        records = self.of_keys(identity.key for identity in wanted)
+        return {record.identity: record for record in records if record.identity in wanted}
 
     def unseen(
         self, listing: Iterable[FileIdentity], *, max_attempts: int = 3, now: datetime | None = None
