@@ -197,16 +197,25 @@ class Intake:
         there, rows = self._left_out(now)
         return rows == there
 
+    def left_out(self, now: Unread | None = None) -> list[dict[str, Any]]:
+        """Return what ``raw/quarantined_files`` should say of entries that are not read."""
+        return self._left_out(now)[1]
+
+    def digests_to_retry(self) -> list[str]:
+        """Return what stands in ``raw/quarantined_files`` for the sha256 of files that were given up or that wait."""
+        now = self.look().unread
+        return [digest_of_record(one.identity) for one in (*now.given_up, *now.waiting)]
+
     def retry(self, digests: Sequence[str]) -> list[str]:
         """Let files be tried again that were given up, or that wait; return their keys.
 
         Parameters
         ----------
         digests
-            What stands for their sha256 in ``raw/quarantined_files``.
+            Of :meth:`digests_to_retry`.
         """
-        now = self.look().unread
-        chosen = [one for one in (*now.given_up, *now.waiting) if digest_of_record(one.identity) in set(digests)]
+        now, wanted = self.look().unread, set(digests)
+        chosen = [one for one in (*now.given_up, *now.waiting) if digest_of_record(one.identity) in wanted]
         self.ledger.try_again(one.identity for one in chosen)
         return [one.identity.key for one in chosen]
 
@@ -414,6 +423,7 @@ class Intake:
     ) -> tuple[Taken, str]:
         import pyarrow as pa
 
+        from finance_assets.advisory.columns import one_of_many
         from finance_assets.advisory.reading.reader import digest_of, read_vendor_file
 
         name = key.rsplit("/", 1)[-1]
@@ -433,7 +443,8 @@ class Intake:
             # A thread would take longer than its work.
             digest = digest_of(data)
             keep(digest)
-            reading = read(lambda: digest)
+            with one_of_many():
+                reading = read(lambda: digest)
         else:
             with ThreadPoolExecutor(1, initializer=_step_aside) as pool:
                 # The bytes are counted, and on their way to the disk, while they are read.
@@ -652,6 +663,8 @@ class _Notes:
     def write(self) -> None:
         """Tell the ledger of all."""
         outcomes, self.outcomes, self.since = self.outcomes, [], time.monotonic()
+        if not outcomes:
+            return
         try:
             self.ledger.record_all(outcomes)
         except Exception as error:
