@@ -206,12 +206,15 @@ class Landing:
         try:
             # What was swapped for a pipe since it was listed is not waited for.
             descriptor = os.open(path, _NO_WAIT)
-            with open(descriptor, "rb") as file:
+            try:
                 before = os.fstat(descriptor)
                 if not stat.S_ISREG(before.st_mode):
                     raise LakeError(f"{key} in {self.uri} is no file any more")
-                data = file.read()
+                with open(descriptor, "rb", closefd=False) as file:
+                    data = file.read()
                 after = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise LakeError(f"{key} in {self.uri} cannot be read: {error.strerror or error}") from error
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:

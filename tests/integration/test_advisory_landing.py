@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from fixtures.quotes import fake_settings
 from typer.testing import CliRunner
 
 from finance_assets import cli
+from finance_assets.advisory import results
 from finance_assets.advisory.intake import MODIFIED_BEFORE_1970, MODIFIED_IN_FUTURE, Intake, IntakeError
 from finance_assets.advisory.reading import reader
 from finance_assets.advisory.sensors import vendor_files_sensor
@@ -260,6 +262,82 @@ def test_a_folder_that_cannot_be_listed_is_told_and_the_others_are_read(
     assert isinstance(zone.tick(), dg.RunRequest)
     zone.run()
     assert (zone.loaded(), zone.reasons()) == ({"open/a.csv", "closed/a.csv"}, {})
+
+
+# -- many files --------------------------------------------------------------------------------------------------------
+
+
+def drop_months(zone: Zone, count: int) -> None:
+    """Drop files of the same accounts and months, some of which say something new."""
+    for number in range(count):
+        # Every file speaks of the facts of all the others.
+        data = GOOD.replace("495.00,-0.01", f"{490 + number % 7}.00,-0.01").replace("A2", f"A{number % 5}")
+        zone.drop(f"f{number:03}.csv", f"{data}\n" + "\n" * (number % 50), RECEIVED.timestamp() + number)
+
+
+def test_small_files_are_added_together_with_the_same_outcome(zone: Zone, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop_months(zone, 60)
+    zone.take()
+    other = Zone(zone.settings.home / "other")
+    drop_months(other, 60)
+    other.take()
+    history = results.History(zone.intake.lake)
+    singly = [(line["file_sha256"], history.add(line)) for line in zone.intake.unknown_to_history()]
+    # In several lots, some of one file.
+    monkeypatch.setattr(results, "ROWS_TOGETHER", 50)
+    together = results.History(other.intake.lake).add_all(other.intake.unknown_to_history())
+    assert [(line["file_sha256"], versions) for line, versions in together] == singly
+    assert 10 < sum(versions > 0 for _, versions in singly) < 60
+    assert other.bytes() == zone.bytes()
+    assert other.intake.unknown_to_history() == []
+    other.ledger.close()
+    other.instance.dispose()
+
+
+def test_what_a_file_costs_does_not_depend_on_how_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlalchemy as sa
+
+    counts: Counter[str] = Counter()
+
+    def counted(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            counts[name] += 1
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for owner, name in (
+        (Lake, "_listing"), (Lake, "get"), (Lake, "put"), (Lake, "share"), (os, "fsync"), (os, "open"),
+        (results, "versions_of_files"), (results, "new_versions"),
+    ):  # fmt: skip
+        counted(owner, name)
+    costs = []
+    for files in (40, 80, 160):
+        made = Zone(tmp_path / str(files))
+        drop_months(made, files)
+
+        def statement(*_: object) -> None:
+            counts["statements"] += 1
+
+        sa.event.listen(made.ledger._engine, "before_cursor_execute", statement)
+        counts.clear()
+        made.take()
+        for _ in results.History(made.intake.lake).add_all(made.intake.unknown_to_history()):
+            pass
+        results.write_performance(made.intake.lake, made.intake.contracts)
+        costs.append(Counter(counts))
+        made.ledger.close()
+        made.instance.dispose()
+    for name in counts:
+        first, second = costs[1][name] - costs[0][name], costs[2][name] - costs[1][name]
+        assert second <= 2 * first + 6, (name, costs)
+    assert costs[2]["statements"] < 30
+    assert costs[2]["_listing"] < 60
+    assert costs[2]["versions_of_files"] + costs[2]["new_versions"] == 1
 
 
 # -- faults of our own -------------------------------------------------------------------------------------------------
