@@ -303,7 +303,7 @@ def test_a_verdict_after_faults_counts_from_one(ledger: Ledger) -> None:
     for _ in range(5):
         ledger.record_fault(landed(), reason="disk", now=NOON)
     for attempts in range(1, 4):
-        assert ledger.unseen([landed()], now=NOON) == [landed()]
+        assert ledger.unseen([landed()], now=NOON + timedelta(hours=1)) == [landed()]
         ledger.record(landed(), FileStatus.FAILED, reason="reader")
         assert ledger.files()[0].attempts == attempts
     assert ledger.unseen([landed()], now=NOON) == []
