@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from finance_assets.advisory.intake import Intake
     from finance_assets.advisory.reading.vendor_contract import VendorContract
+    from finance_assets.storage.ledger import FileRecord
 
 vendors_app = typer.Typer(
     help="Files of vendors: look into one, propose a contract, see what is in quarantine, read it again.",
@@ -179,6 +180,7 @@ def quarantine() -> None:
     """
     from finance_assets.advisory.unread import LANDING_ZONE_KEY
     from finance_assets.contracts.advisory import QUARANTINED_FILES, QUARANTINED_ROWS
+    from finance_assets.storage.lake import LakeError
     from finance_assets.storage.landing import printable_key
 
     with told_in_one_line():
@@ -187,9 +189,15 @@ def quarantine() -> None:
         keys = [key for key in lake.partitions(QUARANTINED_FILES) if key != LANDING_ZONE_KEY]
         files = lake.read(QUARANTINED_FILES, keys=keys).table.to_pylist()
         rows = lake.read(QUARANTINED_ROWS).table.to_pylist()
-        # As it is now, whether or not a run has noted it.
-        now = intake.look().unread
-        files += intake.left_out(now)
+        waiting: tuple[FileRecord, ...] = ()
+        try:
+            # As it is now, whether or not a run has noted it.
+            now = intake.look().unread
+            files += intake.left_out(now)
+            waiting = now.waiting
+        except LakeError as error:
+            files += lake.read(QUARANTINED_FILES, keys=[LANDING_ZONE_KEY]).table.to_pylist()
+            console(stderr=True).print(escape(f"as of the last run, since {printable_key(str(error))}"), soft_wrap=True)
     if not files and not rows:
         console().print("Nothing is in quarantine.")
         return
@@ -204,7 +212,7 @@ def quarantine() -> None:
                 escape(row["what_to_do"]),
             )
         console().print(table)
-    for record in now.waiting:
+    for record in waiting:
         if record.retry_ts_utc is not None:
             console().print(
                 escape(

@@ -68,7 +68,9 @@ def told(error: BaseException) -> str:
     What an error says may repeat the data at hand, so that of a mere bug is left out; then the place stands for it.
     """
     if is_fault(error) or isinstance(error, OSError):
-        return f"{type(error).__name__}: {error}"
+        # Of a database's error the statement and its values are left out.
+        said = getattr(error, "orig", None) or error
+        return f"{type(error).__name__}: {' '.join(str(said).split())}"
     place = ""
     trace = error.__traceback__
     while trace is not None:

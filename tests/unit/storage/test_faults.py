@@ -82,3 +82,7 @@ def test_a_fault_of_one_file_says_nothing_of_the_next(error: Exception, of_one: 
 def test_what_a_bug_says_is_not_told_since_it_may_hold_data() -> None:
     assert told(OSError(errno.ENOSPC, "No space left")) == "OSError: [Errno 28] No space left"
     assert told(ValueError("900-12-3456")) == "ValueError"
+    locked = sa.exc.OperationalError(
+        "insert", {"reason": "900-12-3456"}, sqlite3.OperationalError("database\nis locked")
+    )
+    assert told(locked) == "OperationalError: database is locked"
