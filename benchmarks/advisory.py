@@ -2,6 +2,7 @@
 
     python benchmarks/advisory.py [--rows 600000] [--months 120] [--layout csv|pipe|parquet]
         [--order month|account|random] [--postgres] [--breaking-share 0.1]
+    python benchmarks/advisory.py --files 5000
 
 One file of account-months is landed in a temporary deployment and goes the way of every file: reading, history,
 performance, breaks. It comes by month, unless `--order` says otherwise. With `--postgres`, it then goes to a server
@@ -15,6 +16,7 @@ of them off by 5 %.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import random
 import resource
@@ -27,6 +29,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -80,7 +83,11 @@ def main() -> None:
     parser.add_argument("--order", choices=("month", "account", "random"), default="month")
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--breaking-share", type=float, default=0)
+    parser.add_argument("--files", type=int, default=0)
     options = parser.parse_args()
+    if options.files:
+        _many_files(options.files)
+        return
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         file = home / "landing" / "large.csv"
@@ -119,6 +126,69 @@ def main() -> None:
             _breaking(intake.lake, options.breaking_share, timings)
         if options.postgres:
             _postgres(home, intake.lake.read(ACCOUNT_PERFORMANCE).table, timings)
+
+
+#: Shares of the files that are taken before all of them.
+SHARES = (0.1, 0.2, 0.5, 1.0)
+HEADER = "account_id,period_end,currency,beginning_market_value,contributions,distributions,ending_market_value,return"
+
+
+def _many_files(most: int) -> None:
+    """Print what a small file costs on its way to performance, for several numbers of files."""
+    for module in MODULES:
+        import_module(module)
+    print(
+        f"{'files':>6} {'floor':>9} {'reading':>9} {'history':>9} {'perform.':>9} {'all':>9} {'CPU':>9}   all of them"
+    )
+    for files in (max(1, int(most * share)) for share in SHARES):
+        with tempfile.TemporaryDirectory() as folder:
+            home = Path(folder)
+            _drop_small(home / "landing", files)
+            floor = _small_floor(home / "landing", home / "floor")
+            intake = intake_of(Settings(home=home))
+            cpu, times = time.process_time(), [time.perf_counter()]
+            assert len(intake.take(intake.pending())) == files
+            times.append(time.perf_counter())
+            added = sum(versions for _, versions in History(intake.lake).add_all(intake.unknown_to_history()))
+            times.append(time.perf_counter())
+            assert write_performance(intake.lake, intake.contracts).rows == added == 4 * files
+            times.append(time.perf_counter())
+            cpu = time.process_time() - cpu
+            steps = [later - earlier for earlier, later in pairwise(times)]
+            each = "".join(f" {1000 * seconds / files:6.2f} ms" for seconds in (floor, *steps, sum(steps), cpu))
+            print(f"{files:5,}{each}   {sum(steps):.0f} s for all", flush=True)
+
+
+def _drop_small(folder: Path, files: int) -> None:
+    """Put files of one account and four months into a landing zone."""
+    folder.mkdir()
+    start = datetime(2013, 2, 4, tzinfo=UTC).timestamp()
+    for number in range(files):
+        value = f"{1000 + number}.00"
+        rows = [
+            f"A{number:06},{end},USD,{value},0.00,0.00,{value},0.00"
+            for end in ("2012-10-31", "2012-11-30", "2012-12-31", "2013-01-31")
+        ]
+        path = folder / f"file{number:06}.csv"
+        path.write_text("\n".join((HEADER, *rows, "")))
+        os.utime(path, (start + number, start + number))
+
+
+def _small_floor(folder: Path, target: Path) -> float:
+    """Hash each file and write its rows as Parquet, durably; return the seconds."""
+    import pyarrow.csv as pacsv
+    import pyarrow.parquet as pq
+
+    target.mkdir()
+    start = time.perf_counter()
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        made = target / f"{hashlib.sha256(data).hexdigest()}.parquet"
+        with made.open("wb") as file:
+            pq.write_table(pacsv.read_csv(path), file)
+            file.flush()
+            os.fsync(file.fileno())
+    return time.perf_counter() - start
 
 
 #: The floor, in a process of its own: what it leaves in memory is nobody's gain or loss.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from finance_assets.advisory.intake import Intake
     from finance_assets.advisory.reading.vendor_contract import VendorContract
+    from finance_assets.storage.ledger import FileRecord
 
 vendors_app = typer.Typer(
     help="Files of vendors: look into one, propose a contract, see what is in quarantine, read it again.",
@@ -184,29 +185,49 @@ def list_vendors() -> None:
 
 @vendors_app.command()
 def quarantine() -> None:
-    """Show the files and rows that were left out, with line, reason and what to do.
+    """Show the files and rows that were left out, and what of the landing zone is not read, with what to do.
 
     Exit status 1 means that there are some.
     """
+    from finance_assets.advisory.unread import LANDING_ZONE_KEY
     from finance_assets.contracts.advisory import QUARANTINED_FILES, QUARANTINED_ROWS
+    from finance_assets.storage.lake import LakeError
 
     with told_in_one_line():
-        lake = _intake().lake
-        files = lake.read(QUARANTINED_FILES).table.to_pylist()
+        intake = _intake()
+        lake = intake.lake
+        keys = [key for key in lake.partitions(QUARANTINED_FILES) if key != LANDING_ZONE_KEY]
+        files = lake.read(QUARANTINED_FILES, keys=keys).table.to_pylist()
         rows = lake.read(QUARANTINED_ROWS).table.to_pylist()
+        waiting: tuple[FileRecord, ...] = ()
+        try:
+            # As it is now, whether or not a run has noted it.
+            now = intake.look().unread
+            files += intake.left_out(now)
+            waiting = now.waiting
+        except LakeError as error:
+            files += lake.read(QUARANTINED_FILES, keys=[LANDING_ZONE_KEY]).table.to_pylist()
+            say(f"as of the last run, since {error}", stderr=True)
     if not files and not rows:
         console().print("Nothing is in quarantine.")
         return
     if files:
-        table = _table("file", "sha256", "received", "reason")
+        table = _table("file", "sha256", "received", "reason", "what to do")
         for row in files:
             table.add_row(
-                shown(row["landing_key"]),
+                shown_message(row["landing_key"]),
                 row["file_sha256"][:12],
                 f"{row['received_ts_utc']:%Y-%m-%d %H:%M}",
                 shown_message(row["reason"]),
+                shown_message(row["what_to_do"]),
             )
         console().print(table)
+    for record in waiting:
+        if record.retry_ts_utc is not None:
+            say(
+                f"{escape_name(record.identity.key)} is tried again from {record.retry_ts_utc:%Y-%m-%d %H:%M:%S} UTC "
+                f"on, after {record.faults} faults"
+            )
     suspects = {row["file_sha256"] for row in files}
     single = [row for row in rows if row["file_sha256"] not in suspects]
     if single:
@@ -214,7 +235,7 @@ def quarantine() -> None:
         for row in single[: SHOWN * 5]:
             detail = f": {row['detail']}" if row["detail"] else ""
             table.add_row(
-                shown(row["landing_key"]),
+                shown_message(row["landing_key"]),
                 row["file_sha256"][:12],
                 str(row["line"]),
                 shown(row["account_id"] or ""),
@@ -227,27 +248,57 @@ def quarantine() -> None:
     raise typer.Exit(1)
 
 
+def _chosen(digests: list[str], known: list[str]) -> list[str]:
+    """Return the files that the first digits of their sha256 name, each of which must be one."""
+    chosen = []
+    for digest in digests:
+        found = [each for each in known if each.startswith(digest.lower())]
+        if len(found) != 1:
+            raise fail(f"{digest}: {'no file' if not found else f'{len(found)} files'} with that sha256")
+        chosen += found
+    return chosen
+
+
 @vendors_app.command()
 def replay(
     digests: Annotated[
         list[str], typer.Argument(metavar="SHA256…", help="The files, by the first digits of their sha256.")
     ],
 ) -> None:
-    """Read kept files again, as after a contract was added; what is new in them is known from now on."""
+    """Read kept files again, as after a contract was added; what is new in them is known from now on.
+
+    A file that was given up is read by the next run, as after `vendors retry`.
+    """
     with told_in_one_line():
         intake = _intake()
-        known = [row["file_sha256"] for row in intake.register().to_pylist()]
-        chosen = []
-        for digest in digests:
-            found = [each for each in known if each.startswith(digest.lower())]
-            if len(found) != 1:
-                raise fail(f"{digest}: {'no file' if not found else f'{len(found)} files'} with that sha256")
-            chosen += found
-        for taken in intake.replay(chosen):
+        waiting = intake.digests_to_retry()
+        chosen = _chosen(digests, [*(row["file_sha256"] for row in intake.register().to_pylist()), *waiting])
+        _retry(intake, [digest for digest in chosen if digest in waiting])
+        for taken in intake.replay([digest for digest in chosen if digest not in waiting]):
             reason = f" ({taken.reason})" if taken.reason else ""
             key = escape_name(taken.key)
             say(f"{key}: {taken.action}{reason}, {taken.rows} rows, {taken.quarantined} quarantined")
     console().print("finance-assets materialize brings it into the tables that follow.")
+
+
+@vendors_app.command()
+def retry(
+    digests: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SHA256…]", help="The files, by the first digits of their sha256. Default: all."),
+    ] = None,
+) -> None:
+    """Let files be read again that were given up, or that wait for a fault to be over; the next run does it."""
+    with told_in_one_line():
+        intake = _intake()
+        waiting = intake.digests_to_retry()
+        _retry(intake, _chosen(digests, waiting) if digests else waiting)
+    console().print("finance-assets materialize reads them." if waiting else "No file was given up, and none waits.")
+
+
+def _retry(intake: "Intake", digests: list[str]) -> None:
+    for key in intake.retry(digests):
+        say(f"{escape_name(key)}: to be read again")
 
 
 def _period(text: str) -> tuple[date, date]:

@@ -44,6 +44,7 @@ CHECK_MODULES: tuple[str, ...] = (
     "finance_assets.market.checks",
     "finance_assets.macro.checks",
     "finance_assets.sectors.checks",
+    "finance_assets.advisory.checks",
     "finance_assets.publishing.checks",
 )
 

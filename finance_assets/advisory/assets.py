@@ -53,7 +53,8 @@ def vendor_intake(
     context: dg.AssetExecutionContext, intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Read every file that is whole and not yet dealt with; keep its bytes, its rows and what is wrong with it."""
-    taken = intake.take(intake.pending(), log=dagster_output.log(context).info)
+    pending = intake.pending(settle=True)
+    taken = intake.take(pending, log=dagster_output.log(context).info)
     told = "\n".join(
         f"- {code_span(one.key)}: {one.action}"
         + (f" ({escape_markdown(one.reason)})" if one.reason else "")
@@ -74,8 +75,10 @@ def vendor_intake(
         )
     failed = [one for one in taken if one.action == "failed"]
     if failed:
+        left = len(pending) - len(taken)
+        others = "the others were" if not left else f"{left} others wait, since they would meet the same"
         raise dagster_output.failure(
-            f"{len(failed)} files could not be dealt with, the others were: "
+            f"{len(failed)} files could not be dealt with, {others}: "
             + "; ".join(f"{escape_name(one.key)}: {one.reason}" for one in failed[:LISTED]),
             allow_retries=False,
         )
@@ -92,8 +95,7 @@ def performance_history(
     """Every version of what a vendor says of an account and period, append-only, with valid and known time."""
     history = History(lake)
     added = 0
-    for line in intake.unknown_to_history():
-        versions = history.add(line)
+    for line, versions in history.add_all(intake.unknown_to_history()):
         dagster_output.log(context).info(
             f"{escape_name(line['landing_key'])}: {versions} of {line['row_count']} rows say something new"
         )

@@ -6,6 +6,7 @@ Arrow tables in, Arrow tables out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,81 @@ def new_versions(rows: pa.Table, history: pa.Table) -> pa.Table:
             """
         ).to_arrow_table()
     return conform(PERFORMANCE_HISTORY, found)
+
+
+def versions_of_files(rows: pa.Table, order: Sequence[str], history: pa.Table) -> dict[str, pa.Table]:
+    """Return what each of several files adds to the history, one after the other; as :func:`new_versions` does.
+
+    A row says something new where it differs from what the file before it said of the same fact, whether that added a
+    version or not: what added none said what was known.
+
+    Parameters
+    ----------
+    rows
+        Rows of ``raw/vendor_rows`` of the files.
+    order
+        sha256 of the files, in the order in which they became known.
+    history
+        Rows of ``core/performance_history`` that were known before; of the facts of ``rows``, all of them.
+
+    Returns
+    -------
+    dict of str to pyarrow.Table
+        sha256 -> rows of ``core/performance_history``, for every file.
+    """
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+
+    from finance_assets.contracts.arrow import fitted
+
+    key = ", ".join(FACT_KEY)
+    lags = ", ".join(f"lag({name}) over facts as before_{name}" for name in CONTENT)
+    differs = " or ".join(f"before_{name} is distinct from {name}" for name in CONTENT)
+    own = ", ".join(name for name in PERFORMANCE_HISTORY.column_names if name != "version")
+    names = ", ".join(
+        "cast(known_version + changes as integer) as version" if name == "version" else name
+        for name in PERFORMANCE_HISTORY.column_names
+    )
+    places = pa.table({"file_sha256": pa.array(order, pa.string()), "place": pa.array(range(len(order)), pa.int64())})
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        connection.register("rows", rows)
+        connection.register("history", history)
+        connection.register("places", places)
+        found = connection.execute(
+            f"""
+            with said as (
+                select {own}, 0 as version, place from rows join places using (file_sha256)
+                qualify row_number() over (partition by {key}, place order by member, line) = 1
+            ),
+            known as (
+                select {own}, version, -1 as place from history
+                semi join rows using ({key})
+                qualify row_number() over (partition by {key} order by version desc) = 1
+            ),
+            beside as (
+                select *, lag(place) over facts as before_place, {lags},
+                    max(version) over (partition by {key}) as known_version
+                from (from said union all by name from known)
+                window facts as (partition by {key} order by place)
+            ),
+            judged as (
+                select *, place >= 0 and (before_place is null or {differs}) as is_new from beside
+            ),
+            counted as (
+                select *, sum(is_new::integer) over (partition by {key} order by place) as changes from judged
+            )
+            select {names}, place from counted where is_new order by place
+            """
+        ).to_arrow_table()
+    column, asked = found.column("place").to_numpy(), np.arange(len(order))
+    starts, stops = np.searchsorted(column, asked, "left"), np.searchsorted(column, asked, "right")
+    plain = fitted(PERFORMANCE_HISTORY, found.drop_columns(["place"])).combine_chunks()
+    return {
+        digest: plain.slice(start, stop - start)
+        for digest, start, stop in zip(order, starts.tolist(), stops.tolist(), strict=True)
+    }
 
 
 def history_key(received: datetime, digest: str) -> str:

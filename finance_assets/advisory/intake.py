@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finance_assets.advisory.history import history_key
+from finance_assets.advisory.unread import LANDING_ZONE_KEY, MAX_ATTEMPTS, Unread, digest_of_record, unread
 from finance_assets.contracts.advisory import (
     PERFORMANCE_HISTORY,
     QUARANTINED_FILES,
@@ -26,10 +28,11 @@ from finance_assets.contracts.advisory import (
     VENDOR_FILES,
     VENDOR_ROWS,
 )
+from finance_assets.storage.faults import is_fault, is_of_one_file, told
 from finance_assets.storage.lake import ROW_GROUP_ROWS, Lake
-from finance_assets.storage.landing import LandedFile, Landing
-from finance_assets.storage.ledger import FileIdentity, FileStatus, Ledger
-from finance_assets.text import escape_name, redact_personal_data
+from finance_assets.storage.landing import QUIET, ChangedError, LandedFile, Landing
+from finance_assets.storage.ledger import FileIdentity, FileRecord, FileStatus, Ledger, Outcome
+from finance_assets.text import escape_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,13 +48,30 @@ LANDED_FOLDER = "vendor_files"
 SHIPPED_CONTRACTS = Path(__file__).parent / "vendors"
 #: Known times differ at least by this: timestamps are stored in microseconds.
 TICK = timedelta(microseconds=1)
-MAX_ATTEMPTS = 3
+#: Files that the ledger is told of in one transaction, and the seconds after which it is told of fewer.
+RECORDED_AT_ONCE, RECORDED_AFTER = 100, 1.0
+#: After so many files in a row with a fault that is not of the file, the next one would meet it too.
+FAULTS_IN_A_ROW = 2
+#: A smaller file is read, hashed and kept by one thread.
+SMALL_FILE_BYTES = 1 << 20
+#: Warnings of a file whose time of modification says nothing: it is known from when it was read.
+MODIFIED_IN_FUTURE, MODIFIED_BEFORE_1970 = "modified_in_future", "modified_before_1970"
+#: A file that has no time has this one, or the zone's; some programs write it on purpose.
+_NO_TIME = datetime(1970, 1, 2, tzinfo=UTC)
 #: The fictitious vendors of the sample: few enough for a quick look, and of the time of the sample's quotes.
 SAMPLE_SEED, SAMPLE_ACCOUNTS, SAMPLE_MONTHS, SAMPLE_LAST_MONTH = 7, 40, 13, date(2013, 1, 31)
 
 
 def _system_clock() -> datetime:
     return datetime.now(UTC)
+
+
+class IntakeError(RuntimeError):
+    """Files were dealt with, but that could not be written down; they are read again, with the same outcome."""
+
+
+class _NotReceivedError(Exception):
+    """The bytes of a landed file could not be had; the cause says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +83,9 @@ class Taken:
     key
         The file's key below the landing zone.
     action
-        ``accept``, ``accept_with_warnings``, ``quarantine_file``, ``skip_duplicate``, or ``failed`` where the reader
-        itself broke.
+        ``accept``, ``accept_with_warnings``, ``quarantine_file``, ``skip_duplicate``; ``failed`` where the reader
+        itself broke, or a fault kept us from dealing with it; ``changed`` where it was written meanwhile, so that it is
+        another file the next time.
     reason
         Why the file is in quarantine or failed.
     rows, quarantined
@@ -81,6 +102,22 @@ class Taken:
     vendor: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What lies in the landing zone at a time.
+
+    Attributes
+    ----------
+    pending
+        Files to read, oldest first.
+    unread
+        What is not read, and why.
+    """
+
+    pending: tuple[LandedFile, ...]
+    unread: Unread
+
+
 @dataclass
 class Intake:
     """The way of a file into the raw tables.
@@ -93,6 +130,8 @@ class Intake:
         Folders of vendor contracts, later ones go before earlier ones.
     clock
         The real time. The clock of the sample stands in 2013 and would take every newer period for one of the future.
+    pause
+        Waits for so many seconds.
     """
 
     landing: Landing
@@ -100,6 +139,7 @@ class Intake:
     ledger: Ledger
     contract_folders: Sequence[Path] = (SHIPPED_CONTRACTS,)
     clock: Clock = field(default=_system_clock)
+    pause: Callable[[float], None] = field(default=time.sleep)
 
     @cached_property
     def contracts(self) -> list[VendorContract]:
@@ -114,26 +154,93 @@ class Intake:
 
     # -- what is to be done ------------------------------------------------------------------------------
 
-    def pending(self) -> list[LandedFile]:
-        """Return the landed files that are whole and not yet dealt with, oldest first."""
-        listed = {file.identity: file for file in self.landing.whole(self.clock())}
-        unseen = self.ledger.unseen(listed, max_attempts=MAX_ATTEMPTS)
-        return sorted((listed[identity] for identity in unseen), key=lambda file: (file.modified, file.identity.key))
+    def pending(self, *, settle: bool = False) -> list[LandedFile]:
+        """Return the landed files that are whole, not yet dealt with and not waiting for another try, oldest first.
+
+        Parameters
+        ----------
+        settle
+            Look a second time, after some seconds, at files whose time of modification lies in the future, so that
+            they are not left for a later call.
+        """
+        return list(self.look(settle=settle).pending)
+
+    def look(self, *, settle: bool = False) -> Look:
+        """Return what lies in the landing zone and is to be read, and what is not read; as :meth:`pending`."""
+        now = self.clock()
+        files, refused = self.landing.survey()
+        listed = {file.identity: file for file in files}
+        unseen = [listed[identity] for identity in self.ledger.unseen(listed, max_attempts=MAX_ATTEMPTS, now=now)]
+        found = [file for file in unseen if self.landing.is_whole(file, now)]
+        if settle:
+            whole = {file.identity for file in found}
+            unsettled = [file for file in unseen if file.modified > now and file.identity not in whole]
+            if unsettled:
+                self.pause(QUIET.total_seconds())
+                found += [file for file in unsettled if self.landing.has_settled(file)]
+        found.sort(key=lambda file: (file.modified, file.identity.key))
+        return Look(tuple(found), unread(self.ledger, refused, listed.keys()))
+
+    def given_up(self) -> list[FileRecord]:
+        """Return the files on which the reader broke as often as it is tried."""
+        return list(self.look().unread.given_up)
+
+    def waiting(self) -> list[FileRecord]:
+        """Return the files that a fault of ours keeps waiting."""
+        return list(self.look().unread.waiting)
+
+    def retry_after(self) -> datetime | None:
+        """Return when the first of the waiting files is tried again; None where none waits."""
+        return self.look().unread.retry_after
+
+    def is_noted(self, now: Unread | None = None) -> bool:
+        """Whether ``raw/quarantined_files`` says what of the landing zone is not read now."""
+        there, rows = self._left_out(now)
+        return rows == there
+
+    def left_out(self, now: Unread | None = None) -> list[dict[str, Any]]:
+        """Return what ``raw/quarantined_files`` should say of entries that are not read."""
+        return self._left_out(now)[1]
+
+    def digests_to_retry(self) -> list[str]:
+        """Return what stands in ``raw/quarantined_files`` for the sha256 of files that were given up or that wait."""
+        now = self.look().unread
+        return [digest_of_record(one.identity) for one in (*now.given_up, *now.waiting)]
+
+    def retry(self, digests: Sequence[str]) -> list[str]:
+        """Let files be tried again that were given up, or that wait; return their keys.
+
+        Parameters
+        ----------
+        digests
+            Of :meth:`digests_to_retry`.
+        """
+        now, wanted = self.look().unread, set(digests)
+        chosen = [one for one in (*now.given_up, *now.waiting) if digest_of_record(one.identity) in wanted]
+        self.ledger.try_again(one.identity for one in chosen)
+        return [one.identity.key for one in chosen]
 
     def register(self) -> pa.Table:
         """Return ``raw/vendor_files``."""
         return self.lake.read(VENDOR_FILES).table
 
-    def unfinished(self) -> dict[Contract, str]:
+    def unfinished(self, look: Look | None = None) -> dict[Contract, str]:
         """Return the tables that do not hold yet what has arrived, with what is missing of each in words.
 
         The sensor, the command line and the status all ask this.
+
+        Parameters
+        ----------
+        look
+            What :meth:`look` has found; it looks by itself where none is given.
         """
         found: dict[Contract, str] = {}
-        pending = self.pending()
-        if pending:
-            waiting = f"{len(pending)} files wait in {self.landing.uri}"
-            found |= dict.fromkeys((VENDOR_FILES, VENDOR_ROWS, QUARANTINED_ROWS, QUARANTINED_FILES), waiting)
+        look = look or self.look()
+        raw = (VENDOR_FILES, VENDOR_ROWS, QUARANTINED_ROWS, QUARANTINED_FILES)
+        if look.pending:
+            found |= dict.fromkeys(raw, f"{len(look.pending)} files wait in {self.landing.uri}")
+        elif not self.is_noted(look.unread):
+            found |= dict.fromkeys(raw, f"entries of {self.landing.uri} that cannot be read are not noted yet")
         unknown = self.unknown_to_history()
         if unknown:
             found[PERFORMANCE_HISTORY] = f"{len(unknown)} files that were read are not in the history yet"
@@ -142,11 +249,13 @@ class Intake:
     # -- doing it ----------------------------------------------------------------------------------------
 
     def take(self, files: Iterable[LandedFile], log: Callable[[str], None] = lambda _: None) -> list[Taken]:
-        """Read files into the raw tables, one after the other.
+        """Read files into the raw tables, one after the other; note what else of the landing zone is not read.
 
         Of each file the bytes are kept first, then its rows and what is quarantined, then its line in
-        ``raw/vendor_files``; the ledger is told last. A run that is killed in between does the file again, with the
-        same outcome. A file on which the reader breaks is noted and does not hold up the others.
+        ``raw/vendor_files``; the ledger is told last, of some files at once. A run that is killed in between does the
+        files again, with the same outcome. A file on which the reader breaks, or that cannot be had, does not hold up
+        the others. Where a fault is not of the file (a full disk, a bucket out of reach), the files after the second
+        such one are left for the next run: they are not in the result.
 
         Parameters
         ----------
@@ -159,41 +268,101 @@ class Intake:
         ------
         VendorContractError
             A contract is broken. No file is touched: none of them is to blame.
+        IntakeError
+            What was done could not be written down.
         """
         from finance_assets.advisory.columns import keep_freed_memory
 
         keep_freed_memory()
         _ = self.contracts
-        register = self.register()
-        seen = _seen(register)
-        written = _written(register)
-        known_until = _newest(register)
-        taken = []
-        for file in files:
-            identity = file.identity
-            # Known time never runs backwards: a file that was put there with an old date is known from now on.
-            received = min(file.modified, self.clock())
-            is_again = (identity.key, identity.size, file.modified) in written
-            if known_until is not None and received <= known_until and not is_again:
-                received = known_until + TICK
-            try:
-                with self._arriving(identity) as (data, keep):
-                    outcome, digest = self._take_one(data, keep, identity.key, received, seen)
-            except Exception as error:
-                reason = redact_personal_data(f"{type(error).__name__}: {error}")[:500]
-                self.ledger.record(identity, FileStatus.FAILED, reason=reason)
-                taken.append(Taken(identity.key, "failed", reason))
-                log(f"{escape_name(identity.key)}: failed: {reason}")
-                continue
-            if outcome.action != "skip_duplicate":
-                known_until = received if known_until is None else max(known_until, received)
-                if outcome.action != "quarantine_file":
-                    seen[digest] = (identity.key, identity.size)
-            status = FileStatus.QUARANTINED if outcome.action == "quarantine_file" else FileStatus.PROCESSED
-            self.ledger.record(identity, status, reason=outcome.reason)
-            taken.append(outcome)
-            log(_sentence(outcome))
+        known = _Known.of(self.register())
+        taken: list[Taken] = []
+        faults = 0
+        notes = _Notes(self.ledger)
+        try:
+            for file in files:
+                try:
+                    one = self._take(file, known)
+                except ChangedError as error:
+                    one = Taken(file.identity.key, "changed", str(error))
+                except Exception as error:
+                    one, fault = self._failed(file, error, notes)
+                    taken.append(one)
+                    log(_sentence(one))
+                    faults += fault
+                    if faults >= FAULTS_IN_A_ROW:
+                        log(f"the next file would meet the same; stopped after {faults} in a row: {one.reason}")
+                        break
+                    continue
+                faults = 0
+                if one.action != "changed":
+                    status = FileStatus.QUARANTINED if one.action == "quarantine_file" else FileStatus.PROCESSED
+                    notes.add(Outcome(file.identity, status, one.reason))
+                taken.append(one)
+                log(_sentence(one))
+        finally:
+            notes.write()
+        if faults < FAULTS_IN_A_ROW:
+            self._note_left_out()
         return taken
+
+    def _failed(self, file: LandedFile, error: Exception, notes: _Notes) -> tuple[Taken, int]:
+        """Note that a file was not dealt with; return that, and 1 where the next file would meet the same fault."""
+        is_ours = is_fault(error) or isinstance(error, _NotReceivedError)
+        if isinstance(error, _NotReceivedError) and isinstance(error.__cause__, Exception):
+            cause, is_of_file = error.__cause__, is_of_one_file(error.__cause__)
+        else:
+            cause, is_of_file = error, False
+        reason = told(cause)
+        if not is_ours:
+            notes.add(Outcome(file.identity, FileStatus.FAILED, reason))
+            return Taken(file.identity.key, "failed", reason), 0
+        notes.write()
+        try:
+            self.ledger.record_fault(file.identity, reason=reason, now=self.clock())
+        except Exception as other:
+            raise IntakeError(
+                f"{escape_name(file.identity.key)} could not be dealt with ({reason}), and the ledger could not be "
+                f"told ({told(other)}); the file is not to blame and is tried again, mend the cause"
+            ) from error
+        return Taken(file.identity.key, "failed", reason), 0 if is_of_file else 1
+
+    def _take(self, file: LandedFile, known: _Known) -> Taken:
+        """Read one file into the raw tables, and add it to what is known."""
+        identity, now = file.identity, self.clock()
+        # Known time never runs backwards: a file that was put there with an old date is known from now on.
+        warning = (
+            MODIFIED_IN_FUTURE if file.modified > now else MODIFIED_BEFORE_1970 if file.modified < _NO_TIME else ""
+        )
+        received = now if warning else file.modified
+        is_again = (identity.key, identity.size, file.modified) in known.written
+        if known.until is not None and received <= known.until and not is_again:
+            received = known.until + TICK
+        with self._arriving(identity) as (data, keep):
+            taken, digest = self._take_one(data, keep, identity.key, received, known, warning)
+        if taken.action != "skip_duplicate":
+            known.add(digest, identity, taken, received)
+            return taken
+        before = known.loaded[digest]
+        # A run that died had written its line already.
+        return before.taken if (before.key, before.size) == (identity.key, identity.size) and is_again else taken
+
+    def _left_out(self, now: Unread | None = None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return what ``raw/quarantined_files`` says of entries that are not read, and what it should say."""
+        there = self.lake.read(QUARANTINED_FILES, keys=[LANDING_ZONE_KEY]).table.to_pylist()
+        since = {row["file_sha256"]: row["received_ts_utc"] for row in there}
+        return there, (self.look().unread if now is None else now).rows(since, self.clock())
+
+    def _note_left_out(self) -> None:
+        """Bring what is not read into ``raw/quarantined_files``."""
+        import pyarrow as pa
+
+        from finance_assets.contracts.arrow import storage_schema
+
+        there, rows = self._left_out()
+        if rows != there:
+            table = pa.Table.from_pylist(rows, schema=storage_schema(QUARANTINED_FILES))
+            self.lake.write(QUARANTINED_FILES, table, key=LANDING_ZONE_KEY)
 
     def replay(self, digests: Sequence[str], log: Callable[[str], None] = lambda _: None) -> list[Taken]:
         """Read kept files again, as after a contract was added; what is new in them is known from now on.
@@ -211,17 +380,17 @@ class Intake:
             A file was never received.
         """
         register = self.register()
-        known = {row["file_sha256"]: row for row in register.to_pylist()}
-        newest = _newest(register)
+        lines = {row["file_sha256"]: row for row in register.to_pylist()}
+        newest = _Known.of(register).until
         taken = []
         for digest in digests:
-            if digest not in known:
+            if digest not in lines:
                 raise KeyError(f"no file with sha256 {digest} was received")
-            row = known[digest]
+            row = lines[digest]
             received = self.clock() if newest is None else max(self.clock(), newest + TICK)
             newest = received
             with self._kept(digest) as data:
-                outcome, _ = self._take_one(data, lambda _: None, row["landing_key"], received, {})
+                outcome, _ = self._take_one(data, lambda _: None, row["landing_key"], received, _Known())
             taken.append(outcome)
             log(_sentence(outcome))
         return taken
@@ -236,11 +405,21 @@ class Intake:
         from finance_assets.advisory.reading.blocks import LARGE_TEXT
         from finance_assets.advisory.reading.containers import FileBytes
 
-        if self.landing.is_s3 or self.lake.is_s3 or file.size < LARGE_TEXT:
-            data = self.landing.read(file.key)
-            yield data, lambda digest: self.lake.land(data, LANDED_FOLDER, digest=digest)
-        else:
-            with self.lake.arriving(self.landing.path(file.key)) as copy:
+        with ExitStack() as stack:
+            try:
+                if self.landing.is_s3 or self.lake.is_s3 or file.size < LARGE_TEXT:
+                    data = self.landing.read_version(file)
+                else:
+                    copy = stack.enter_context(self.lake.arriving(self.landing.path(file.key)))
+                    self.landing.check_unchanged(file)
+                    data = None
+            except ChangedError:
+                raise
+            except Exception as error:
+                raise _NotReceivedError from error
+            if data is not None:
+                yield data, lambda digest: self.lake.land(data, LANDED_FOLDER, digest=digest)
+            else:
                 yield FileBytes(copy.descriptor), lambda digest: copy.keep(digest, LANDED_FOLDER)
 
     @contextmanager
@@ -262,30 +441,45 @@ class Intake:
         keep: Callable[[str], object],
         key: str,
         received: datetime,
-        seen: Mapping[str, tuple[str, int]],
+        known: _Known,
+        warning: str = "",
     ) -> tuple[Taken, str]:
         import pyarrow as pa
 
+        from finance_assets.advisory.columns import one_of_many
         from finance_assets.advisory.reading.reader import digest_of, read_vendor_file
 
         name = key.rsplit("/", 1)[-1]
-        with ThreadPoolExecutor(1, initializer=_step_aside) as pool:
-            # The bytes are counted, and on their way to the disk, while they are read.
-            counted = pool.submit(digest_of, data)
-            kept = pool.submit(lambda: keep(counted.result()))
-            may_be_known = any(size == len(data) for _, size in seen.values())
-            reading = read_vendor_file(
+
+        def read(sha256: Callable[[], str]) -> FileReading:
+            return read_vendor_file(
                 data,
                 name,
                 contracts=self.contracts,
                 received_at=received,
-                seen={digest: where for digest, (where, _) in seen.items()} if may_be_known else {},
-                sha256=counted.result,
+                # The hash is only waited for where it can be one of these.
+                seen=known.names if len(data) in known.sizes else {},
+                sha256=sha256,
             )
-            kept.result()
+
+        if isinstance(data, bytes) and len(data) < SMALL_FILE_BYTES:
+            # A thread would take longer than its work.
+            digest = digest_of(data)
+            keep(digest)
+            with one_of_many():
+                reading = read(lambda: digest)
+        else:
+            with ThreadPoolExecutor(1, initializer=_step_aside) as pool:
+                # The bytes are counted, and on their way to the disk, while they are read.
+                counted = pool.submit(digest_of, data)
+                kept = pool.submit(lambda: keep(counted.result()))
+                reading = read(counted.result)
+                kept.result()
+        if warning and reading.refused is None:
+            reading = replace(reading, noticed=reading.noticed | {warning})
         digest = reading.sha256
         if reading.refused == "skip_duplicate":
-            return Taken(key, reading.refused, f"the same bytes as {seen[digest][0]}"), digest
+            return Taken(key, reading.refused, f"the same bytes as {known.loaded[digest].key}"), digest
         tables = raw_tables(reading, key=key, size=len(data), received=received)
         # raw/vendor_files last: a file that has its line there has all its rows.
         for contract, rows in tables:
@@ -406,27 +600,103 @@ def raw_tables(
     yield VENDOR_FILES, pa.Table.from_pylist([line], schema=storage_schema(VENDOR_FILES))
 
 
-def _seen(register: pa.Table) -> dict[str, tuple[str, int]]:
-    """Return key and size of the files of which something was loaded: their bytes need not be read again."""
-    return {
-        row["file_sha256"]: (row["landing_key"], row["size_bytes"])
-        for row in register.to_pylist()
-        if row["action"] != "quarantine_file"
-    }
+@dataclass
+class _Known:
+    """What ``raw/vendor_files`` says, and what was read since.
+
+    Attributes
+    ----------
+    loaded
+        sha256 -> the file, of files of which something was loaded: their bytes need not be read again.
+    names
+        sha256 -> its key.
+    sizes
+        How long those are.
+    written
+        Key, size and known time of every line: a run that died may have written one and not told the ledger.
+    until
+        Known time of the newest line.
+    """
+
+    loaded: dict[str, _Loaded] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    sizes: set[int] = field(default_factory=set)
+    written: set[tuple[str, int, datetime]] = field(default_factory=set)
+    until: datetime | None = None
+
+    @classmethod
+    def of(cls, register: pa.Table) -> _Known:
+        import pyarrow.compute as pc
+
+        known = cls()
+        newest = pc.max(register.column("received_ts_utc")).as_py()
+        known.until = None if newest is None else newest.astimezone(UTC)
+        for row in register.to_pylist():
+            known.written.add((row["landing_key"], row["size_bytes"], row["received_ts_utc"]))
+            if row["action"] != "quarantine_file":
+                taken = Taken(
+                    row["landing_key"],
+                    row["action"],
+                    None,
+                    row["row_count"],
+                    row["quarantined_count"],
+                    row["vendor"],
+                )
+                known._load(row["file_sha256"], row["size_bytes"], taken)
+        return known
+
+    def add(self, digest: str, identity: FileIdentity, taken: Taken, received: datetime) -> None:
+        """Add a file that was read."""
+        self.until = received if self.until is None else max(self.until, received)
+        if taken.action != "quarantine_file":
+            self._load(digest, identity.size, taken)
+
+    def _load(self, digest: str, size: int, taken: Taken) -> None:
+        self.loaded[digest] = _Loaded(size, taken)
+        self.names[digest] = taken.key
+        self.sizes.add(size)
 
 
-def _newest(register: pa.Table) -> datetime | None:
-    import pyarrow.compute as pc
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    size: int
+    taken: Taken
 
-    newest = pc.max(register.column("received_ts_utc")).as_py()
-    return None if newest is None else newest.astimezone(UTC)
+    @property
+    def key(self) -> str:
+        return self.taken.key
 
 
-def _written(register: pa.Table) -> set[tuple[str, int, datetime]]:
-    """Return key, size and known time of every line: a run that died may have written one and not told the ledger."""
-    return {(row["landing_key"], row["size_bytes"], row["received_ts_utc"]) for row in register.to_pylist()}
+@dataclass
+class _Notes:
+    """What the ledger has yet to be told, some files at once."""
+
+    ledger: Ledger
+    outcomes: list[Outcome] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+
+    def add(self, outcome: Outcome) -> None:
+        """Keep an outcome; tell the ledger where it has waited for long enough."""
+        self.outcomes.append(outcome)
+        if len(self.outcomes) >= RECORDED_AT_ONCE or time.monotonic() - self.since > RECORDED_AFTER:
+            self.write()
+
+    def write(self) -> None:
+        """Tell the ledger of all."""
+        outcomes, self.outcomes, self.since = self.outcomes, [], time.monotonic()
+        if not outcomes:
+            return
+        try:
+            self.ledger.record_all(outcomes)
+        except Exception as error:
+            raise IntakeError(
+                f"{len(outcomes)} files were dealt with, but the ledger could not be told ({told(error)}); mend the "
+                "cause and materialise raw/vendor_files: they are read again, with the same outcome"
+            ) from error
 
 
 def _sentence(taken: Taken) -> str:
+    if taken.action in ("failed", "changed"):
+        return f"{escape_name(taken.key)}: {taken.action}: {taken.reason}"
     reason = f" ({taken.reason})" if taken.reason else ""
     return f"{escape_name(taken.key)}: {taken.action}{reason}, {taken.rows} rows, {taken.quarantined} quarantined"

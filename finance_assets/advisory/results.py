@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finance_assets.advisory.history import history_key, new_versions
+from finance_assets.advisory.history import history_key, new_versions, versions_of_files
 from finance_assets.advisory.performance import (
     HISTORY_COLUMNS,
     KEY_COLUMNS,
@@ -61,7 +61,11 @@ ROWS_AT_ONCE = 131_072
 #: Such windows that are made ready, and that are written, at a time; more cores would be paid for with memory.
 WRITERS = max(1, min(4, os.cpu_count() or 1) - 1)
 #: What tells files of the history apart whose rows have nothing in common.
-_SPAN = ("vendor", "period_end")
+_SPAN = ("vendor", "period_end", "account_id")
+#: Rows of small files that are added to the history together: of so many, what is known is read once.
+ROWS_TOGETHER = 200_000
+#: Vendors whose rows are asked for one by one; of more, what lies between the first and the last is read.
+VENDORS_ASKED = 20
 #: Text of the history that repeats from row to row.
 _REPETITIVE = ("vendor", "account_id", "granularity", "currency", "file_sha256", "member", "flags")
 #: Vendor whose rows are the records of the house, with which the others are compared.
@@ -384,6 +388,33 @@ def completeness_now(lake: Lake, contracts: Sequence[VendorContract]) -> pa.Tabl
     return table.set_column(place, "missing_accounts", pa.array(names, pa.string()))
 
 
+class _Spans:
+    """Which vendors, periods and accounts each file of the history speaks of; found by vendor."""
+
+    def __init__(self, spans: Mapping[str, Mapping[str, tuple[Any, Any]]]) -> None:
+        self._of_vendor: dict[str, dict[str, Mapping[str, tuple[Any, Any]]]] = {}
+        #: Files of several vendors, and those whose footers do not say.
+        self._others: dict[str, Mapping[str, tuple[Any, Any]]] = {}
+        for key, span in spans.items():
+            self.add(key, span)
+
+    def add(self, key: str, span: Mapping[str, tuple[Any, Any]]) -> None:
+        """Add a file."""
+        first, last = span.get("vendor", (None, None))
+        place = self._others if first is None or first != last else self._of_vendor.setdefault(first, {})
+        place[key] = span
+
+    def overlapping(self, span: Mapping[str, tuple[Any, Any]]) -> list[str]:
+        """Return the files that may speak of the same facts as one with these bounds."""
+        places = [self._others]
+        if "vendor" in span:
+            first, last = span["vendor"]
+            places += [self._of_vendor.get(first, {})] if first == last else list(self._of_vendor.values())
+        else:
+            places += list(self._of_vendor.values())
+        return [key for place in places for key, theirs in place.items() if _may_overlap(span, theirs)]
+
+
 @dataclass
 class History:
     """``core/performance_history``, to which files are added one after the other."""
@@ -391,8 +422,55 @@ class History:
     lake: Lake
 
     @cached_property
-    def _spans(self) -> dict[str, dict[str, tuple[Any, Any]]]:
-        return self.lake.bounds(PERFORMANCE_HISTORY, _SPAN)
+    def _spans(self) -> _Spans:
+        return _Spans(self.lake.bounds(PERFORMANCE_HISTORY, _SPAN))
+
+    def add_all(self, lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], int]]:
+        """Add what files say that was not known before; yield each with the number of new versions, once it is stored.
+
+        Small files are compared together, so that what is known is read once for many of them; each is stored by
+        itself and in turn, with the same outcome as of :meth:`add`.
+
+        Parameters
+        ----------
+        lines
+            The files' lines of ``raw/vendor_files``, in the order in which they became known.
+        """
+        together: list[Mapping[str, Any]] = []
+        rows = 0
+        for line in lines:
+            is_large = line["row_count"] >= ROWS_TOGETHER
+            if together and (is_large or rows + line["row_count"] > ROWS_TOGETHER):
+                yield from self._add_small(together)
+                together, rows = [], 0
+            if is_large:
+                yield line, self.add(line)
+            else:
+                together.append(line)
+                rows += line["row_count"]
+        if len(together) == 1:
+            yield together[0], self.add(together[0])
+        elif together:
+            yield from self._add_small(together)
+
+    def _add_small(self, lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], int]]:
+        digests = [line["file_sha256"] for line in lines]
+        read = self.lake.read(VENDOR_ROWS, keys=digests)
+        spans, vendors = _spans_of(read.table, "file_sha256"), _spans_of(read.table, "vendor")
+        before = {key for span in vendors.values() for key in self._spans.overlapping(span)}
+        known = self.lake.read(PERFORMANCE_HISTORY, keys=before, where=_within_any(list(vendors.values()))).table
+        found = versions_of_files(read.table, digests, known)
+        counts = _counts(read.table)
+        shared = set(read.keys) - set(read.outdated)
+        for line in lines:
+            digest, key = line["file_sha256"], history_key(line["received_ts_utc"], line["file_sha256"])
+            versions = found[digest]
+            if digest in shared and versions.num_rows == counts[digest] and _are_first(versions):
+                self.lake.share(VENDOR_ROWS, digest, PERFORMANCE_HISTORY, key)
+            else:
+                self.lake.write(PERFORMANCE_HISTORY, versions, key=key)
+            self._spans.add(key, spans.get(digest, {}))
+            yield line, versions.num_rows
 
     def add(self, line: Mapping[str, Any]) -> int:
         """Add what a file says that was not known before; return the number of new versions.
@@ -405,7 +483,7 @@ class History:
         digest, key = line["file_sha256"], history_key(line["received_ts_utc"], line["file_sha256"])
         scan = self.lake.scan(VENDOR_ROWS, [digest])
         span = self.lake.bounds(VENDOR_ROWS, _SPAN, [digest]).get(digest, {})
-        before = [other for other, theirs in self._spans.items() if _may_overlap(span, theirs)]
+        before = self._spans.overlapping(span)
         if before or scan.outdated or not scan.keys:
             known = self.lake.read(PERFORMANCE_HISTORY, keys=before, where=_within(span)).table
             versions = new_versions(scan.dataset.to_table(), known)
@@ -415,8 +493,40 @@ class History:
             # Nothing is known of these periods: every row is a first version, as it stands in the file's rows.
             self.lake.share(VENDOR_ROWS, digest, PERFORMANCE_HISTORY, key)
             added = int(line["row_count"])
-        self._spans[key] = span
+        self._spans.add(key, span)
         return added
+
+
+def _spans_of(rows: pa.Table, by: str) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """Return the bounds of the rows of each file, or of each vendor."""
+    measured = [(name, kind) for name in _SPAN for kind in ("min", "max")]
+    found = rows.select(list(dict.fromkeys([by, *_SPAN]))).group_by(by).aggregate(measured).to_pylist()
+    return {row[by]: {name: (row[f"{name}_min"], row[f"{name}_max"]) for name in _SPAN} for row in found}
+
+
+def _counts(rows: pa.Table) -> Counter[str]:
+    """Return how many rows each file has."""
+    import pyarrow.compute as pc
+
+    return Counter({one["values"]: one["counts"] for one in pc.value_counts(rows["file_sha256"]).to_pylist()})
+
+
+def _are_first(versions: pa.Table) -> bool:
+    """Whether all rows are the first versions of their facts, of which there are some."""
+    import pyarrow.compute as pc
+
+    return bool(versions.num_rows) and pc.max(versions["version"]).as_py() == 1
+
+
+def _within_any(spans: Sequence[Mapping[str, tuple[Any, Any]]]) -> pc.Expression | None:
+    """Return the filter of the rows that one of several files may be about."""
+    if len(spans) > VENDORS_ASKED:
+        spans = [{name: (min(s[name][0] for s in spans), max(s[name][1] for s in spans)) for name in _SPAN}]
+    found: pc.Expression | None = None
+    for span in spans:
+        here = _within(span)
+        found = here if found is None or here is None else found | here
+    return found
 
 
 def _may_overlap(span: Mapping[str, tuple[Any, Any]], other: Mapping[str, tuple[Any, Any]]) -> bool:

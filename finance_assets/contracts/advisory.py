@@ -15,7 +15,12 @@ ACTIONS = ("accept", "accept_with_warnings", "quarantine_file", "skip_duplicate"
 _FILE = Column(
     "file_sha256", "string", "hex digits", "SHA-256 of the bytes as they came; they lie in the lake under it."
 )
-_RECEIVED = Column("received_ts_utc", "timestamp", "UTC", "When the file was received: its time of modification.")
+_RECEIVED = Column(
+    "received_ts_utc",
+    "timestamp",
+    "UTC",
+    "When the file was received: its time of modification, or when it was read where that is no time to go by.",
+)
 _VENDOR = Column(
     "vendor",
     "string",
@@ -174,18 +179,31 @@ QUARANTINED_FILES = Contract(
     layer=Layer.RAW,
     name="quarantined_files",
     group=GROUP,
-    grain="One file of which nothing was loaded.",
-    description="Files that are suspect as a whole, with the reason and what to do about it.",
+    grain="One file, or other entry of the landing zone, of which nothing was loaded.",
+    description=(
+        "Files that are suspect as a whole, and what of the landing zone is not read: entries that are no files, files "
+        "on which the reader failed, and those that a fault keeps waiting; with the reason and what to do about it."
+    ),
     source="raw/vendor_files.",
     partitioning=Partitioning.ARRIVAL,
     sparse=True,
     columns=(
-        _FILE,
-        Column("landing_key", "string", "text", "Path below the landing folder, or the object's key."),
-        Column("size_bytes", "int64", "bytes", "Length of the file.", minimum=0),
-        _RECEIVED,
+        Column(
+            "file_sha256",
+            "string",
+            "hex digits",
+            "SHA-256 of the bytes as they came; of what names the entry where its bytes were not read.",
+        ),
+        Column(
+            "landing_key",
+            "string",
+            "text",
+            "Path below the landing folder, or the object's key; escaped with \\ where it was not read.",
+        ),
+        Column("size_bytes", "int64", "bytes", "Length of the file; 0 where it is not known.", minimum=0),
+        Column("received_ts_utc", "timestamp", "UTC", "When the file was received, or first found not to be read."),
         _VENDOR,
-        Column("reason", "string", "code", "Why nothing was loaded."),
+        Column("reason", "string", "code", "Why nothing was loaded: a code, and after a colon what else is known."),
         Column("what_to_do", "string", "text", "How it can be mended and replayed."),
     ),
     key=("file_sha256",),

@@ -485,11 +485,11 @@ class Lake:
                 own = data(place)
                 self._replace(listed[place], lambda file: file.write(own))
 
-        if len(listed) == 1 and threading.current_thread() is not threading.main_thread():
+        if len(listed) == 1 and (not self.is_s3 or threading.current_thread() is not threading.main_thread()):
             put(0)
         else:
-            # In threads even for one: an interrupt reaches the main thread only, and so never falls between the
-            # opening and the writing of an upload, which would leave an empty object.
+            # An upload goes through a thread even where it is the only one: an interrupt reaches the main thread only,
+            # and so never falls between its opening and its writing, which would leave an empty object.
             _run_all(put, range(len(listed)), WRITERS)
         if not self.is_s3:
             for folder in folders:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,11 @@ SET_UP_PAUSE_SECONDS = 0.05
 SET_UP_LOCK = 7_310_421_996
 #: Keys asked for in one statement: SQLite and PostgreSQL both limit the parameters.
 KEYS_AT_ONCE = 500
+#: Pause before the third try after a fault; it doubles with each that follows. The second try comes at once.
+FIRST_PAUSE = timedelta(seconds=30)
+LONGEST_PAUSE = timedelta(hours=1)
+#: A reason is a sentence, not a document.
+LONGEST_REASON = 500
 
 
 class FileStatus(StrEnum):
@@ -61,7 +66,27 @@ class FileIdentity:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """What the ledger knows of a file."""
+    """What the ledger knows of a file.
+
+    Attributes
+    ----------
+    identity
+        The file.
+    status
+        What became of it.
+    attempts
+        Verdicts on the file; faults of our own are not among them.
+    reason
+        Why it is in quarantine or failed.
+    run_id
+        Run that said so.
+    recorded_ts_utc
+        When that was.
+    faults
+        Faults in a row of disk, database, network or memory that kept us from reading it.
+    retry_ts_utc
+        When it is tried again after a fault; None where nothing is waited for.
+    """
 
     identity: FileIdentity
     status: FileStatus
@@ -69,6 +94,26 @@ class FileRecord:
     reason: str | None
     run_id: str | None
     recorded_ts_utc: datetime
+    faults: int = 0
+    retry_ts_utc: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is to be recorded of a file."""
+
+    identity: FileIdentity
+    status: FileStatus
+    reason: str | None = None
+    run_id: str | None = None
+
+
+def pause_after(faults: int) -> timedelta:
+    """Return how long to wait after so many faults in a row: not at all, then ever longer, an hour at the most."""
+    if faults < 2:
+        return timedelta(0)
+    # Beyond so many doublings the longest pause holds in any case.
+    return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(faults - 2, 16)))
 
 
 class Ledger:
@@ -138,6 +183,7 @@ class Ledger:
                 # Even "create table if not exists" fails where two sessions run it at once.
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SET_UP_LOCK)))
                 self._tables.create_all(connection)
+                self._add_new_columns(connection)
             return engine
         if url.database and url.database != ":memory:":
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -155,9 +201,13 @@ class Ledger:
                     # Readers and a writer side by side.
                     raw.cursor().execute("pragma journal_mode = wal")
                 self._tables.create_all(engine)
+                with engine.begin() as connection:
+                    self._add_new_columns(connection)
             except Exception as error:
-                # SQLite does not wait for this lock, and two processes may both find the tables missing.
-                another_is_at_it = "locked" in str(error) or "already exists" in str(error)
+                # SQLite does not wait for this lock, and two processes may both find a table or a column missing.
+                another_is_at_it = any(
+                    said in str(error) for said in ("locked", "already exists", "duplicate column name")
+                )
                 if not another_is_at_it or time.monotonic() > deadline:
                     raise
                 time.sleep(SET_UP_PAUSE_SECONDS)
@@ -180,6 +230,9 @@ class Ledger:
             sa.Column("reason", sa.String),
             sa.Column("run_id", sa.String),
             sa.Column("recorded_ts_utc", sa.String, nullable=False),
+            # New columns are nullable: an earlier release may write to the same database.
+            sa.Column("faults", sa.Integer),
+            sa.Column("retry_ts_utc", sa.String),
         )
         sa.Table(
             "ledger_quotas",
@@ -197,12 +250,27 @@ class Ledger:
         )
         return metadata
 
-    def _upsert(self, table: str, values: dict[str, Any]) -> Any:
+    def _add_new_columns(self, connection: sa.Connection) -> None:
+        """Add the columns that a database of an earlier release lacks."""
+        import sqlalchemy as sa
+
+        quoted = connection.dialect.identifier_preparer.quote
+        for table in self._tables.sorted_tables:
+            present = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in present:
+                    kind = column.type.compile(connection.dialect)
+                    connection.execute(
+                        sa.text(f"alter table {quoted(table.name)} add column {quoted(column.name)} {kind}")
+                    )
+
+    def _upsert(self, table: str, values: dict[str, Any] | None = None) -> Any:
         """Return the dialect's ``insert … on conflict``, not yet told what to do on conflict."""
         from sqlalchemy.dialects import postgresql, sqlite
 
         dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
-        return dialect.insert(self._tables.tables[table]).values(values)
+        statement = dialect.insert(self._tables.tables[table])
+        return statement if values is None else statement.values(values)
 
     # -- files -------------------------------------------------------------------------------------------
 
@@ -218,20 +286,17 @@ class Ledger:
 
         Saying it again counts another attempt and replaces status, reason and run.
         """
+        self.record_all([Outcome(identity, status, reason, run_id)])
+
+    def record_all(self, outcomes: Sequence[Outcome]) -> None:
+        """Say what became of several files, of all or of none; call it after the durable writes.
+
+        Each counts as :meth:`record` does. What was waited for after a fault is over.
+        """
+        if not outcomes:
+            return
         table = self._tables.tables["ledger_files"]
-        statement = self._upsert(
-            "ledger_files",
-            {
-                "key": identity.key,
-                "size": identity.size,
-                "fingerprint": identity.fingerprint,
-                "status": str(status),
-                "attempts": 1,
-                "reason": reason,
-                "run_id": run_id,
-                "recorded_ts_utc": self._clock().astimezone(UTC).isoformat(),
-            },
-        )
+        statement = self._upsert("ledger_files")
         new = statement.excluded
         statement = statement.on_conflict_do_update(
             index_elements=[table.c.key, table.c.size, table.c.fingerprint],
@@ -241,10 +306,83 @@ class Ledger:
                 "reason": new.reason,
                 "run_id": new.run_id,
                 "recorded_ts_utc": new.recorded_ts_utc,
+                "faults": new.faults,
+                "retry_ts_utc": new.retry_ts_utc,
             },
         )
+        recorded = self._clock().astimezone(UTC).isoformat()
+        rows = [
+            {
+                **_identified(outcome.identity),
+                "status": str(outcome.status),
+                "attempts": 1,
+                "reason": _storable(outcome.reason),
+                "run_id": outcome.run_id,
+                "recorded_ts_utc": recorded,
+                "faults": 0,
+                "retry_ts_utc": None,
+            }
+            for outcome in outcomes
+        ]
         with self._engine.begin() as connection:
-            connection.execute(statement)
+            connection.execute(statement, rows)
+
+    def record_fault(
+        self, identity: FileIdentity, *, reason: str, now: datetime, run_id: str | None = None
+    ) -> datetime:
+        """Say that a fault of our own kept us from dealing with a file; return when it is tried again.
+
+        It counts as no attempt. Each further fault makes the pause longer (:func:`pause_after`).
+
+        Parameters
+        ----------
+        identity
+            The file.
+        reason
+            The fault.
+        now
+            The real time, by which the pause is reckoned: the ledger's own clock may stand still.
+        run_id
+            Run that met the fault.
+        """
+        import sqlalchemy as sa
+
+        table = self._tables.tables["ledger_files"]
+        same = [table.c[name] == value for name, value in _identified(identity).items()]
+        with self._engine.begin() as connection:
+            before = connection.execute(sa.select(table.c.faults).where(*same)).scalar() or 0
+            retry = (now + pause_after(before + 1)).astimezone(UTC)
+            told = {
+                "status": str(FileStatus.FAILED),
+                "reason": _storable(reason),
+                "run_id": run_id,
+                "recorded_ts_utc": self._clock().astimezone(UTC).isoformat(),
+                "retry_ts_utc": retry.isoformat(),
+            }
+            statement = self._upsert(
+                "ledger_files", {**_identified(identity), **told, "attempts": 0, "faults": before + 1}
+            )
+            connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=[table.c.key, table.c.size, table.c.fingerprint],
+                    set_={**told, "faults": sa.func.coalesce(table.c.faults, 0) + 1},
+                )
+            )
+        return retry
+
+    def try_again(self, identities: Iterable[FileIdentity]) -> None:
+        """Let failed files be tried as if they never had been, at once."""
+        import sqlalchemy as sa
+
+        table = self._tables.tables["ledger_files"]
+        with self._engine.begin() as connection:
+            for identity in identities:
+                same = [table.c[name] == value for name, value in _identified(identity).items()]
+                connection.execute(
+                    sa.update(table)
+                    .where(*same, table.c.status == str(FileStatus.FAILED))
+                    .values(attempts=0, faults=0, retry_ts_utc=None)
+                )
 
     def files(self, status: FileStatus | None = None) -> list[FileRecord]:
         """Return what is known of every file, or of those with ``status``, by key."""
@@ -265,30 +403,46 @@ class Ledger:
                     reason=row.reason,
                     run_id=row.run_id,
                     recorded_ts_utc=datetime.fromisoformat(row.recorded_ts_utc),
+                    faults=row.faults or 0,
+                    retry_ts_utc=None if row.retry_ts_utc is None else datetime.fromisoformat(row.retry_ts_utc),
                 )
                 for row in connection.execute(query)
             ]
 
-    def unseen(self, listing: Iterable[FileIdentity], *, max_attempts: int = 3) -> Sequence[FileIdentity]:
+    def of_keys(self, keys: Iterable[str]) -> list[FileRecord]:
+        """Return what is known of the files with these keys, of whatever content."""
+        table = self._tables.tables["ledger_files"]
+        wanted = list(dict.fromkeys(keys))
+        # Only these files are looked up: the ledger grows for ever, and a listing need not.
+        found: list[FileRecord] = []
+        for start in range(0, len(wanted), KEYS_AT_ONCE):
+            found += self._records(table.c.key.in_(wanted[start : start + KEYS_AT_ONCE]))
+        return found
+
+    def known(self, listing: Iterable[FileIdentity]) -> dict[FileIdentity, FileRecord]:
+        """Return what is known of the files of a listing."""
+        wanted = set(listing)
+        records = self.of_keys(identity.key for identity in wanted)
+        return {record.identity: record for record in records if record.identity in wanted}
+
+    def unseen(
+        self, listing: Iterable[FileIdentity], *, max_attempts: int = 3, now: datetime | None = None
+    ) -> Sequence[FileIdentity]:
         """Return the files of a listing that are still to be processed, each once, in the listing's order.
 
         A file is done when it was processed or quarantined; a failed one is tried again until
-        ``max_attempts`` is reached. A changed file (other size or fingerprint) is another file.
+        ``max_attempts`` is reached, and after a fault of our own as often as it takes. With ``now``, files whose time
+        to be tried again has not come are left out. A changed file (other size or fingerprint) is another file.
         """
-        table = self._tables.tables["ledger_files"]
         listed = list(dict.fromkeys(listing))
-        known: dict[FileIdentity, FileRecord] = {}
-        # Only the listed files are looked up: the ledger grows for ever, and a listing need not.
-        keys = list(dict.fromkeys(identity.key for identity in listed))
-        for start in range(0, len(keys), KEYS_AT_ONCE):
-            found = self._records(table.c.key.in_(keys[start : start + KEYS_AT_ONCE]))
-            known |= {record.identity: record for record in found}
-        return [
-            identity
-            for identity in listed
-            if (record := known.get(identity)) is None
-            or (record.status is FileStatus.FAILED and record.attempts < max_attempts)
-        ]
+        known = self.known(listed)
+
+        def is_due(record: FileRecord) -> bool:
+            if record.status is not FileStatus.FAILED or record.attempts >= max_attempts:
+                return False
+            return now is None or record.retry_ts_utc is None or record.retry_ts_utc <= now
+
+        return [identity for identity in listed if (record := known.get(identity)) is None or is_due(record)]
 
     # -- quotas ------------------------------------------------------------------------------------------
 
@@ -346,3 +500,15 @@ class Ledger:
             if self._opened is not None:
                 self._opened.dispose()
                 self._opened = None
+
+
+def _identified(identity: FileIdentity) -> dict[str, Any]:
+    return {"key": identity.key, "size": identity.size, "fingerprint": identity.fingerprint}
+
+
+def _storable(reason: str | None) -> str | None:
+    """Return a reason as a database takes it: without what is no character, and not too long."""
+    if reason is None:
+        return None
+    plain = reason.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")
+    return plain[:LONGEST_REASON]

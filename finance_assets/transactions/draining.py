@@ -162,13 +162,20 @@ class TransactionIntake:
         """
         return self._queue().depth()
 
-    def unfinished(self) -> dict[Contract, str]:
+    def unfinished(self, depth: Depth | None = None) -> dict[Contract, str]:
         """Return the tables that do not hold yet what has arrived, with what is missing of each in words.
 
         The sensor, the command line and the status all ask this.
+
+        Parameters
+        ----------
+        depth
+            What :meth:`depth` has found; it asks by itself where none is given.
         """
         found: dict[Contract, str] = {}
-        visible = self.depth().visible if self.queue is not None else 0
+        if depth is None and self.queue is not None:
+            depth = self.depth()
+        visible = 0 if depth is None else depth.visible
         if visible:
             found[RAW_TRANSACTIONS] = f"{visible} messages wait in the queue"
         unsettled = len(unsettled_batches(self.lake))

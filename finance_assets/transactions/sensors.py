@@ -5,14 +5,13 @@ received would be hidden from the run that it starts.
 """
 
 import time
-from itertools import takewhile
 
 import dagster as dg
 
 from finance_assets import dagster_output
-from finance_assets.contracts import transactions
+from finance_assets.contracts import contract_of, transactions
 from finance_assets.contracts.model import Store
-from finance_assets.storage.runs import run_under_way
+from finance_assets.storage.runs import left_unfinished, pause_after_failures, run_under_way
 from finance_assets.transactions.draining import QUEUE_IS_NOT_SET, TransactionIntake
 
 #: How many messages waited when a run was started.
@@ -20,7 +19,8 @@ DEPTH_TAG = "finance_assets/queue_depth"
 INTERVAL_SECONDS = 15
 #: After failures the pause doubles up to this: an outage ends by itself, and nobody has to start anything.
 LONGEST_PAUSE_SECONDS = 900
-COUNTED_FAILURES = 8
+#: What the job makes.
+_KEYS = [dg.AssetKey(contract.asset_key) for contract in transactions.CONTRACTS if contract.store is Store.LAKE]
 
 transactions_job = dg.define_asset_job(
     "transactions",
@@ -41,30 +41,34 @@ transactions_job = dg.define_asset_job(
 def queued_transactions_sensor(
     context: dg.SensorEvaluationContext, transaction_intake: dg.ResourceParam[TransactionIntake]
 ) -> dg.RunRequest | dg.SkipReason:
-    """Start one run at a time while messages wait; the truth about what is done is the queue itself."""
-    if transaction_intake.queue is None:
-        return dagster_output.skip(QUEUE_IS_NOT_SET)
-    depth = transaction_intake.depth()
-    if not depth.visible:
-        return dagster_output.skip(
-            f"no message waits; {depth.in_flight} are being processed, {depth.delayed} are delayed"
-        )
+    """Ask for one run at a time while something is unfinished: messages that wait, or what a run left behind."""
     running = run_under_way(context.instance, transactions_job.name)
+    depth = None if transaction_intake.queue is None else transaction_intake.depth()
+    work = dict(transaction_intake.unfinished(depth))
+    for key, run in left_unfinished(context.instance, _KEYS).items():
+        work.setdefault(
+            contract_of(key.to_user_string()), f"run {run.run_id[:8]} has left {key.to_user_string()} behind"
+        )
+    if not work:
+        return dagster_output.skip(
+            QUEUE_IS_NOT_SET
+            if depth is None
+            else f"no message waits; {depth.in_flight} are being processed, {depth.delayed} are delayed"
+        )
+    what = next(iter(work.values()))
     if running is not None:
-        return dagster_output.skip(f"{depth.visible} messages wait for run {running.run_id[:8]}")
-    failures, ended = _failures_in_a_row(context.instance)
-    wait = min(INTERVAL_SECONDS * 2**failures, LONGEST_PAUSE_SECONDS) - (time.time() - ended) if failures else 0
+        return dagster_output.skip(f"{what}; run {running.run_id[:8]} is under way")
+    failures, wait = pause_after_failures(
+        context.instance,
+        dg.RunsFilter(job_name=transactions_job.name),
+        shortest=INTERVAL_SECONDS,
+        longest=LONGEST_PAUSE_SECONDS,
+        now=time.time(),
+    )
     if wait > 0:
         return dagster_output.skip(
-            f"{depth.visible} messages wait; the last {failures} runs failed, so the next starts in {wait:.0f} s. Look "
-            f"at the newest run of {transactions_job.name} and mend the cause: nothing is lost meanwhile"
+            f"{what}; the last {failures} runs failed, so the next starts in {wait:.0f} s. Look at the newest run of "
+            f"{transactions_job.name} and mend the cause: nothing is lost meanwhile"
         )
     # No run key: a queue that is as deep as an hour ago holds other messages.
-    return dg.RunRequest(tags={DEPTH_TAG: str(depth.visible)})
-
-
-def _failures_in_a_row(instance: dg.DagsterInstance) -> tuple[int, float]:
-    """Return how many of the newest runs failed, up to the longest pause, and when the newest ended (Unix time)."""
-    records = instance.get_run_records(dg.RunsFilter(job_name=transactions_job.name), limit=COUNTED_FAILURES)
-    failed = list(takewhile(lambda record: record.dagster_run.status is dg.DagsterRunStatus.FAILURE, records))
-    return len(failed), (failed[0].end_time or 0.0) if failed else 0.0
+    return dg.RunRequest(tags={DEPTH_TAG: str(0 if depth is None else depth.visible)})

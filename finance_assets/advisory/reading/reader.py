@@ -171,6 +171,11 @@ def read_vendor_file(
     -------
     FileReading
         Action, rows, quarantined rows, warnings; never raises for what is in the file.
+
+    Raises
+    ------
+    MemoryError
+        There is not enough memory; that is no verdict on the file.
     """
     hashed = sha256 or (lambda: digest_of(data))
     if seen and hashed() in seen:
@@ -181,7 +186,10 @@ def read_vendor_file(
             return _finished(part, name, hashed())
     except FileRejected as rejected:
         return _refused(name, hashed(), "quarantine_file", rejected.reason, rejected.explanation)
-    except (RecursionError, MemoryError, pa.ArrowException, ValueError, ArithmeticError, LookupError, TypeError):
+    except MemoryError:
+        # A lack of memory says nothing of the file.
+        raise
+    except (RecursionError, pa.ArrowException, ValueError, ArithmeticError, LookupError, TypeError):
         # A file that breaks a rule of a library in a way that is not foreseen is a file that cannot be read. The
         # message of the error may hold cells of the file, so it goes nowhere.
         return _refused(name, hashed(), "quarantine_file", "unreadable_file")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from fixtures.rows import good_row, table_of
 
-from finance_assets.advisory.history import new_versions
+from finance_assets.advisory.history import new_versions, versions_of_files
 from finance_assets.contracts.advisory import PERFORMANCE_HISTORY, VENDOR_ROWS
-from finance_assets.contracts.arrow import empty_table
+from finance_assets.contracts.arrow import conform, empty_table
 
 FIRST = datetime(2013, 2, 1, 8, tzinfo=UTC)
 SECOND = datetime(2013, 2, 5, 8, tzinfo=UTC)
@@ -77,3 +79,38 @@ def test_money_keeps_every_digit() -> None:
     value = Decimal("-12345678901234567890.12345678")
     (row,) = new_versions(rows({"appreciation": value}), NOTHING).to_pylist()
     assert row["appreciation"] == value
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_files_that_are_added_together_add_what_they_add_one_after_the_other(seed: int) -> None:
+    chance = Random(seed)
+    history, before, order, files = NOTHING, NOTHING, list[str](), list[pa.Table]()
+    expected = list[pa.Table]()
+    for number in range(9):
+        said = [
+            {
+                "account_id": chance.choice("ABC"),
+                "period_end": date(2013, chance.choice([1, 3]), 31),
+                "ending_market_value": Decimal(chance.choice([100, 101])),
+                "fees": chance.choice([None, Decimal(1)]),
+                "member": chance.choice(["", "a"]),
+            }
+            for _ in range(chance.randrange(1, 6))
+        ]
+        digest = f"{number:064x}"
+        table = rows(*said, received=FIRST + timedelta(days=number), sha=digest)
+        new = new_versions(table, history)
+        history = pa.concat_tables([history, new])
+        if number < 3:
+            before = history
+        else:
+            order.append(digest)
+            files.append(table)
+            expected.append(new)
+    order.append("f" * 64)
+    found = versions_of_files(pa.concat_tables(files), order, before)
+    assert list(found) == order
+    assert found.pop("f" * 64).num_rows == 0, "a file without rows"
+    assert any(table.num_rows for table in expected)
+    for table, wanted in zip(found.values(), expected, strict=True):
+        assert conform(PERFORMANCE_HISTORY, table).equals(conform(PERFORMANCE_HISTORY, wanted))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from fixtures.landing_zone import put_bad_entries, put_deep_folder, put_odd_names
 
 from finance_assets.storage.lake import LakeError
-from finance_assets.storage.landing import QUIET, LandedFile, Landing
+from finance_assets.storage.landing import QUIET, ChangedError, LandedFile, Landing, printable_key, time_of
 
 NOW = datetime(2013, 3, 1, 12, tzinfo=UTC)
 
@@ -117,3 +119,107 @@ def test_a_listing_that_fails_is_an_error_and_not_an_empty_list(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(LakeError, match="cannot be listed"):
         Landing(str(tmp_path)).listing()
+
+
+def test_every_bad_entry_is_refused_and_the_good_ones_are_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "landing"
+    folder.mkdir()
+    put(folder, "good.csv")
+    put(folder, "deep/good.csv")
+    bad = put_bad_entries(folder, tmp_path / "outside")
+    odd = put_odd_names(folder, b"A")
+    files, refused = Landing(str(folder)).survey()
+    assert sorted(keys(files)) == sorted(["good.csv", "deep/good.csv", *odd])
+    assert {entry.key: entry.reason.partition(":")[0] for entry in refused} == bad
+    assert len({entry.digest for entry in refused}) == len(refused)
+    assert all(entry.key.encode().decode().isprintable() and entry.what_to_do for entry in refused)
+    assert Landing(str(folder)).survey() == (files, refused), "the same each time"
+
+
+def test_a_folder_with_the_end_of_a_temporary_name_is_looked_into(tmp_path: Path) -> None:
+    put(tmp_path, "incoming.tmp/a.csv")
+    put(tmp_path, "incoming.tmp/.hidden/a.csv")
+    assert keys(Landing(str(tmp_path)).listing()) == ["incoming.tmp/a.csv"]
+
+
+@pytest.mark.parametrize("call", ["stat", "open", "scandir"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ESTALE])
+def test_an_entry_that_cannot_be_looked_at_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    put(tmp_path, "a.csv")
+    put(tmp_path, "closed/b.csv")
+    put(tmp_path, "z.csv")
+    real = getattr(os, call)
+    closed = (tmp_path / "closed").stat().st_ino
+
+    def refuse(path: object, *arguments: object, **named: object) -> object:
+        if path == "closed" or (call == "scandir" and isinstance(path, int) and os.fstat(path).st_ino == closed):
+            raise OSError(number, os.strerror(number))
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr(os, call, refuse)
+    files, refused = Landing(str(tmp_path)).survey()
+    assert keys(files) == ["a.csv", "z.csv"]
+    (entry,) = refused
+    assert entry.key.rstrip("/") == "closed"
+    assert os.strerror(number) in entry.reason
+
+
+def test_listing_leaves_no_folder_open(tmp_path: Path) -> None:
+    put_deep_folder(tmp_path / "deep", 90)
+    open_before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        Landing(str(tmp_path)).survey()
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+@pytest.mark.parametrize("seconds", [10**13, -(10**13), 2**62 // 10**9, -(2**62) // 10**9, 253_402_300_800])
+def test_a_time_that_no_timestamp_holds_is_the_nearest_that_one_does(seconds: int) -> None:
+    found = time_of(seconds * 10**9)
+    assert found.tzinfo is UTC
+    assert (found > NOW) == (seconds > 0)
+    assert found + timedelta(days=1) > found - timedelta(days=1), "there is room to reckon with it"
+    assert time_of(1_362_139_200_000_001_999) == datetime(2013, 3, 1, 12, 0, 0, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_what_is_no_file_any_more_is_not_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.csv"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        put(tmp_path, "b.csv")
+        path.symlink_to("b.csv")
+    with pytest.raises(LakeError):
+        Landing(str(tmp_path)).read("a.csv")
+
+
+@pytest.mark.parametrize("change", ["grows", "shrinks", "is replaced"])
+def test_a_file_that_is_another_than_was_listed_is_told(tmp_path: Path, change: str) -> None:
+    path = put(tmp_path, "a.csv", b"0123456789")
+    landing = Landing(str(tmp_path))
+    (file,) = landing.listing()
+    assert landing.read_version(file.identity) == b"0123456789"
+    assert landing.has_settled(file)
+    if change == "grows":
+        path.write_bytes(b"0123456789ab")
+    elif change == "shrinks":
+        os.truncate(path, 3)
+    else:
+        put(tmp_path, "b.csv", b"9876543210", NOW).replace(path)
+    with pytest.raises(ChangedError):
+        landing.read_version(file.identity)
+    assert not landing.has_settled(file)
+    path.unlink()
+    assert not landing.has_settled(file)
+
+
+def test_no_two_keys_look_alike(tmp_path: Path) -> None:
+    names = [os.fsdecode(name) for name in (b"\xe9", b"\xe9\\xe9", b"\\\xe9", b"\xe9\xe9", b"\n", b"\\n\n", b"\n\\n")]
+    shown = [printable_key(name) for name in names]
+    assert len(set(shown)) == len(names)
+    assert all(one.isprintable() for one in shown)
+    assert printable_key("plain\\é name.csv") == "plain\\é name.csv"

@@ -15,7 +15,7 @@ from fixtures.postgres import postgres_server as postgres_server
 from fixtures.postgres import postgres_url as postgres_url
 
 from finance_assets.storage import ledger as ledger_module
-from finance_assets.storage.ledger import FileIdentity, FileStatus, Ledger
+from finance_assets.storage.ledger import FileIdentity, FileStatus, Ledger, Outcome
 
 NOON = datetime(2013, 1, 2, 12, tzinfo=UTC)
 TODAY = date(2013, 1, 2)
@@ -276,3 +276,104 @@ def test_an_address_that_is_none_is_refused_without_showing_it(url: str, complai
             act()
         shown = traceback.format_exception(type(caught.value), caught.value, None)
         assert not any(piece in "".join(shown) for piece in (SECRET, *SECRET.split("/")))
+
+
+# -- faults of our own -----------------------------------------------------------------------------------------------
+
+
+def test_a_fault_is_no_attempt_and_waits_ever_longer(ledger: Ledger) -> None:
+    now, pauses = NOON, []
+    for faults in range(1, 12):
+        retry = ledger.record_fault(landed(), reason="no space", now=now)
+        pauses.append((retry - now).total_seconds())
+        (record,) = ledger.files(FileStatus.FAILED)
+        assert (record.attempts, record.faults, record.retry_ts_utc) == (0, faults, retry)
+        assert ledger.unseen([landed()], now=retry) == [landed()]
+        if retry > now:
+            assert ledger.unseen([landed()], now=retry - timedelta(seconds=1)) == []
+        assert ledger.unseen([landed()]) == [landed()], "who does not ask for the time is told all"
+        now = retry
+    assert pauses == [0, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+    ledger.record(landed(), FileStatus.PROCESSED)
+    (record,) = ledger.files()
+    assert (record.attempts, record.faults, record.retry_ts_utc, record.reason) == (1, 0, None, None)
+
+
+def test_a_verdict_after_faults_counts_from_one(ledger: Ledger) -> None:
+    for _ in range(5):
+        ledger.record_fault(landed(), reason="disk", now=NOON)
+    for attempts in range(1, 4):
+        assert ledger.unseen([landed()], now=NOON + timedelta(hours=1)) == [landed()]
+        ledger.record(landed(), FileStatus.FAILED, reason="reader")
+        assert ledger.files()[0].attempts == attempts
+    assert ledger.unseen([landed()], now=NOON) == []
+    ledger.record_fault(landed("b"), reason="disk", now=NOON)
+    ledger.record(landed("c"), FileStatus.PROCESSED)
+    ledger.try_again([landed(), landed("b"), landed("c"), landed("unknown")])
+    assert ledger.unseen([landed(), landed("b"), landed("c")], now=NOON) == [landed(), landed("b")]
+
+
+def test_many_files_are_recorded_at_once_or_not_at_all(ledger: Ledger) -> None:
+    import sqlalchemy as sa
+
+    outcomes = [Outcome(landed(f"{n:04}"), FileStatus.PROCESSED, run_id="run") for n in range(1200)]
+    statements: list[str] = []
+
+    def count(_: object, __: object, statement: str, *___: object) -> None:
+        statements.append(statement)
+
+    sa.event.listen(ledger._engine, "before_cursor_execute", count)
+    ledger.record_all(outcomes)
+    assert len([one for one in statements if one.lower().startswith("insert")]) <= 5
+    assert len(ledger.files()) == 1200
+    ledger.record_all([])
+    nameless = FileIdentity("y", None, "z")  # type: ignore[arg-type]
+    broken = [Outcome(landed("x"), FileStatus.PROCESSED), Outcome(nameless, FileStatus.PROCESSED)]
+    with pytest.raises(sa.exc.IntegrityError):
+        ledger.record_all(broken)
+    assert len(ledger.files()) == 1200
+
+
+def test_a_reason_that_is_no_text_is_stored_escaped(ledger: Ledger) -> None:
+    ledger.record(landed(), FileStatus.FAILED, reason="a\udce9b\x00c" + "x" * 9999)
+    (record,) = ledger.files()
+    assert str(record.reason).startswith("a\\udce9b\\x00cxxx")
+    assert len(str(record.reason)) == 500
+
+
+OLD_TABLE = """create table ledger_files (
+    key varchar not null, size bigint not null, fingerprint varchar not null, status varchar not null,
+    attempts integer not null, reason varchar, run_id varchar, recorded_ts_utc varchar not null,
+    primary key (key, size, fingerprint))"""
+
+
+def test_a_database_of_an_earlier_release_is_upgraded_in_place(url: str, clock: Clock) -> None:
+    import sqlalchemy as sa
+
+    if url.startswith("sqlite"):
+        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True)
+    engine = sa.create_engine(url)
+    insert = (
+        "insert into ledger_files (key, size, fingerprint, status, attempts, recorded_ts_utc) "
+        "values ('{}', 10, 'sha256:aa', '{}', {}, '2013-01-01T00:00:00+00:00')"
+    )
+    with engine.begin() as connection:
+        connection.execute(sa.text(OLD_TABLE))
+        connection.execute(sa.text(insert.format("vendor/a.csv", "processed", 1)))
+        connection.execute(sa.text(insert.format("vendor/b.csv", "failed", 2)))
+    ledgers = [Ledger(url, clock) for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        # All of them upgrade it at once.
+        found = list(pool.map(lambda one: one.files(), ledgers))
+    assert all(
+        [(f.attempts, f.faults, f.retry_ts_utc) for f in files] == [(1, 0, None), (2, 0, None)] for files in found
+    )
+    ledgers[0].record_fault(landed("vendor/b.csv"), reason="disk", now=NOON)
+    assert [(f.attempts, f.faults) for f in ledgers[1].files()] == [(1, 0), (2, 1)]
+    with engine.begin() as connection:
+        # The earlier release still writes.
+        connection.execute(sa.text(insert.format("vendor/c.csv", "processed", 1)))
+    engine.dispose()
+    assert len(ledgers[2].files()) == 3
+    for one in ledgers:
+        one.close()
