@@ -223,6 +223,9 @@ def replay(
     ],
 ) -> None:
     """Read kept files again, as after a contract was added; what is new in them is known from now on."""
+    from finance_assets.advisory.results import WRITTEN_BY_ONE
+    from finance_assets.storage.writers import single_writer
+
     with told_in_one_line():
         intake = _intake()
         known = [row["file_sha256"] for row in intake.register().to_pylist()]
@@ -232,7 +235,10 @@ def replay(
             if len(found) != 1:
                 raise fail(f"{digest}: {'no file' if not found else f'{len(found)} files'} with that sha256")
             chosen += found
-        for taken in intake.replay(chosen):
+        name, *tables = WRITTEN_BY_ONE
+        with single_writer(intake.lake, name, tables, tell=lambda text: console().print(escape(text), soft_wrap=True)):
+            replayed = intake.replay(chosen)
+        for taken in replayed:
             reason = f" ({taken.reason})" if taken.reason else ""
             console().print(
                 escape(f"{taken.key}: {taken.action}{reason}, {taken.rows} rows, {taken.quarantined} quarantined"),

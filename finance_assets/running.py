@@ -44,6 +44,7 @@ from finance_assets.registry import (
 from finance_assets.settings import SAMPLE_END, SAMPLE_NOW, Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.warehouse import WarehouseBusyError, WarehouseError
+from finance_assets.storage.write_steps import waits_told_to
 from finance_assets.transactions.settlement import unsettled_batches
 
 if TYPE_CHECKING:
@@ -593,6 +594,7 @@ def _run(settings: Settings, select: str, ranges: Sequence[SessionRange], consol
         started = time.monotonic()
         outcome = RunOutcome(settings, success=True)
         shown = stack.enter_context(_output_to(log, console))
+        stack.enter_context(waits_told_to(lambda text: shown.print(escape(text), soft_wrap=True)))
         with _Progress(shown, instance, sum(len(job.nodes) for job, _ in runs)) as progress:
             for job, tag in runs:
                 run_id = str(uuid.uuid4())

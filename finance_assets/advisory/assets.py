@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from finance_assets.advisory.intake import Intake
-from finance_assets.advisory.results import History, breaks_now, completeness_now, write_performance
+from finance_assets.advisory.results import WRITTEN_BY_ONE, History, breaks_now, completeness_now, write_performance
 from finance_assets.contracts.advisory import (
     ACCOUNT_PERFORMANCE,
     PERFORMANCE_HISTORY,
@@ -23,6 +23,7 @@ from finance_assets.contracts.advisory import (
 from finance_assets.contracts.dagster_metadata import asset_attributes
 from finance_assets.contracts.model import Contract
 from finance_assets.storage.lake import Lake
+from finance_assets.storage.write_steps import sole_writer
 
 #: One run at a time reads files or extends the history: the order in which files become known matters.
 ADVISORY_POOL = "advisory"
@@ -51,7 +52,8 @@ def vendor_intake(
     context: dg.AssetExecutionContext, intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Read every file that is whole and not yet dealt with; keep its bytes, its rows and what is wrong with it."""
-    taken = intake.take(intake.pending(), log=context.log.info)
+    with sole_writer(lake, *WRITTEN_BY_ONE):
+        taken = intake.take(intake.pending(), log=context.log.info)
     told = "\n".join(
         f"- `{one.key}`: {one.action}{f' ({one.reason})' if one.reason else ''}, {one.rows} rows"
         for one in taken[:LISTED]
@@ -86,12 +88,13 @@ def performance_history(
     context: dg.AssetExecutionContext, intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
 ) -> dg.MaterializeResult[Any]:
     """Every version of what a vendor says of an account and period, append-only, with valid and known time."""
-    history = History(lake)
     added = 0
-    for line in intake.unknown_to_history():
-        versions = history.add(line)
-        context.log.info(f"{line['landing_key']}: {versions} of {line['row_count']} rows say something new")
-        added += versions
+    with sole_writer(lake, *WRITTEN_BY_ONE):
+        history = History(lake)
+        for line in intake.unknown_to_history():
+            versions = history.add(line)
+            context.log.info(f"{line['landing_key']}: {versions} of {line['row_count']} rows say something new")
+            added += versions
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": sum(lake.row_counts(PERFORMANCE_HISTORY).values()),
@@ -108,7 +111,8 @@ def performance_history(
 )
 def account_performance(intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
     """One row per vendor, account, grain and period: flows, roll-forward, time-weighted returns linked in chains."""
-    written = write_performance(lake, intake.contracts)
+    with sole_writer(lake, *WRITTEN_BY_ONE):
+        written = write_performance(lake, intake.contracts)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": written.rows,
@@ -125,11 +129,12 @@ def account_performance(intake: dg.ResourceParam[Intake], lake: dg.ResourceParam
     pool=ADVISORY_POOL,
     io_manager_key="lake_io_manager",
 )
-def reconciliation_breaks(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
+def reconciliation_breaks(lake: dg.ResourceParam[Lake]) -> Iterator[dg.MaterializeResult[Any]]:
     """One row per disagreement about an account and period, with its explanation, age and status; from performance."""
-    table = breaks_now(lake)
-    by_status = table.group_by("status").aggregate([("break_id", "count")]).to_pylist()
-    return dg.MaterializeResult(value=table, metadata={row["status"]: row["break_id_count"] for row in by_status})
+    with sole_writer(lake, *WRITTEN_BY_ONE):
+        table = breaks_now(lake)
+        by_status = table.group_by("status").aggregate([("break_id", "count")]).to_pylist()
+        yield dg.MaterializeResult(value=table, metadata={row["status"]: row["break_id_count"] for row in by_status})
 
 
 @dg.asset(
@@ -138,6 +143,9 @@ def reconciliation_breaks(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[
     pool=ADVISORY_POOL,
     io_manager_key="lake_io_manager",
 )
-def vendor_completeness(intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
+def vendor_completeness(
+    intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
+) -> Iterator[dg.MaterializeResult[Any]]:
     """One row per vendor, grain and month: accounts and files expected against those received; from the history."""
-    return dg.MaterializeResult(value=completeness_now(lake, intake.contracts))
+    with sole_writer(lake, *WRITTEN_BY_ONE):
+        yield dg.MaterializeResult(value=completeness_now(lake, intake.contracts))

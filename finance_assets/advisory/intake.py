@@ -29,6 +29,7 @@ from finance_assets.contracts.advisory import (
 from finance_assets.storage.lake import ROW_GROUP_ROWS, Lake
 from finance_assets.storage.landing import LandedFile, Landing
 from finance_assets.storage.ledger import FileIdentity, FileStatus, Ledger
+from finance_assets.storage.writers import WriterLostError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -163,6 +164,9 @@ class Intake:
             try:
                 with self._arriving(identity) as (data, keep):
                     outcome, digest = self._take_one(data, keep, identity.key, received, seen)
+            except WriterLostError:
+                # Nothing is wrong with the file, and nothing of it may be said here any more.
+                raise
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"[:500]
                 self.ledger.record(identity, FileStatus.FAILED, reason=reason)

@@ -32,11 +32,13 @@ from finance_assets.advisory.performance import (
 )
 from finance_assets.contracts.advisory import (
     ACCOUNT_PERFORMANCE,
+    CONTRACTS,
     PERFORMANCE_HISTORY,
     RECONCILIATION_BREAKS,
     VENDOR_COMPLETENESS,
     VENDOR_ROWS,
 )
+from finance_assets.contracts.model import Contract, Store
 
 if TYPE_CHECKING:
     import duckdb
@@ -63,6 +65,11 @@ WRITERS = max(1, min(4, os.cpu_count() or 1) - 1)
 _SPAN = ("vendor", "period_end")
 #: Text of the history that repeats from row to row.
 _REPETITIVE = ("vendor", "account_id", "granularity", "currency", "file_sha256", "member", "flags")
+#: The right to write the branch, see ``storage.writers``: its name and its tables.
+WRITTEN_BY_ONE: tuple[str, *tuple[Contract, ...]] = (
+    "advisory",
+    *(contract for contract in CONTRACTS if contract.store is Store.LAKE),
+)
 #: Vendor whose rows are the records of the house, with which the others are compared.
 OWN_RECORDS = "books"
 
@@ -396,15 +403,23 @@ class History:
     def add(self, line: Mapping[str, Any]) -> int:
         """Add what a file says that was not known before; return the number of new versions.
 
+        What was known before is what files hold that became known earlier, so doing it again gives the same bytes,
+        whoever does it and whatever came later.
+
         Parameters
         ----------
         line
             The file's line of ``raw/vendor_files``.
+
+        Raises
+        ------
+        AlreadyThereError
+            The history holds something else of this file; it was left as it is.
         """
         digest, key = line["file_sha256"], history_key(line["received_ts_utc"], line["file_sha256"])
         scan = self.lake.scan(VENDOR_ROWS, [digest])
         span = self.lake.bounds(VENDOR_ROWS, _SPAN, [digest]).get(digest, {})
-        before = [other for other, theirs in self._spans.items() if _may_overlap(span, theirs)]
+        before = [other for other, theirs in self._spans.items() if other < key and _may_overlap(span, theirs)]
         if before or scan.outdated or not scan.keys:
             known = self.lake.read(PERFORMANCE_HISTORY, keys=before, where=_within(span)).table
             versions = new_versions(scan.dataset.to_table(), known)
