@@ -55,6 +55,10 @@ class S3Objects:
         weakref.finalize(self, client.close)
         return client
 
+    def open(self) -> None:
+        """Make the client, which takes a while, before it is needed."""
+        _ = self._client
+
     def create(self, path: str, data: bytes | memoryview) -> str:
         """Make an object where there is none; return its ETag.
 

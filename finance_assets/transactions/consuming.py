@@ -641,6 +641,8 @@ def lake_store(lake: Lake) -> Store:
     # Imports what it takes to write, before a first message would wait for it.
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     stored_of("", batch_table([Message("", "", b"{}", epoch, epoch, 1)], "", epoch))
+    if lake.is_s3:
+        lake.s3_objects.open()
 
     def store(messages: Sequence[Message], now: datetime) -> Stored:
         try:
