@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import groupby
@@ -81,6 +82,8 @@ T = TypeVar("T")
 U = TypeVar("U")
 #: Raises where the process may not write a path any more (see ``storage.writers``); asked before each commit.
 Guard = Callable[[str], None]
+#: Whether what is put is a file of its own, which replaces none.
+_IS_NEW: ContextVar[bool] = ContextVar("is_new", default=False)
 _GUARDS: dict[str, list[Guard]] = {}
 _SAFE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -312,7 +315,8 @@ class Lake:
         if contract.sparse and conformed.num_rows == 0 and not self.exists(path):
             return 0
         data = parquet_bytes(conformed)
-        self._put_all([path], lambda _: data, is_new=contract.append_only)
+        with _never_replacing(contract):
+            self.put(path, data)
         return len(data)
 
     def write_parts(
@@ -349,7 +353,8 @@ class Lake:
             sink = io.BytesIO()
             _write_sorted(contract, parts, sink)
             data = sink.getbuffer()
-            self._put_all([path], lambda _: data, is_new=contract.append_only)
+            with _never_replacing(contract):
+                self.put(path, data)
             return len(data)
         return self._write_local(path, lambda file: _write_sorted(contract, parts, file), is_new=contract.append_only)
 
@@ -498,7 +503,7 @@ class Lake:
 
     def put(self, path: str, data: bytes | memoryview) -> None:
         """Put ``data`` at ``path`` whole: it is all there, durably, or not at all."""
-        self._put_all([path], lambda _: data)
+        self._put_all([path], lambda _: data, is_new=_IS_NEW.get())
 
     def _put_all(
         self, paths: Iterable[str], data: Callable[[int], bytes | memoryview], *, is_new: bool = False
@@ -1370,6 +1375,16 @@ def _slices(contract: Contract, column: str, table: pa.Table) -> dict[str, pa.Ta
         names[codes[start]]: table.slice(start, end - start)
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
     }
+
+
+@contextmanager
+def _never_replacing(contract: Contract) -> Iterator[None]:
+    """Let :meth:`Lake.put` replace no file of an append-only table."""
+    token = _IS_NEW.set(contract.append_only)
+    try:
+        yield
+    finally:
+        _IS_NEW.reset(token)
 
 
 def _same_bytes(one: bytes | memoryview | BinaryIO, other: bytes | memoryview | BinaryIO) -> bool:

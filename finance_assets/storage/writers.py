@@ -3,6 +3,7 @@
 What belongs here: taking that right, keeping it, and finding out that it is lost. Dagster's pools order the runs of one
 instance; two instances, a command line with another DAGSTER_HOME, or two laptops on one bucket share nothing but the
 lake. So the right lies in the lake, ``_locks/<name>/<token>.json``, and not in the ledger, of which they may have two.
+Of a right that was given back a folder, or an object that says so, keeps the number.
 
 - A claim is a file (an object) that is made exclusively; its number, the token, is one more than that of the claim
   before. Whoever made the newest claim holds the right.
@@ -49,8 +50,6 @@ FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
 #: How often a wait is told of.
 TELL_SECONDS = 15.0
-#: Claims before the newest that are kept: a process that listed them meanwhile must not find a gap to fill.
-CLAIMS_KEPT = 16
 SUFFIX = ".json"
 
 
@@ -177,6 +176,9 @@ class OwnClaim(Protocol):
     def release(self) -> None:
         """Let the next one follow at once."""
 
+    def discard(self) -> None:
+        """Take back a claim that came too late."""
+
 
 class Claims(Protocol):
     """The claims to one right."""
@@ -193,7 +195,7 @@ class Claims(Protocol):
 
 def _token(name: str) -> int | None:
     stem = name.removesuffix(SUFFIX)
-    return int(stem) if name.endswith(SUFFIX) and stem.isdigit() else None
+    return int(stem) if stem.isdigit() else None
 
 
 def _name(token: int) -> str:
@@ -216,7 +218,8 @@ class _FileClaim:
     def __init__(self, folder: str, token: int, descriptor: int) -> None:
         self.token = token
         self._descriptor = descriptor
-        self._own, self._next = (os.path.join(folder, _name(number)) for number in (token, token + 1))
+        self._own = os.path.join(folder, _name(token))
+        self._next = os.path.join(folder, _name(token + 1))
 
     def touch(self) -> bool:
         os.utime(self._descriptor)
@@ -224,14 +227,35 @@ class _FileClaim:
 
     def is_newest(self) -> bool:
         # In this order: claims are removed oldest first, so where the next one was, this one is gone before it.
-        return not os.path.exists(self._next) and os.path.exists(self._own)
+        # Where the number is given back already, it was made, used and given back by another, and this one came too late.
+        if any(os.path.exists(path) for path in (self._next, _given_back(self._next), _given_back(self._own))):
+            return False
+        try:
+            return os.path.samestat(os.stat(self._own), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
+    def discard(self) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self._own)
+        os.close(self._descriptor)
 
     def release(self) -> None:
-        with suppress(OSError):
-            # For file systems without locks: as untouched as can be.
-            os.utime(self._descriptor, (0, 0))
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        os.close(self._descriptor)
+        try:
+            if self.is_newest():
+                # The number stays as a folder: what comes next is a higher one, and the lake holds no other file.
+                os.makedirs(_given_back(self._own), exist_ok=True)
+                os.unlink(self._own)
+        finally:
+            # Closing it would do, were it not for a child that may have it too.
+            with suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            os.close(self._descriptor)
+
+
+def _given_back(path: str) -> str:
+    """Return the folder that stands for a claim that was given back."""
+    return path.removesuffix(SUFFIX)
 
 
 class _FileClaims:
@@ -248,18 +272,21 @@ class _FileClaims:
                 return None
             if not tokens:
                 return None
+            path = os.path.join(self._folder, _name(max(tokens)))
+            if os.path.isdir(_given_back(path)):
+                return Claim(max(tokens), "", True, None)
             try:
-                descriptor = os.open(os.path.join(self._folder, _name(max(tokens))), os.O_RDONLY)
+                descriptor = os.open(path, os.O_RDONLY)
             except FileNotFoundError:
                 continue
             try:
                 # Shared, so that two who look do not take each other for the holder.
                 is_free = _lock(descriptor, shared=True)
-                status = os.fstat(descriptor)
+                state = str(os.fstat(descriptor).st_mtime_ns)
                 holder = _read_holder(os.pread(descriptor, 1 << 16, 0))
             finally:
                 os.close(descriptor)
-            return Claim(max(tokens), str(status.st_mtime_ns), True if status.st_mtime_ns == 0 else is_free, holder)
+            return Claim(max(tokens), state, is_free, holder)
 
     def make(self, token: int, holder: Holder) -> OwnClaim | None:
         _make_folder(self._folder)
@@ -290,8 +317,12 @@ class _FileClaims:
         for name in sorted(os.listdir(self._folder)):
             found = _token(name)
             if found is not None and found < token:
+                path = os.path.join(self._folder, name)
                 with suppress(FileNotFoundError):
-                    os.unlink(os.path.join(self._folder, name))
+                    if name.endswith(SUFFIX):
+                        os.unlink(path)
+                    else:
+                        os.rmdir(path)
 
 
 # -- on S3 ---------------------------------------------------------------------------------------------------
@@ -312,6 +343,9 @@ class _ObjectClaim:
 
     def is_newest(self) -> bool:
         return not self._objects.exists(self._next) and self._objects.exists(self._own)
+
+    def discard(self) -> None:
+        self._objects.remove(self._own)
 
     def release(self) -> None:
         self._replace(released=True)
@@ -521,15 +555,18 @@ def _claim(lake: Lake, name: str, run: str, tell: Callable[[str], object]) -> Ow
         if newest is None or newest.is_free or is_stopped or _is_gone(newest):
             token = 1 if newest is None else newest.token + 1
             made = claims.make(token, _this_process(run))
-            if made is not None and made.is_newest():
-                if newest is not None and is_stopped and not newest.is_free:
-                    tell(f"taking over writing {name} from {_who(newest)}: it shows no sign of life")
-                if token > CLAIMS_KEPT:
-                    claims.sweep(token - CLAIMS_KEPT)
-                return made
-            if made is not None:
-                made.release()
-            continue
+            if made is None:
+                continue
+            # Others may have come and gone since the claims were listed.
+            now_newest = claims.newest()
+            if now_newest is None or now_newest.token > token or not made.is_newest():
+                made.discard()
+                continue
+            if newest is not None and is_stopped and not newest.is_free:
+                tell(f"taking over writing {name} from {_who(newest)}: it shows no sign of life")
+            if newest is not None:
+                claims.sweep(token)
+            return made
         if now - began >= lake.writers.wait_seconds:
             raise WriterBusyError(
                 f"{name} is being written by {_who(newest)}; waited {now - began:.0f} s for it "
