@@ -30,7 +30,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -227,7 +227,7 @@ class _FileClaim:
 
     def is_newest(self) -> bool:
         # In this order: claims are removed oldest first, so where the next one was, this one is gone before it.
-        # Where the number is given back already, it was made, used and given back by another, and this one came too late.
+        # Where the number was given back already, another one made and used it, and this one came too late.
         if any(os.path.exists(path) for path in (self._next, _given_back(self._next), _given_back(self._own))):
             return False
         try:
@@ -435,6 +435,9 @@ class Writer:
         self._is_lost = False
         self._touched = _time_with_sleep()
         self._ended = threading.Event()
+        self._release_lock = threading.Lock()
+        self._guarding = ExitStack()
+        self._guarding.enter_context(lake.guarded(self.guard))
         self._keeper = threading.Thread(target=self._keep, name=f"writer-{name}", daemon=True)
         self._keeper.start()
 
@@ -464,8 +467,12 @@ class Writer:
             self.check()
 
     def release(self) -> None:
-        """Give the right back."""
-        self._ended.set()
+        """Give the right back; more than once does no harm."""
+        with self._release_lock:
+            if self._ended.is_set():
+                return
+            self._ended.set()
+        self._guarding.close()
         self._keeper.join()
         try:
             self._claim.release()
@@ -529,13 +536,29 @@ def single_writer(
     WriterLostError
         From a commit: another process has taken over.
     """
+    _release_abandoned(lake, name)
     with lake._explained("locking", f"{lake.root}/{LOCKS_FOLDER}/{name}"):
         claim = _claim(lake, name, run, tell or log.warning)
     writer = Writer(lake, name, tables, claim)
+    _held[lake.root, name] = (threading.get_ident(), writer)
     try:
-        with lake.guarded(writer.guard):
-            yield writer
+        yield writer
     finally:
+        writer.release()
+
+
+#: Rights of this process, by lake and name, with the thread that took each.
+_held: dict[tuple[str, str], tuple[int, Writer]] = {}
+
+
+def _release_abandoned(lake: Lake, name: str) -> None:
+    """Give back a right that this thread took before and never gave back.
+
+    A step that fails while Dagster writes its result is a generator that nobody closes; it may live until the garbage
+    is collected, and the same thread is at another step by then.
+    """
+    thread, writer = _held.get((lake.root, name), (0, None))
+    if writer is not None and thread == threading.get_ident():
         writer.release()
 
 

@@ -6,7 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -32,8 +32,10 @@ from finance_assets.storage.lake import (
     AlreadyThereError,
     Lake,
     LakeError,
+    WriterOptions,
     parquet_bytes,
 )
+from finance_assets.storage.writers import WriterBusyError, single_writer
 
 DAYS = ("2013-01-02", "2013-01-03", "2013-01-04")
 
@@ -1040,3 +1042,24 @@ def test_of_many_writers_of_one_file_one_makes_it(lake: Lake) -> None:
 def test_only_what_arrives_can_be_append_only() -> None:
     with pytest.raises(ContractError, match="append-only"):
         replace(QUOTES, append_only=True)
+
+
+def test_a_right_that_a_step_left_behind_is_taken_again_by_the_same_thread(lake: Lake) -> None:
+    impatient = Lake(lake.root, writers=WriterOptions(wait_seconds=0))
+
+    def step() -> Iterator[None]:
+        with single_writer(impatient, "sessions", [TRADING_SESSIONS]):
+            yield
+
+    left = step()
+    next(left)
+    again = step()
+    next(again)
+    impatient.write(TRADING_SESSIONS, sessions(1))
+    with ThreadPoolExecutor(1) as pool, pytest.raises(WriterBusyError, match="sessions is being written by process"):
+        pool.submit(next, step()).result()
+    left.close()
+    impatient.write(TRADING_SESSIONS, sessions(2))
+    again.close()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(list, step()).result()
