@@ -114,7 +114,7 @@ def raw_quotes_asset(
     lake: dg.ResourceParam[Lake],
     market_data: dg.ResourceParam[MarketData],
     settings: dg.ResourceParam[Settings],
-) -> Iterator[dg.MaterializeResult[Any]]:
+) -> Any:
     """One row per quote as a provider gave it, prices as exact decimals, with provider, time and request.
 
     A partition is all tickers of a session. A range run asks for each ticker once and splits the answer.
@@ -146,18 +146,20 @@ def raw_quotes_asset(
     if symbols and not landed:
         raise _nobody_answered(failures)
     fetched_rows = raw_quotes(landed, sessions, after)
-    with sole_writer(lake, QUOTES_RAW.name, QUOTES_RAW):
-        stored = lake.read(QUOTES_RAW, keys=keys).table
-        yield dg.MaterializeResult(
-            value=keep_known(fetched_rows, stored),
-            metadata={
-                "symbols": len(symbols),
-                "providers": sorted({entry.batch.provider for entry in landed}),
-                "failed_symbols": {symbol: str(error) for symbol, error in sorted(failures.items())[:LISTED]},
-                "failed_count": len(failures),
-                "fallbacks": sum(entry.batch.fallback_reason is not None for entry in landed),
-            },
-        )
+    metadata: dict[str, Any] = {
+        "symbols": len(symbols),
+        "providers": sorted({entry.batch.provider for entry in landed}),
+        "failed_symbols": {symbol: str(error) for symbol, error in sorted(failures.items())[:LISTED]},
+        "failed_count": len(failures),
+        "fallbacks": sum(entry.batch.fallback_reason is not None for entry in landed),
+    }
+
+    def result() -> Iterator[dg.MaterializeResult[Any]]:
+        with sole_writer(lake, QUOTES_RAW.name, QUOTES_RAW):
+            stored = lake.read(QUOTES_RAW, keys=keys).table
+            yield dg.MaterializeResult(value=keep_known(fetched_rows, stored), metadata=metadata)
+
+    return result()
 
 
 def _nobody_answered(failures: "Mapping[str, ProviderError]") -> dg.Failure:
