@@ -269,12 +269,18 @@ def replay(
 
     A file that was given up is read by the next run, as after `vendors retry`.
     """
+    from finance_assets.advisory.results import WRITTEN_BY_ONE
+    from finance_assets.storage.writers import single_writer
+
     with told_in_one_line():
         intake = _intake()
         waiting = intake.digests_to_retry()
         chosen = _chosen(digests, [*(row["file_sha256"] for row in intake.register().to_pylist()), *waiting])
         _retry(intake, [digest for digest in chosen if digest in waiting])
-        for taken in intake.replay([digest for digest in chosen if digest not in waiting]):
+        name, *tables = WRITTEN_BY_ONE
+        with single_writer(intake.lake, name, tables, tell=say):
+            replayed = intake.replay([digest for digest in chosen if digest not in waiting])
+        for taken in replayed:
             reason = f" ({taken.reason})" if taken.reason else ""
             key = escape_name(taken.key)
             say(f"{key}: {taken.action}{reason}, {taken.rows} rows, {taken.quarantined} quarantined")

@@ -188,7 +188,12 @@ def consume(
     dagster: Annotated[bool, typer.Option("--dagster/--no-dagster", help="Tell Dagster of new micro-batches.")] = True,
     stop_when_idle: Annotated[
         float | None,
-        typer.Option("--stop-when-idle", min=0.1, metavar="SECONDS", help="End when nothing came for so long."),
+        typer.Option(
+            "--stop-when-idle",
+            min=0.1,
+            metavar="SECONDS",
+            help="End when the queue says for so long that there is nothing; exit status 1 where it does not answer.",
+        ),
     ] = None,
 ) -> None:
     """Take messages off the queue as they come: to the lake, to DynamoDB, then delete them.

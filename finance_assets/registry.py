@@ -19,7 +19,7 @@ from finance_assets.contracts.dagster_metadata import contract_checks
 from finance_assets.partitions import SESSIONS, daily_sessions
 from finance_assets.settings import Settings
 from finance_assets.storage.io_managers import LakeIOManager, WarehouseIOManager
-from finance_assets.storage.lake import Lake, S3Options
+from finance_assets.storage.lake import Lake, S3Options, WriterOptions
 from finance_assets.storage.ledger import Ledger
 from finance_assets.storage.warehouse import DuckDBWarehouse
 
@@ -55,7 +55,11 @@ def _modules(names: tuple[str, ...]) -> list[ModuleType]:
 
 def lake_of(settings: Settings) -> Lake:
     """Return the lake of a deployment."""
-    return Lake(settings.lake, S3Options(settings.aws_region, settings.s3_endpoint_url))
+    return Lake(
+        settings.lake,
+        S3Options(settings.aws_region, settings.s3_endpoint_url),
+        WriterOptions(settings.writer_lease_seconds, settings.writer_wait_seconds),
+    )
 
 
 def warehouse_of(settings: Settings, *, waits: bool = True) -> DuckDBWarehouse:

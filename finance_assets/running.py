@@ -50,6 +50,7 @@ from finance_assets.storage.lake import Lake
 from finance_assets.storage.run_ownership import end_dead_runs, end_on_hangup, held_run, holder_of
 from finance_assets.storage.runs import UNDER_WAY
 from finance_assets.storage.warehouse import DuckDBWarehouse, WarehouseBusyError, WarehouseError
+from finance_assets.storage.write_steps import waits_told_to
 from finance_assets.text import SafeLineFormatter
 from finance_assets.transactions.aws import AwsError
 
@@ -638,6 +639,7 @@ def _run(settings: Settings, select: str, ranges: Sequence[SessionRange], consol
         started = time.monotonic()
         outcome = RunOutcome(settings, success=True)
         shown = stack.enter_context(_output_to(log, console))
+        stack.enter_context(waits_told_to(lambda text: shown.print(escape(text), soft_wrap=True)))
         with _Progress(shown, instance, sum(len(job.nodes) for job, _ in runs)) as progress:
             for job, tag in runs:
                 run_id = str(uuid.uuid4())

@@ -78,6 +78,10 @@ class Settings(BaseSettings):
         or its current drawdown is larger.
     acknowledged_jumps
         ``TICKER:YYYY-MM-DD``, separated by commas: price jumps that a person has found to be real.
+    writer_wait_seconds
+        How long a run waits for another process that writes the same tables of the lake.
+    writer_lease_seconds
+        After so long without a sign of life another process takes over from one that writes.
     now
         A fixed clock, ISO 8601 with zone. Default: the real time, and the sample's own with the sample.
     provider_timeout_seconds, provider_attempts, provider_deadline_seconds
@@ -105,6 +109,8 @@ class Settings(BaseSettings):
     lake_uri: str = ""
     warehouse_backend: Literal["duckdb"] = "duckdb"
     warehouse_path: Path | None = None
+    writer_wait_seconds: float = Field(default=600.0, ge=0, le=86_400)
+    writer_lease_seconds: float = Field(default=30.0, ge=1, le=3600)
     ledger_url: SecretStr | None = None
 
     # Other exchanges close at other hours in other zones, which the partitions would have to learn first.

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 #: Fixtures that several tests share; each module says what it starts.
-pytest_plugins = ["fixtures.aws", "fixtures.browser", "fixtures.dagster_dev", "fixtures.postgres"]
+pytest_plugins = [
+    "fixtures.aws",
+    "fixtures.browser",
+    "fixtures.dagster_dev",
+    "fixtures.postgres",
+    "fixtures.writer_process",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Variables of the person's shell that must not reach a test.

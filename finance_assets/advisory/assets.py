@@ -10,7 +10,7 @@ import dagster as dg
 
 from finance_assets import dagster_output
 from finance_assets.advisory.intake import Intake
-from finance_assets.advisory.results import History, breaks_now, completeness_now, write_performance
+from finance_assets.advisory.results import WRITTEN_BY_ONE, History, breaks_now, completeness_now, write_performance
 from finance_assets.contracts.advisory import (
     ACCOUNT_PERFORMANCE,
     PERFORMANCE_HISTORY,
@@ -24,6 +24,7 @@ from finance_assets.contracts.advisory import (
 from finance_assets.contracts.dagster_metadata import asset_attributes
 from finance_assets.contracts.model import Contract
 from finance_assets.storage.lake import Lake
+from finance_assets.storage.write_steps import sole_writer
 from finance_assets.text import code_span, escape_markdown, escape_name
 
 #: One run at a time reads files or extends the history: the order in which files become known matters.
@@ -53,8 +54,9 @@ def vendor_intake(
     context: dg.AssetExecutionContext, intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Read every file that is whole and not yet dealt with; keep its bytes, its rows and what is wrong with it."""
-    pending = intake.pending(settle=True)
-    taken = intake.take(pending, log=dagster_output.log(context).info)
+    with sole_writer(lake, *WRITTEN_BY_ONE):
+        pending = intake.pending(settle=True)
+        taken = intake.take(pending, log=dagster_output.log(context).info)
     told = "\n".join(
         f"- {code_span(one.key)}: {one.action}"
         + (f" ({escape_markdown(one.reason)})" if one.reason else "")
@@ -93,13 +95,14 @@ def performance_history(
     context: dg.AssetExecutionContext, intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
 ) -> dg.MaterializeResult[Any]:
     """Every version of what a vendor says of an account and period, append-only, with valid and known time."""
-    history = History(lake)
     added = 0
-    for line, versions in history.add_all(intake.unknown_to_history()):
-        dagster_output.log(context).info(
-            f"{escape_name(line['landing_key'])}: {versions} of {line['row_count']} rows say something new"
-        )
-        added += versions
+    with sole_writer(lake, *WRITTEN_BY_ONE):
+        history = History(lake)
+        for line, versions in history.add_all(intake.unknown_to_history()):
+            dagster_output.log(context).info(
+                f"{escape_name(line['landing_key'])}: {versions} of {line['row_count']} rows say something new"
+            )
+            added += versions
     return dagster_output.materialized(
         metadata={
             "dagster/row_count": sum(lake.row_counts(PERFORMANCE_HISTORY).values()),
@@ -116,7 +119,8 @@ def performance_history(
 )
 def account_performance(intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
     """One row per vendor, account, grain and period: flows, roll-forward, time-weighted returns linked in chains."""
-    written = write_performance(lake, intake.contracts)
+    with sole_writer(lake, *WRITTEN_BY_ONE):
+        written = write_performance(lake, intake.contracts)
     return dagster_output.materialized(
         metadata={
             "dagster/row_count": written.rows,
@@ -133,13 +137,14 @@ def account_performance(intake: dg.ResourceParam[Intake], lake: dg.ResourceParam
     pool=ADVISORY_POOL,
     io_manager_key="lake_io_manager",
 )
-def reconciliation_breaks(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
+def reconciliation_breaks(lake: dg.ResourceParam[Lake]) -> Iterator[dg.MaterializeResult[Any]]:
     """One row per disagreement about an account and period, with its explanation, age and status; from performance."""
-    table = breaks_now(lake)
-    by_status = table.group_by("status").aggregate([("break_id", "count")]).to_pylist()
-    return dagster_output.materialized(
-        value=table, metadata={row["status"]: row["break_id_count"] for row in by_status}
-    )
+    with sole_writer(lake, *WRITTEN_BY_ONE):
+        table = breaks_now(lake)
+        by_status = table.group_by("status").aggregate([("break_id", "count")]).to_pylist()
+        yield dagster_output.materialized(
+            value=table, metadata={row["status"]: row["break_id_count"] for row in by_status}
+        )
 
 
 @dg.asset(
@@ -148,6 +153,9 @@ def reconciliation_breaks(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[
     pool=ADVISORY_POOL,
     io_manager_key="lake_io_manager",
 )
-def vendor_completeness(intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
+def vendor_completeness(
+    intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
+) -> Iterator[dg.MaterializeResult[Any]]:
     """One row per vendor, grain and month: accounts and files expected against those received; from the history."""
-    return dagster_output.materialized(value=completeness_now(lake, intake.contracts))
+    with sole_writer(lake, *WRITTEN_BY_ONE):
+        yield dagster_output.materialized(value=completeness_now(lake, intake.contracts))

@@ -32,6 +32,7 @@ from finance_assets.storage.faults import is_fault, is_of_one_file, told
 from finance_assets.storage.lake import ROW_GROUP_ROWS, Lake
 from finance_assets.storage.landing import QUIET, ChangedError, LandedFile, Landing
 from finance_assets.storage.ledger import FileIdentity, FileRecord, FileStatus, Ledger, Outcome
+from finance_assets.storage.writers import WriterLostError
 from finance_assets.text import escape_name
 
 if TYPE_CHECKING:
@@ -283,6 +284,9 @@ class Intake:
             for file in files:
                 try:
                     one = self._take(file, known)
+                except WriterLostError:
+                    # Nothing is wrong with the file, and nothing of it may be said here any more.
+                    raise
                 except ChangedError as error:
                     one = Taken(file.identity.key, "changed", str(error))
                 except Exception as error:

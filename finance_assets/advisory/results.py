@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from bisect import bisect
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,11 +33,13 @@ from finance_assets.advisory.performance import (
 )
 from finance_assets.contracts.advisory import (
     ACCOUNT_PERFORMANCE,
+    CONTRACTS,
     PERFORMANCE_HISTORY,
     RECONCILIATION_BREAKS,
     VENDOR_COMPLETENESS,
     VENDOR_ROWS,
 )
+from finance_assets.contracts.model import Contract, Store
 from finance_assets.sql import literal
 
 if TYPE_CHECKING:
@@ -68,6 +71,11 @@ ROWS_TOGETHER = 200_000
 VENDORS_ASKED = 20
 #: Text of the history that repeats from row to row.
 _REPETITIVE = ("vendor", "account_id", "granularity", "currency", "file_sha256", "member", "flags")
+#: The right to write the branch, see ``storage.writers``: its name and its tables.
+WRITTEN_BY_ONE: tuple[str, *tuple[Contract, ...]] = (
+    "advisory",
+    *(contract for contract in CONTRACTS if contract.store is Store.LAKE),
+)
 #: Vendor whose rows are the records of the house, with which the others are compared.
 OWN_RECORDS = "books"
 
@@ -438,9 +446,12 @@ class History:
         """
         together: list[Mapping[str, Any]] = []
         rows = 0
+        there = sorted(self.lake.partitions(PERFORMANCE_HISTORY))
         for line in lines:
             is_large = line["row_count"] >= ROWS_TOGETHER
-            if together and (is_large or rows + line["row_count"] > ROWS_TOGETHER):
+            # A file of the history that became known in between is known to those after it alone.
+            is_apart = bool(together) and bisect(there, _key_of(together[-1])) != bisect(there, _key_of(line))
+            if together and (is_large or is_apart or rows + line["row_count"] > ROWS_TOGETHER):
                 yield from self._add_small(together)
                 together, rows = [], 0
             if is_large:
@@ -457,13 +468,14 @@ class History:
         digests = [line["file_sha256"] for line in lines]
         read = self.lake.read(VENDOR_ROWS, keys=digests)
         spans, vendors = _spans_of(read.table, "file_sha256"), _spans_of(read.table, "vendor")
-        before = {key for span in vendors.values() for key in self._spans.overlapping(span)}
+        first = _key_of(lines[0])
+        before = {key for span in vendors.values() for key in self._spans.overlapping(span) if key < first}
         known = self.lake.read(PERFORMANCE_HISTORY, keys=before, where=_within_any(list(vendors.values()))).table
         found = versions_of_files(read.table, digests, known)
         counts = _counts(read.table)
         shared = set(read.keys) - set(read.outdated)
         for line in lines:
-            digest, key = line["file_sha256"], history_key(line["received_ts_utc"], line["file_sha256"])
+            digest, key = line["file_sha256"], _key_of(line)
             versions = found[digest]
             if digest in shared and versions.num_rows == counts[digest] and _are_first(versions):
                 self.lake.share(VENDOR_ROWS, digest, PERFORMANCE_HISTORY, key)
@@ -475,15 +487,23 @@ class History:
     def add(self, line: Mapping[str, Any]) -> int:
         """Add what a file says that was not known before; return the number of new versions.
 
+        What was known before is what files hold that became known earlier, so doing it again gives the same bytes,
+        whoever does it and whatever came later.
+
         Parameters
         ----------
         line
             The file's line of ``raw/vendor_files``.
+
+        Raises
+        ------
+        AlreadyThereError
+            The history holds something else of this file; it was left as it is.
         """
-        digest, key = line["file_sha256"], history_key(line["received_ts_utc"], line["file_sha256"])
+        digest, key = line["file_sha256"], _key_of(line)
         scan = self.lake.scan(VENDOR_ROWS, [digest])
         span = self.lake.bounds(VENDOR_ROWS, _SPAN, [digest]).get(digest, {})
-        before = self._spans.overlapping(span)
+        before = [other for other in self._spans.overlapping(span) if other < key]
         if before or scan.outdated or not scan.keys:
             known = self.lake.read(PERFORMANCE_HISTORY, keys=before, where=_within(span)).table
             versions = new_versions(scan.dataset.to_table(), known)
@@ -495,6 +515,10 @@ class History:
             added = int(line["row_count"])
         self._spans.add(key, span)
         return added
+
+
+def _key_of(line: Mapping[str, Any]) -> str:
+    return history_key(line["received_ts_utc"], line["file_sha256"])
 
 
 def _spans_of(rows: pa.Table, by: str) -> dict[str, dict[str, tuple[Any, Any]]]:

@@ -220,6 +220,7 @@ PERFORMANCE_HISTORY = Contract(
         "instant is the state at that instant."
     ),
     source="raw/vendor_rows.",
+    append_only=True,
     partitioning=Partitioning.ARRIVAL,
     columns=_vendor_row_columns("1 for the first thing known of the account and period, 2 for the next."),
     key=("vendor", "account_id", "granularity", "period_end", "version"),

@@ -173,6 +173,8 @@ class Contract:
         Column whose value names the file of a row, where the table is partitioned.
     sparse
         A partition without rows has no file: for tables that are empty on most days.
+    append_only
+        A file that is there is never replaced: what was written once is what every later step rests on.
     store
         Lake file or warehouse relation.
     rules
@@ -194,6 +196,7 @@ class Contract:
     partitioning: Partitioning = Partitioning.NONE
     partition_column: str | None = None
     sparse: bool = False
+    append_only: bool = False
     store: Store = Store.LAKE
     rules: tuple[RowRule, ...] = ()
     inputs: tuple[str, ...] = ()
@@ -226,6 +229,8 @@ class Contract:
         by_value = self.partitioning in (Partitioning.SESSION, Partitioning.MONTH)
         if by_value != (self.partition_column is not None):
             raise ContractError(f"{where}: partitioning and partition_column go together")
+        if self.append_only and (self.partitioning is not Partitioning.ARRIVAL or self.store is not Store.LAKE):
+            raise ContractError(f"{where}: only files of the lake that arrive one by one can be append-only")
         if self.partition_column is not None:
             partition = self.column(self.partition_column)
             if partition.type != "date" or partition.nullable:

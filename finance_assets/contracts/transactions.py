@@ -107,6 +107,7 @@ RAW_TRANSACTIONS = Contract(
         "two micro-batches; the core tables count it once."
     ),
     source="The SQS queue.",
+    append_only=True,
     partitioning=Partitioning.ARRIVAL,
     columns=(
         _BATCH,
@@ -162,6 +163,7 @@ TRANSACTION_ARRIVALS = Contract(
         "with it, the other core tables can be made again, byte for byte."
     ),
     source="raw/transactions.",
+    append_only=True,
     partitioning=Partitioning.ARRIVAL,
     columns=(
         _SEQUENCE,

@@ -3,6 +3,7 @@
 What belongs here: thin Dagster assets that read inputs, call the functions beside them and hand over tables.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -17,6 +18,7 @@ from finance_assets.macro.resources import MacroData
 from finance_assets.partitions import EXCHANGE_ZONE, SessionCalendar
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
+from finance_assets.storage.write_steps import sole_writer
 from finance_assets.transform.dbt_assets import build_dbt_assets
 
 PROVIDER_POOL = "macro_providers"
@@ -38,7 +40,7 @@ def macro_series_asset(
     lake: dg.ResourceParam[Lake],
     macro_data: dg.ResourceParam[MacroData],
     settings: dg.ResourceParam[Settings],
-) -> dg.MaterializeResult[Any]:
+) -> Iterator[dg.MaterializeResult[Any]]:
     """One row per published number: reference date, release date, value as an exact decimal in the series' unit.
 
     From FRED with its vintages, or the packaged sample. A series that fails keeps the rows it has.
@@ -46,7 +48,6 @@ def macro_series_asset(
     from finance_assets.providers.errors import ProviderError
 
     provider = macro_data.provider
-    stored = lake.read(MACRO_SERIES).table if lake.partitions(MACRO_SERIES) else None
     landed: list[LandedSeries] = []
     failures: dict[str, ProviderError] = {}
     wanted = () if provider is None else provider.series
@@ -71,16 +72,18 @@ def macro_series_asset(
             f"no macro series was fetched: {told[:1000]}",
             allow_retries=any(error.retryable for error in failures.values()),
         )
-    table = macro_series(landed, stored, settings.clock().date())
-    return dagster_output.materialized(
-        value=table,
-        metadata={
-            "provider": "none" if provider is None else provider.name,
-            "series": len(landed),
-            "failed_series": {name: str(error) for name, error in sorted(failures.items())},
-            "new_rows": table.num_rows - (0 if stored is None else stored.num_rows),
-        },
-    )
+    with sole_writer(lake, MACRO_SERIES.name, MACRO_SERIES):
+        stored = lake.read(MACRO_SERIES).table if lake.partitions(MACRO_SERIES) else None
+        table = macro_series(landed, stored, settings.clock().date())
+        yield dagster_output.materialized(
+            value=table,
+            metadata={
+                "provider": "none" if provider is None else provider.name,
+                "series": len(landed),
+                "failed_series": {name: str(error) for name, error in sorted(failures.items())},
+                "new_rows": table.num_rows - (0 if stored is None else stored.num_rows),
+            },
+        )
 
 
 @dg.asset(

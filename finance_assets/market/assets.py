@@ -3,6 +3,7 @@
 What belongs here: thin Dagster assets that read inputs, call the maths beside them and hand over tables.
 """
 
+from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from finance_assets.market.validation import validate_quotes
 from finance_assets.partitions import EXCHANGE_ZONE, SESSIONS, SessionCalendar, partition_days
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
+from finance_assets.storage.write_steps import sole_writer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +74,7 @@ def instruments(
     lake: dg.ResourceParam[Lake],
     market_data: dg.ResourceParam[MarketData],
     settings: dg.ResourceParam[Settings],
-) -> dg.MaterializeResult[Any]:
+) -> Iterator[dg.MaterializeResult[Any]]:
     """One row per version of an instrument: name, GICS sector, listing; hand-made universe and company overviews."""
     overviews: dict[str, Overview] = {}
     failures: dict[str, str] = {}
@@ -87,16 +89,17 @@ def instruments(
             overviews[fetched.symbol] = fetched.answer
     finally:
         market_data.close()
-    stored = lake.read(INSTRUMENTS).table if lake.partitions(INSTRUMENTS) else None
-    table = instrument_versions(market_data.universe(), overviews, settings.clock().date(), stored)
-    return dagster_output.materialized(
-        value=table,
-        metadata={
-            "overviews": len(overviews),
-            "failed_symbols": dict(sorted(failures.items())[:LISTED]),
-            "failed_count": len(failures),
-        },
-    )
+    with sole_writer(lake, INSTRUMENTS.name, INSTRUMENTS):
+        stored = lake.read(INSTRUMENTS).table if lake.partitions(INSTRUMENTS) else None
+        table = instrument_versions(market_data.universe(), overviews, settings.clock().date(), stored)
+        yield dagster_output.materialized(
+            value=table,
+            metadata={
+                "overviews": len(overviews),
+                "failed_symbols": dict(sorted(failures.items())[:LISTED]),
+                "failed_count": len(failures),
+            },
+        )
 
 
 @dg.asset(
@@ -112,7 +115,7 @@ def raw_quotes_asset(
     lake: dg.ResourceParam[Lake],
     market_data: dg.ResourceParam[MarketData],
     settings: dg.ResourceParam[Settings],
-) -> dg.MaterializeResult[Any]:
+) -> Any:
     """One row per quote as a provider gave it, prices as exact decimals, with provider, time and request.
 
     A partition is all tickers of a session. A range run asks for each ticker once and splits the answer.
@@ -143,18 +146,21 @@ def raw_quotes_asset(
         market_data.close()
     if symbols and not landed:
         raise _nobody_answered(failures)
-    stored = lake.read(QUOTES_RAW, keys=keys).table
-    table = keep_known(raw_quotes(landed, sessions, after), stored)
-    return dagster_output.materialized(
-        value=table,
-        metadata={
-            "symbols": len(symbols),
-            "providers": sorted({entry.batch.provider for entry in landed}),
-            "failed_symbols": {symbol: str(error) for symbol, error in sorted(failures.items())[:LISTED]},
-            "failed_count": len(failures),
-            "fallbacks": sum(entry.batch.fallback_reason is not None for entry in landed),
-        },
-    )
+    fetched_rows = raw_quotes(landed, sessions, after)
+    metadata: dict[str, Any] = {
+        "symbols": len(symbols),
+        "providers": sorted({entry.batch.provider for entry in landed}),
+        "failed_symbols": {symbol: str(error) for symbol, error in sorted(failures.items())[:LISTED]},
+        "failed_count": len(failures),
+        "fallbacks": sum(entry.batch.fallback_reason is not None for entry in landed),
+    }
+
+    def result() -> Iterator[dg.MaterializeResult[Any]]:
+        with sole_writer(lake, QUOTES_RAW.name, QUOTES_RAW):
+            stored = lake.read(QUOTES_RAW, keys=keys).table
+            yield dagster_output.materialized(value=keep_known(fetched_rows, stored), metadata=metadata)
+
+    return result()
 
 
 def _nobody_answered(failures: "Mapping[str, ProviderError]") -> dg.Failure:
@@ -227,7 +233,7 @@ def validated_quotes(raw: Any) -> tuple[dg.Output[Any], dg.Output[Any], dg.Outpu
     pool=KPI_POOL,
     automation_condition=WHEN_INPUTS_ARE_GOOD,
 )
-def ticker_kpis(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
+def ticker_kpis(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> Iterator[dg.MaterializeResult[Any]]:
     """One row per ticker and session: RSI, SMA, volatility (fraction), volume scores, each null with a status.
 
     From core/quotes, adjusted by every known corporate action. Enough history is loaded that one session gives the
@@ -237,29 +243,30 @@ def ticker_kpis(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake])
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    keys = list(context.partition_keys)
-    stored = lake.partitions(TICKER_KPIS)
-    later = [key for key in stored if key > keys[-1]]
-    first, last, horizon = partition_days([keys[0], keys[-1], [*keys, *later][-1]])
-    sessions = lake.read(TRADING_SESSIONS).table
-    actions = lake.read(CORPORATE_ACTIONS).table
-    quotes = _quotes_with_history(lake, sessions, actions, first, horizon)
-    computed = kpi_tables.ticker_kpis(quotes, actions, sessions, first)
+    with sole_writer(lake, TICKER_KPIS.name, TICKER_KPIS):
+        keys = list(context.partition_keys)
+        stored = lake.partitions(TICKER_KPIS)
+        later = [key for key in stored if key > keys[-1]]
+        first, last, horizon = partition_days([keys[0], keys[-1], [*keys, *later][-1]])
+        sessions = lake.read(TRADING_SESSIONS).table
+        actions = lake.read(CORPORATE_ACTIONS).table
+        quotes = _quotes_with_history(lake, sessions, actions, first, horizon)
+        computed = kpi_tables.ticker_kpis(quotes, actions, sessions, first)
 
-    # The partitions of this run are written last, by the IO manager: a run that dies before is run again.
-    earlier, symbols = _restate_earlier(lake, sessions, actions, [key for key in stored if key < keys[0]])
-    restated = [*earlier, *_restate_later(lake, computed, later)]
-    for key in restated:
-        context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata={"restated": True}))
-    if restated:
-        dagster_output.log(context).info(
-            f"restated {len(restated)} partitions outside this run, {restated[0]} to {restated[-1]}"
+        # The partitions of this run are written last, by the IO manager: a run that dies before is run again.
+        earlier, symbols = _restate_earlier(lake, sessions, actions, [key for key in stored if key < keys[0]])
+        restated = [*earlier, *_restate_later(lake, computed, later)]
+        for key in restated:
+            context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata={"restated": True}))
+        if restated:
+            dagster_output.log(context).info(
+                f"restated {len(restated)} partitions outside this run, {restated[0]} to {restated[-1]}"
+            )
+        own = pc.less_equal(computed.column("session_date"), pa.scalar(last, pa.date32()))
+        yield dagster_output.materialized(
+            value=computed.filter(own),
+            metadata={"restated_partitions": len(restated), "restated_symbols": symbols[:LISTED]},
         )
-    own = pc.less_equal(computed.column("session_date"), pa.scalar(last, pa.date32()))
-    return dagster_output.materialized(
-        value=computed.filter(own),
-        metadata={"restated_partitions": len(restated), "restated_symbols": symbols[:LISTED]},
-    )
 
 
 def _quotes_with_history(lake: Lake, sessions: "pa.Table", actions: "pa.Table", first: date, last: date) -> "pa.Table":

@@ -3,6 +3,7 @@
 What belongs here: copies of marts in the lake. Readers use these and never the warehouse, so none waits for a writer.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -29,6 +30,7 @@ from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.warehouse import POOL as WAREHOUSE_POOL
 from finance_assets.storage.warehouse import Warehouse
+from finance_assets.storage.write_steps import sole_writer
 
 #: A ticker without a quote in so many sessions is no longer current and gets no new document.
 CURRENT_SESSIONS = 30
@@ -142,7 +144,7 @@ REPORT_FOLDER = "published/daily_report_pages"
 )
 def daily_report(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
-) -> dg.MaterializeResult[Any]:
+) -> Iterator[dg.MaterializeResult[Any]]:
     """One row per report: its page, and how much of it is unknown. The page is about the newest session with quotes.
 
     A table that is not there leaves its section out, with the reason on the page. The page is written before its row.
@@ -179,7 +181,6 @@ def daily_report(
         )
     )
     path = f"{REPORT_FOLDER}/{session}.html"
-    lake.put(f"{lake.root}/{path}", report.page)
     row = {
         "session_date": session,
         "made_ts_utc": settings.clock(),
@@ -193,14 +194,16 @@ def daily_report(
         "warned_checks": sum(not line.passed and not line.is_error for line in quality),
         "summary": report.summary,
     }
-    stored = lake.read(DAILY_REPORT).table.to_pylist() if lake.partitions(DAILY_REPORT) else []
-    rows = [*(other for other in stored if other["session_date"] != session), row]
-    return dagster_output.materialized(
-        value=pa.Table.from_pylist(rows, schema=storage_schema(DAILY_REPORT)),
-        metadata={
-            "report": dagster_output.markdown(report.summary),
-            "page": dagster_output.path(f"{lake.root}/{path}"),
-            "missing_sections": dict(report.missing),
-            "unknown_values": dict(report.unknown),
-        },
-    )
+    with sole_writer(lake, DAILY_REPORT.name, DAILY_REPORT):
+        lake.put(f"{lake.root}/{path}", report.page)
+        stored = lake.read(DAILY_REPORT).table.to_pylist() if lake.partitions(DAILY_REPORT) else []
+        rows = [*(other for other in stored if other["session_date"] != session), row]
+        yield dagster_output.materialized(
+            value=pa.Table.from_pylist(rows, schema=storage_schema(DAILY_REPORT)),
+            metadata={
+                "report": dagster_output.markdown(report.summary),
+                "page": dagster_output.path(f"{lake.root}/{path}"),
+                "missing_sections": dict(report.missing),
+                "unknown_values": dict(report.unknown),
+            },
+        )

@@ -5,7 +5,8 @@ partition (or one landed file, or one micro-batch: any key) is one file, ``<laye
 table without partitions is ``<layer>/<table>/data.parquet``. Landed bytes lie under ``landing/`` by their sha256.
 
 Local files are written to ``_tmp/``, synced and renamed; on S3 they are one upload that becomes visible when it is
-complete: a reader sees the old file or the new one. A crash leaves at most a file in ``_tmp/``, which the next writer
+complete: a reader sees the old file or the new one. A file of an append-only table is made exclusively: whoever comes
+second leaves it as it is, whatever locks were held. A crash leaves at most a file in ``_tmp/``, which the next writer
 sweeps: a writer holds a lock on its temporary file for as long as it lives, so what is not locked is nobody's.
 """
 
@@ -24,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import groupby
@@ -45,9 +47,12 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
     import pyarrow.fs as pafs
 
+    from finance_assets.storage.s3_objects import S3Objects
+
 SINGLE_FILE_KEY = "data"
 SUFFIX = ".parquet"
 TEMPORARY_FOLDER = "_tmp"
+LOCKS_FOLDER = "_locks"
 LANDING_FOLDER = "landing"
 #: Rows of one row group; a session's file holds one, a large table several, so that scans can prune.
 ROW_GROUP_ROWS = 131_072
@@ -63,6 +68,8 @@ COPY_PART_SECONDS = 120.0
 #: Files whose rows are joined (and filtered) at a time, so that a table of many small files has few chunks.
 FILES_AT_ONCE = 256
 WRITERS = 8
+#: Bytes of two files that are compared at a time.
+COMPARED_BYTES = 1 << 20
 #: Parts of a large file that are encoded at a time.
 ENCODERS = 2
 #: Requests to S3 under way at a time. A local disk is kept busy by fewer.
@@ -71,8 +78,16 @@ LOCAL_READERS = 4
 #: A file that two writers replace all the time is met whole in the end, also on a busy machine.
 READ_ATTEMPTS = 12
 
+#: What a file system answers that has no hard links, or not for this file.
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+
 T = TypeVar("T")
 U = TypeVar("U")
+#: Raises where the process may not write a path any more (see ``storage.writers``); asked before each commit.
+Guard = Callable[[str], None]
+#: Whether what is put is a file of its own, which replaces none.
+_IS_NEW: ContextVar[bool] = ContextVar("is_new", default=False)
+_GUARDS: dict[str, list[Guard]] = {}
 _SAFE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SAFE_SUFFIX = re.compile(r"(\.[A-Za-z0-9]+)*")
@@ -80,6 +95,10 @@ _SAFE_SUFFIX = re.compile(r"(\.[A-Za-z0-9]+)*")
 
 class LakeError(RuntimeError):
     """The lake refused; the message names the table, the key and the address."""
+
+
+class AlreadyThereError(LakeError):
+    """A file that is never replaced is there already and holds something else; it was left as it is."""
 
 
 class NotSortedError(LakeError):
@@ -92,6 +111,22 @@ class S3Options:
 
     region: str = "us-east-1"
     endpoint_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WriterOptions:
+    """How writers of the same tables wait for each other; see ``storage.writers``.
+
+    Attributes
+    ----------
+    lease_seconds
+        After so long without a sign of life a writer is taken for stopped, where the system does not tell.
+    wait_seconds
+        How long is waited for another writer.
+    """
+
+    lease_seconds: float = 30.0
+    wait_seconds: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +217,13 @@ class Lake:
         An absolute folder or ``s3://bucket/prefix``.
     s3
         How to reach S3, where the address is there.
+    writers
+        How writers wait for each other.
     """
 
     uri: str
     s3: S3Options = field(default_factory=S3Options)
+    writers: WriterOptions = field(default_factory=WriterOptions)
 
     @property
     def is_s3(self) -> bool:
@@ -263,10 +301,13 @@ class Lake:
         """Replace one file of a table, whole and durably; return its bytes.
 
         The rows are brought to the contract and sorted, so that the same rows always give the same bytes. A sparse
-        table has no file for no rows.
+        table has no file for no rows. A file of an append-only table is made and never replaced: writing the same rows
+        again changes nothing.
 
         Raises
         ------
+        AlreadyThereError
+            The table is append-only, and the file is there with other rows.
         LakeError
             The table is cut into partitions (see :meth:`write_partitions`), or the key cannot name a file.
         """
@@ -288,7 +329,8 @@ class Lake:
         if contract.sparse and conformed.num_rows == 0 and not self.exists(path):
             return 0
         data = parquet_bytes(conformed)
-        self.put(path, data)
+        with _never_replacing(contract):
+            self.put(path, data)
         return len(data)
 
     def write_parts(
@@ -312,6 +354,8 @@ class Lake:
         ------
         NotSortedError
             A row does not come after the one before; nothing was written.
+        AlreadyThereError
+            The table is append-only, and the file is there with other rows.
         LakeError
             The table is cut into partitions, or the key cannot name a file.
         """
@@ -323,9 +367,10 @@ class Lake:
             sink = io.BytesIO()
             _write_sorted(contract, parts, sink)
             data = sink.getbuffer()
-            self.put(path, data)
+            with _never_replacing(contract):
+                self.put(path, data)
             return len(data)
-        return self._write_local(path, lambda file: _write_sorted(contract, parts, file))
+        return self._write_local(path, lambda file: _write_sorted(contract, parts, file), is_new=contract.append_only)
 
     def write_partitions(self, contract: Contract, table: pa.Table, keys: Sequence[str]) -> dict[str, int]:
         """Replace one file for each of ``keys`` with its rows of ``table``; return rows by key.
@@ -409,6 +454,8 @@ class Lake:
 
         Raises
         ------
+        AlreadyThereError
+            The other table is append-only, and its file is there with other bytes.
         LakeError
             The tables do not hold the same.
         """
@@ -416,11 +463,7 @@ class Lake:
             raise LakeError(f"a file of {contract.path} cannot be one of {other.path}: their columns differ")
         source, path = self.file(contract, key), self.file(other, other_key)
         if self.is_s3:
-            with self._explained("copying", path):
-                if (self.filesystem.get_file_info(source).size or 0) > COPY_PART_BYTES:
-                    self._copy_in_parts(source, path)
-                else:
-                    self.filesystem.copy_file(source, path)
+            self._share_on_s3(source, path, is_new=other.append_only)
             return
         folder = os.path.dirname(path)
         _make_folder(folder)
@@ -429,61 +472,74 @@ class Lake:
         try:
             # A file is locked by all its names: the sweeper leaves the new one alone.
             _lock(descriptor)
-            os.link(source, temporary)
-            os.replace(temporary, path)
-            # A rename between two names of one file does nothing, so the one too many goes.
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
-                raise
-            # Not every file system knows second names.
-            data = self.get(source)
-            self._replace(path, lambda file: file.write(data))
+            try:
+                os.link(source, temporary)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                # Not every file system knows second names.
+                data = self.get(source)
+                (self._create if other.append_only else self._replace)(path, lambda file: file.write(data))
+            else:
+                # A rename between two names of one file does nothing, so the one too many goes.
+                try:
+                    self._place(temporary, path, is_new=other.append_only)
+                finally:
+                    with suppress(FileNotFoundError):
+                        os.unlink(temporary)
         finally:
             os.close(descriptor)
         _sync_folder(folder)
 
-    def _copy_in_parts(self, source: str, path: str) -> None:
-        """Have S3 copy a file in parts, which Arrow does not ask for."""
-        from boto3.s3.transfer import TransferConfig
+    def _share_on_s3(self, source: str, path: str, *, is_new: bool) -> None:
+        """Have S3 copy a file: at once, or in parts where it is large or must not replace another."""
+        with self._explained("copying", path):
+            size = self.filesystem.get_file_info(source).size
+            self.check_guards(path)
+            if is_new:
+                if size is None:
+                    raise FileNotFoundError(f"{source} is not there")
+                try:
+                    self.s3_objects.copy_new(source, path, size)
+                except FileExistsError:
+                    self._refuse_other(path, self.get(source))
+            elif (size or 0) > COPY_PART_BYTES:
+                self.s3_objects.copy_in_parts(source, path)
+            else:
+                self.filesystem.copy_file(source, path)
 
-        from finance_assets.providers.aws_clients import make_limited_client
+    @cached_property
+    def s3_objects(self) -> S3Objects:
+        """Requests to S3 that have conditions."""
+        from finance_assets.storage.s3_objects import S3Objects
 
-        (source_bucket, _, source_key), (bucket, _, key) = source.partition("/"), path.partition("/")
-        client = make_limited_client(
-            "s3", region=self.s3.region, endpoint=self.s3.endpoint_url, seconds=COPY_PART_SECONDS
-        )
-        try:
-            client.copy(
-                {"Bucket": source_bucket, "Key": source_key},
-                bucket,
-                key,
-                Config=TransferConfig(multipart_threshold=COPY_PART_BYTES, multipart_chunksize=COPY_PART_BYTES),
-            )
-        except Exception as error:
-            raise OSError(str(error)) from error
-        finally:
-            client.close()
+        return S3Objects(self.s3.region, self.s3.endpoint_url, COPY_PART_BYTES, seconds=COPY_PART_SECONDS)
 
     def put(self, path: str, data: bytes | memoryview) -> None:
         """Put ``data`` at ``path`` whole: it is all there, durably, or not at all."""
-        self._put_all([path], lambda _: data)
+        self._put_all([path], lambda _: data, is_new=_IS_NEW.get())
 
-    def _put_all(self, paths: Iterable[str], data: Callable[[int], bytes | memoryview]) -> None:
-        """Put what ``data`` gives for each place in ``paths``; what follows an error is not begun."""
+    def _put_all(
+        self, paths: Iterable[str], data: Callable[[int], bytes | memoryview], *, is_new: bool = False
+    ) -> None:
+        """Put what ``data`` gives for each place in ``paths``; what follows an error is not begun.
+
+        Where ``is_new``, a file that is there is left as it is, and is an error unless it holds the same.
+        """
         listed = list(paths)
         folders = sorted({os.path.dirname(path) for path in listed})
         if not self.is_s3:
             for folder in folders:
                 _make_folder(folder)
 
+        place_file = self._create if is_new else self._replace
+
         def put(place: int) -> None:
             if self.is_s3:
-                self._upload(listed[place], data(place))
+                self._upload(listed[place], data(place), is_new=is_new)
             else:
                 own = data(place)
-                self._replace(listed[place], lambda file: file.write(own))
+                place_file(listed[place], lambda file: file.write(own))
 
         if len(listed) == 1 and (not self.is_s3 or threading.current_thread() is not threading.main_thread()):
             put(0)
@@ -495,7 +551,15 @@ class Lake:
             for folder in folders:
                 _sync_folder(folder)
 
-    def _upload(self, path: str, data: bytes | memoryview) -> None:
+    def _upload(self, path: str, data: bytes | memoryview, *, is_new: bool) -> None:
+        self.check_guards(path)
+        if is_new:
+            with self._explained("writing", path):
+                try:
+                    self.s3_objects.create(path, data)
+                except FileExistsError:
+                    self._refuse_other(path, data)
+            return
         # Arrow would compress what is called .gz, though it is already.
         with (
             self._explained("writing", path),
@@ -503,26 +567,103 @@ class Lake:
         ):
             stream.write(data)
 
-    def _write_local(self, path: str, write: Callable[[BinaryIO], object]) -> int:
+    def _write_local(self, path: str, write: Callable[[BinaryIO], object], *, is_new: bool = False) -> int:
         """Make a local file of what ``write`` writes, whole and durably; return its bytes."""
         folder = os.path.dirname(path)
         _make_folder(folder)
-        size = self._replace(path, write)
+        size = (self._create if is_new else self._replace)(path, write)
         _sync_folder(folder)
         return size
 
     def _replace(self, path: str, write: Callable[[BinaryIO], object]) -> int:
         """Put a local file in place; the caller syncs the folder, once for all that it holds."""
+        return self._write_aside(path, write, is_new=False)
+
+    def _create(self, path: str, write: Callable[[BinaryIO], object]) -> int:
+        """Put a local file where there is none; the caller syncs the folder."""
+        return self._write_aside(path, write, is_new=True)
+
+    def _write_aside(self, path: str, write: Callable[[BinaryIO], object], *, is_new: bool) -> int:
         with _temporary_file(self._temporary_folder) as (descriptor, temporary):
             with open(descriptor, "wb", closefd=False) as file:
                 write(file)
             os.fsync(descriptor)
             size = os.fstat(descriptor).st_size
-            os.replace(temporary, path)
+            self._place(temporary, path, is_new=is_new)
         return size
+
+    def _place(self, temporary: str, path: str, *, is_new: bool) -> None:
+        """Give a local file its name; where ``is_new``, a file that has it keeps it.
+
+        Raises
+        ------
+        AlreadyThereError
+            Another file has the name, with other content.
+        """
+        self.check_guards(path)
+        if not is_new:
+            os.replace(temporary, path)
+            return
+        try:
+            # Unlike a rename, a link fails where the name is taken.
+            os.link(temporary, path)
+        except FileExistsError:
+            with open(temporary, "rb") as own:
+                self._refuse_other(path, own)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            # Without hard links only the lock of the writers stands between the look and the rename.
+            if os.path.exists(path):
+                with open(temporary, "rb") as own:
+                    self._refuse_other(path, own)
+            else:
+                os.replace(temporary, path)
+
+    def _refuse_other(self, path: str, own: bytes | memoryview | BinaryIO) -> None:
+        """Raise unless the file that is there holds what was to be written: the same bytes, or the same rows.
+
+        Rows count too, since another release of the Parquet library may write them as other bytes.
+        """
+        theirs: bytes | BinaryIO = self.get(path) if self.is_s3 else open(path, "rb")  # noqa: SIM115
+        try:
+            is_same = _same_bytes(theirs, own) or (path.endswith(SUFFIX) and _same_rows(theirs, own))
+        finally:
+            if not isinstance(theirs, bytes):
+                theirs.close()
+        if not is_same:
+            raise AlreadyThereError(
+                f"{path} is there and holds something else, and files of its table are never replaced; nothing was "
+                "written. Another process wrote it meanwhile, or it is damaged: run again, and if that fails in the "
+                "same way, compare the file with its backup"
+            )
+
+    # -- the right to write ------------------------------------------------------------------------------
+
+    @contextmanager
+    def guarded(self, guard: Guard) -> Iterator[None]:
+        """Ask ``guard`` before each commit of this process to the lake, while the block lasts.
+
+        Parameters
+        ----------
+        guard
+            Takes the path that is about to be written; raises where it must not be.
+        """
+        guards = _GUARDS.setdefault(self.root, [])
+        guards.append(guard)
+        try:
+            yield
+        finally:
+            guards.remove(guard)
+
+    def check_guards(self, path: str) -> None:
+        """Raise where a guard of this process forbids to write ``path``."""
+        for guard in tuple(_GUARDS.get(self.root, ())):
+            guard(path)
 
     @cached_property
     def _temporary_folder(self) -> str:
+        """Folder of files that are being written, swept when it is first used."""
         folder = os.path.join(self.root, TEMPORARY_FOLDER)
         _make_folder(folder)
         _sweep(folder)
@@ -546,6 +687,7 @@ class Lake:
         """
         digest = digest or hashlib.sha256(data).hexdigest()
         path = self.landed_path(digest, *parts, suffix=suffix)
+        # Whoever comes second brings the same bytes, so these need not be made exclusively.
         if not self.exists(path):
             self.put(path, data)
         return digest
@@ -1254,6 +1396,51 @@ def _slices(contract: Contract, column: str, table: pa.Table) -> dict[str, pa.Ta
     }
 
 
+@contextmanager
+def _never_replacing(contract: Contract) -> Iterator[None]:
+    """Let :meth:`Lake.put` replace no file of an append-only table."""
+    token = _IS_NEW.set(contract.append_only)
+    try:
+        yield
+    finally:
+        _IS_NEW.reset(token)
+
+
+def _same_bytes(one: bytes | memoryview | BinaryIO, other: bytes | memoryview | BinaryIO) -> bool:
+    """Whether two files hold the same bytes."""
+    first, second = _as_file(one), _as_file(other)
+    while True:
+        left, right = first.read(COMPARED_BYTES), second.read(COMPARED_BYTES)
+        if left != right:
+            return False
+        if not left:
+            return True
+
+
+def _same_rows(one: bytes | memoryview | BinaryIO, other: bytes | memoryview | BinaryIO) -> bool:
+    """Whether two Parquet files hold the same rows in the same row groups."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        first, second = pq.ParquetFile(_as_file(one)), pq.ParquetFile(_as_file(other))
+        groups = first.num_row_groups
+        return (
+            groups == second.num_row_groups
+            and first.schema_arrow.equals(second.schema_arrow)
+            and all(first.read_row_group(place).equals(second.read_row_group(place)) for place in range(groups))
+        )
+    except pa.ArrowInvalid:
+        return False
+
+
+def _as_file(content: bytes | memoryview | BinaryIO) -> BinaryIO:
+    if isinstance(content, bytes | memoryview):
+        return io.BytesIO(content)
+    content.seek(0)
+    return content
+
+
 def _run_all(work: Callable[[int], None], items: Iterable[int], workers: int) -> None:
     """Call ``work`` on each item in threads; at the first error those under way end, and no other begins."""
     pool = ThreadPoolExecutor(workers)
@@ -1287,10 +1474,10 @@ def _temporary_file(folder: str) -> Iterator[tuple[int, str]]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool | None:
+def _lock(descriptor: int, *, shared: bool = False) -> bool | None:
     """Lock a file without waiting: False where another process has it, None where the file system has no locks."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

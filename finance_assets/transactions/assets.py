@@ -22,6 +22,7 @@ from finance_assets.contracts.transactions import (
     TRANSACTION_CONFLICTS,
 )
 from finance_assets.storage.lake import Lake
+from finance_assets.storage.write_steps import sole_writer
 from finance_assets.transactions.draining import QUEUE_IS_NOT_SET, TransactionIntake
 from finance_assets.transactions.resolution import CONFLICT, DUPLICATE
 from finance_assets.transactions.rules import ACCEPTED, REJECTED
@@ -101,7 +102,8 @@ def settled_transactions(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Fix the order of new micro-batches and decide which of their messages stand."""
-    done = settle(lake, dagster_output.log(context).info)
+    with sole_writer(lake, "transactions", *_SETTLED):
+        done = settle(lake, dagster_output.log(context).info)
     for contract in _SETTLED:
         resolution = _RESOLUTIONS.get(contract)
         yield dagster_output.materialized(

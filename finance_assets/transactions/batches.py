@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
 from finance_assets.contracts.transactions import RAW_TRANSACTIONS
+from finance_assets.storage.lake import AlreadyThereError
 from finance_assets.transactions.rules import ACCEPTED, classify_batch
 
 if TYPE_CHECKING:
@@ -103,7 +104,11 @@ def write_batch(lake: Lake, messages: Sequence[ReceivedMessage], now: datetime) 
     if lake.exists(lake.file(RAW_TRANSACTIONS, key)):
         return Written(key, lake.read(RAW_TRANSACTIONS, keys=[key]).table, was_there=True)
     table = batch_table(messages, key, now)
-    lake.write(RAW_TRANSACTIONS, table, key=key)
+    try:
+        lake.write(RAW_TRANSACTIONS, table, key=key)
+    except AlreadyThereError:
+        # Another receiver of the same messages was faster; its times of receipt stand.
+        return Written(key, lake.read(RAW_TRANSACTIONS, keys=[key]).table, was_there=True)
     return Written(key, table, was_there=False)
 
 

@@ -32,6 +32,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -55,8 +56,13 @@ LONGEST_PAUSE_SECONDS = 20.0
 #: A wait is told at once, and then at most so often.
 TELL_SECONDS = 10.0
 DELETE_ATTEMPTS = 3
+#: For how long SQS hides a received message where nothing else is set.
+VISIBILITY_SECONDS = 30
 #: How often a consumer looks whether it is to end.
 LOOK_SECONDS = 0.1
+#: Where a consumer is to end when it is idle, how long it waits for the proof: an answer of the queue that there is
+#: nothing, and an end of what it holds.
+UNPROVED_SECONDS = 15.0
 #: Where every message of so many breaks processing, it is not the messages.
 ALL_BREAK = 10
 #: A micro-batch and everything that is held have at most so many bytes.
@@ -201,7 +207,8 @@ class Consumer:
     monitor
         What it counts.
     idle_stop
-        Ends by itself after so many seconds without a message; None never.
+        Ends by itself after so many seconds without a message; None never. Only an answer of the queue proves that
+        there was none, so a queue that does not answer is an error.
     """
 
     source: Source
@@ -217,6 +224,7 @@ class Consumer:
         self._ending = threading.Event()
         self._aborting = threading.Event()
         self._failure: Exception | None = None
+        self._failed_at: float | None = None
         self._held: dict[str, _Delivery] = {}
         self._held_bytes = 0
         self._room = threading.Condition()
@@ -224,7 +232,9 @@ class Consumer:
         self._inbox: queues.SimpleQueue[list[_Delivery] | None] = queues.SimpleQueue()
         self._to_put: queues.SimpleQueue[_Batch | None] = queues.SimpleQueue()
         self._to_delete: queues.SimpleQueue[list[_Delivery] | None] = queues.SimpleQueue()
-        self._last_message = time.monotonic()
+        self._last_message = self._last_answer = time.monotonic()
+        #: Step -> why it does not work at the moment.
+        self._troubles: dict[str, str] = {}
 
     # -- from outside ------------------------------------------------------------------------------------
 
@@ -243,12 +253,7 @@ class Consumer:
         ConsumeError
             Why it cannot go on. What was held is handed back to the queue.
         """
-        try:
-            visibility = self.source.visibility_seconds()
-        except AwsError as error:
-            if not error.is_passing:
-                raise ConsumeError(str(error)) from error
-            visibility = 30  # asked again by nobody: the receivers wait for the queue, and holding only helps
+        visibility = self._visibility()
         receivers = [self._thread(self._receive, f"receiver-{n}") for n in range(self.options.receivers)]
         writer = self._thread(self._write, "writer")
         putter = self._thread(self._put, "putter")
@@ -263,31 +268,81 @@ class Consumer:
         try:
             while not (self._is_asked_to_end or self._ending.is_set()):
                 time.sleep(LOOK_SECONDS)
-                if self.idle_stop is not None and time.monotonic() - self._last_message > self.idle_stop:
+                if self.idle_stop is not None and self._is_idle(self.idle_stop):
                     self.stop()
             self._ending.set()
             with self._room:
                 self._room.notify_all()
             grace.start()
             for thread in receivers:
-                thread.join()
+                self._join(thread)
             # What was received is finished in order: each step ends when the step before it has.
             self._inbox.put(None)
-            writer.join()
+            self._join(writer)
             self._to_put.put(None)
-            putter.join()
+            self._join(putter)
             for _ in deleters:
                 self._to_delete.put(None)
             for thread in deleters:
-                thread.join()
+                self._join(thread)
         finally:
             grace.cancel()
             self._hand_back()
             done.set()
-            keeper.join()
-            teller.join()
+            self._join(keeper)
+            self._join(teller)
         if self._failure is not None:
             raise ConsumeError(str(self._failure)) from self._failure
+
+    def _is_idle(self, seconds: float) -> bool:
+        """Return whether nothing came for so long, by the queue's own answer, and nothing is held; fail in vain."""
+        now = time.monotonic()
+        quiet = now - self._last_message
+        if quiet <= seconds:
+            return False
+        with self._room:
+            held = len(self._held)
+        has_answered = self._last_answer > self._last_message and "receive" not in self._troubles
+        if has_answered and not held:
+            return True
+        if quiet > seconds + self.options.wait_seconds + UNPROVED_SECONDS:
+            why = "; ".join(f"waiting to {step}: {error}" for step, error in self._troubles.items())
+            left = f"{held} messages are held and not finished" if held else "it may hold messages"
+            self._fail(
+                ConsumeError(
+                    f"the queue is not known to be empty after {quiet:.0f} s, and {left}: "
+                    f"{why or 'a request has no answer yet'}. Nothing is lost; run again when it answers"
+                )
+            )
+        return False
+
+    def _visibility(self) -> int:
+        """Return for how long a received message is hidden; a guess where the queue does not answer yet."""
+        answer: Future[int] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(self.source.visibility_seconds())
+            except Exception as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=ask, name="visibility", daemon=True).start()
+        try:
+            return answer.result(None if self.idle_stop is None else UNPROVED_SECONDS)
+        except TimeoutError:
+            return VISIBILITY_SECONDS
+        except AwsError as error:
+            if not error.is_passing:
+                raise ConsumeError(str(error)) from error
+            # Asked again by nobody: the receivers wait for the queue, and holding only helps.
+            return VISIBILITY_SECONDS
+
+    def _join(self, thread: threading.Thread) -> None:
+        """Wait for a thread to end; after a failure, one that hangs in a request is left in the end."""
+        while thread.is_alive():
+            thread.join(LOOK_SECONDS)
+            if self._failed_at is not None and time.monotonic() - self._failed_at > self.options.end_seconds:
+                return
 
     # -- the steps ---------------------------------------------------------------------------------------
 
@@ -305,8 +360,9 @@ class Consumer:
     def _fail(self, error: Exception) -> None:
         """End because of an error; the first one is the cause."""
         if self._failure is None:
-            self._failure = error
-            log.error("ending: %s", error, exc_info=None if isinstance(error, AwsError | OSError) else error)
+            self._failure, self._failed_at = error, time.monotonic()
+            is_told = isinstance(error, AwsError | OSError | ConsumeError)
+            log.error("ending: %s", error, exc_info=None if is_told else error)
         self._aborting.set()
         self._ending.set()
         with self._room:
@@ -320,7 +376,7 @@ class Consumer:
                     lambda: self.source.receive(BATCH, self.options.wait_seconds),
                     until=self._ending,
                 )
-                received = time.monotonic()
+                received = self._last_answer = time.monotonic()
                 with self._room:
                     deliveries = [_Delivery(message, received) for message in messages]
                     for delivery in deliveries:
@@ -465,6 +521,8 @@ class Consumer:
                 if self._held.pop(delivery.message.receipt, None) is not None:
                     self._held_bytes -= len(delivery.message.body)
             self._room.notify_all()
+        # The queue's next answer says whether there is more.
+        self._last_message = time.monotonic()
 
     def _hand_back(self) -> None:
         """Hand back what is still held at the end, so that it need not wait for its time to be over."""
@@ -523,6 +581,7 @@ class Consumer:
             except (AwsError, OSError) as error:
                 if not _is_passing(error):
                     raise
+                self._troubles[step] = str(error)
                 self.monitor.count("waits_total", 1, label("step", step))
                 self.monitor.set("waiting", 1, label("step", step))
                 if time.monotonic() - told >= TELL_SECONDS:
@@ -534,6 +593,7 @@ class Consumer:
                 if event.wait(pause):
                     raise _StoppedError from error
             else:
+                self._troubles.pop(step, None)
                 if attempt:
                     self.monitor.set("waiting", 0, label("step", step))
                     log.info("goes on: %s works again", step)
@@ -581,6 +641,8 @@ def lake_store(lake: Lake) -> Store:
     # Imports what it takes to write, before a first message would wait for it.
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     stored_of("", batch_table([Message("", "", b"{}", epoch, epoch, 1)], "", epoch))
+    if lake.is_s3:
+        lake.s3_objects.open()
 
     def store(messages: Sequence[Message], now: datetime) -> Stored:
         try:

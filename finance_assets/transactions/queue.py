@@ -14,7 +14,7 @@ import binascii
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -30,6 +30,8 @@ BATCH_BYTES = 240 * 1024
 #: The longest that SQS holds a receive open.
 MAX_WAIT_SECONDS = 20
 SEND_ATTEMPTS = 8
+#: An answer of at most so many bytes is checked as a whole.
+SMALL_ANSWER = 4096
 FIRST_PAUSE_SECONDS = 0.1
 ENCODING_ATTRIBUTE = "content_encoding"
 QUEUE_SETTING = "FINANCE_ASSETS_TRANSACTIONS_QUEUE_URL"
@@ -124,13 +126,15 @@ class Queue:
     @cached_property
     def client(self) -> Any:
         """The boto3 client; made at first use."""
-        return make_client(
+        client = make_client(
             "sqs",
             region=self.region,
             endpoint=origin_of(self.url),
             read_seconds=READ_SECONDS + MAX_WAIT_SECONDS,
             connections=self.connections,
         )
+        client.meta.events.register("before-parse.sqs", _refuse_garbage)
+        return client
 
     @property
     def address(self) -> str:
@@ -147,6 +151,11 @@ class Queue:
 
         try:
             return getattr(self.client, operation)(QueueUrl=self.url, **arguments)
+        except _GarbageError as error:
+            raise QueueError(
+                f"{doing} {self.url}: what answers is not SQS ({error}); is {QUEUE_SETTING} right, or is it a proxy?",
+                is_passing=True,
+            ) from error
         except (BotoCoreError, ClientError) as error:
             told = explained(error, f"{doing} {self.address}", setting=QUEUE_SETTING)
             raise QueueError(str(told), is_passing=told.is_passing) from error
@@ -383,3 +392,23 @@ def _batches(bodies: Iterable[bytes]) -> Iterator[list[bytes]]:
         size += cost
     if batch:
         yield batch
+
+
+class _GarbageError(Exception):
+    """An answer is none of SQS."""
+
+
+def _refuse_garbage(response_dict: Mapping[str, Any], operation_model: Any, **_: Any) -> None:
+    """Raise where a good answer is not JSON: botocore would read a proxy's page as a queue without messages."""
+    if response_dict["status_code"] >= 300:
+        return
+    body = bytes(response_dict["body"]).strip()
+    # Some operations answer nothing. Only small answers are read twice.
+    is_json = operation_model.output_shape is None if not body else body.startswith(b"{") and body.endswith(b"}")
+    if is_json and 0 < len(body) <= SMALL_ANSWER:
+        try:
+            json.loads(body)
+        except ValueError:
+            is_json = False
+    if not is_json:
+        raise _GarbageError(f"{len(body)} bytes that are not JSON")

@@ -83,10 +83,13 @@ def unsettled_batches(lake: Lake) -> list[str]:
 def settle(lake: Lake, log: Callable[[str], object] = lambda _: None) -> Settled:
     """Finish settlements that died, then settle every micro-batch that is new.
 
-    One at a time: who calls this holds the Dagster pool ``transactions``.
+    One at a time: who calls this is the only writer of these tables, see ``storage.writers``.
 
     Raises
     ------
+    AlreadyThereError
+        Another settlement was made at the same time all the same. Its order stands, and the next settlement takes what
+        it left.
     LakeError
         A micro-batch that was settled is no longer in the lake.
     """

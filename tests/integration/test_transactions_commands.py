@@ -6,8 +6,14 @@ import logging
 import os
 import re
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partialmethod
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -16,7 +22,7 @@ from typer.testing import CliRunner
 from finance_assets.cli import app
 from finance_assets.contracts.transactions import RAW_TRANSACTIONS
 from finance_assets.storage.lake import Lake
-from finance_assets.transactions import local_queue
+from finance_assets.transactions import consuming, local_queue
 from finance_assets.transactions.consuming import DagsterReporter
 from finance_assets.transactions.local_queue import LocalQueue
 from finance_assets.transactions.monitoring import Monitor, label
@@ -72,6 +78,58 @@ def test_what_is_produced_is_consumed(queue: Queue) -> None:
     assert "150 received, 150 stored, 150 deleted, 0 left" in said
     lake = Lake(str(Path(os.environ["FINANCE_ASSETS_HOME"]) / "lake"))
     assert sum(lake.row_counts(RAW_TRANSACTIONS).values()) == 150
+
+
+@pytest.mark.parametrize("answer", ["500", "503", "hang", "garbage", "{garbage}", "", "closed"])
+def test_consume_does_not_take_a_sick_queue_for_an_empty_one(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consuming, "UNPROVED_SECONDS", 1.0)
+    monkeypatch.setattr(consuming.Options, "__init__", partialmethod(consuming.Options.__init__, end_seconds=1.0))
+    with sick_server(answer) as url:
+        monkeypatch.setenv("FINANCE_ASSETS_TRANSACTIONS_QUEUE_URL", f"{url}/000000000000/transactions")
+        began = time.monotonic()
+        said = run("consume", "--stop-when-idle", "0.5", "--wait-seconds", "0", "--no-dagster", status=1)
+        assert time.monotonic() - began < 30
+    assert "not known to be empty" in said or "receiving from" in said or "reading the attributes" in said
+    assert "Traceback" not in said
+
+
+@contextmanager
+def sick_server(answer: str) -> Iterator[str]:
+    """A server on loopback that answers wrongly, too late, or not at all."""
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if answer == "hang":
+                ended.wait(60)
+            if answer in ("hang", "closed"):
+                self.close_connection = True
+                return
+            is_status = answer.isdigit()
+            body = b"{}" if is_status else answer.encode()
+            self.send_response(int(answer) if is_status else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: Any) -> None:
+            """Keep the test output quiet."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    server = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        ended.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_dead_letters_are_listed_and_brought_back(queue: Queue, sqs: LocalQueue) -> None:

@@ -6,7 +6,8 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -20,11 +21,21 @@ import pyarrow.parquet as pq
 import pytest
 from fixtures.rows import good_row, table_of
 
+from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.arrow import conform, storage_schema
 from finance_assets.contracts.market import CORPORATE_ACTIONS, INSTRUMENTS, QUOTES, TRADING_SESSIONS
 from finance_assets.contracts.model import Column, Contract, ContractError
 from finance_assets.storage import lake as lake_module
-from finance_assets.storage.lake import LANDING_FOLDER, TEMPORARY_FOLDER, Lake, LakeError, parquet_bytes
+from finance_assets.storage.lake import (
+    LANDING_FOLDER,
+    TEMPORARY_FOLDER,
+    AlreadyThereError,
+    Lake,
+    LakeError,
+    WriterOptions,
+    parquet_bytes,
+)
+from finance_assets.storage.writers import WriterBusyError, single_writer
 
 DAYS = ("2013-01-02", "2013-01-03", "2013-01-04")
 
@@ -956,3 +967,99 @@ def test_a_file_system_without_second_names_holds_a_copy(lake: Lake, monkeypatch
     lake.share(INSTRUMENTS, "data", COPIES, "data")
     assert not os.path.samefile(lake.file(INSTRUMENTS), lake.file(COPIES))
     assert lake.read(COPIES).table.equals(lake.read(INSTRUMENTS).table)
+
+
+# -- files that are never replaced -----------------------------------------------------------------------------------
+
+APPEND_ONLY = [contract for contract in CONTRACTS.values() if contract.append_only]
+
+
+def test_the_tables_that_are_never_replaced() -> None:
+    assert {contract.path for contract in APPEND_ONLY} == {
+        "core/performance_history",
+        "core/transaction_arrivals",
+        "raw/transactions",
+    }
+
+
+@pytest.mark.parametrize("contract", APPEND_ONLY, ids=lambda contract: contract.path)
+@pytest.mark.parametrize("has_links", [True, False])
+def test_an_append_only_file_is_never_replaced(
+    lake: Lake, contract: Contract, has_links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", link)
+    rows = table_of(contract, good_row(contract))
+    lake.write(contract, rows, key="one")
+    before = files(lake)
+    lake.write(contract, rows, key="one")
+    lake.write_parts(contract, [lambda: rows], key="one")
+    for writing in (
+        lambda: lake.write(contract, rows.slice(0, 0), key="one"),
+        lambda: lake.write_parts(contract, [lambda: rows.slice(0, 0)], key="one"),
+        lambda: lake.share(replace(contract, name="other", append_only=False), "two", contract, "one"),
+    ):
+        other = replace(contract, name="other", append_only=False)
+        lake.write(other, rows.slice(0, 0), key="two")
+        with pytest.raises(AlreadyThereError, match=r"one\.parquet is there and holds something else.*never replaced"):
+            writing()
+    assert {path: data for path, data in files(lake).items() if "other" not in path} == before
+    assert os.listdir(f"{lake.root}/{TEMPORARY_FOLDER}") == []
+
+
+def test_the_same_rows_in_other_bytes_are_the_same(lake: Lake) -> None:
+    contract = APPEND_ONLY[0]
+    rows = table_of(contract, good_row(contract))
+    lake.write(contract, rows, key="one")
+    path = Path(lake.file(contract, "one"))
+    pq.write_table(pq.read_table(path), path, compression="zstd")
+    before = path.read_bytes()
+    lake.write(contract, rows, key="one")
+    assert path.read_bytes() == before
+
+
+def test_of_many_writers_of_one_file_one_makes_it(lake: Lake) -> None:
+    contract = next(each for each in APPEND_ONLY if each.name == "transaction_arrivals")
+    row = good_row(contract)
+
+    def write(number: int) -> bool:
+        rows = table_of(contract, row | {"message_count": number + 1})
+        try:
+            Lake(lake.root).write(contract, rows, key="one")
+        except AlreadyThereError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(write, range(32)))
+    assert sum(made) == 1
+    assert lake.read(contract).table["message_count"].to_pylist() == [made.index(True) + 1]
+
+
+def test_only_what_arrives_can_be_append_only() -> None:
+    with pytest.raises(ContractError, match="append-only"):
+        replace(QUOTES, append_only=True)
+
+
+def test_a_right_that_a_step_left_behind_is_taken_again_by_the_same_thread(lake: Lake) -> None:
+    impatient = Lake(lake.root, writers=WriterOptions(wait_seconds=0))
+
+    def step() -> Iterator[None]:
+        with single_writer(impatient, "sessions", [TRADING_SESSIONS]):
+            yield
+
+    left = step()
+    next(left)
+    again = step()
+    next(again)
+    impatient.write(TRADING_SESSIONS, sessions(1))
+    with ThreadPoolExecutor(1) as pool, pytest.raises(WriterBusyError, match="sessions is being written by process"):
+        pool.submit(next, step()).result()
+    left.close()
+    impatient.write(TRADING_SESSIONS, sessions(2))
+    again.close()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(list, step()).result()

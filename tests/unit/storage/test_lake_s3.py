@@ -23,8 +23,8 @@ from fixtures.processes import free_port
 
 from finance_assets.contracts.arrow import conform
 from finance_assets.contracts.market import CORPORATE_ACTIONS, QUOTES, TRADING_SESSIONS
-from finance_assets.contracts.model import Contract
-from finance_assets.storage.lake import Lake, LakeError, S3Options
+from finance_assets.contracts.model import Contract, Partitioning
+from finance_assets.storage.lake import COPY_PART_BYTES, AlreadyThereError, Lake, LakeError, S3Options
 
 pytestmark = [pytest.mark.cloud]
 
@@ -588,3 +588,48 @@ def test_a_lake_at_the_root_of_a_bucket(aws: str, bucket: str) -> None:
     lake.write(TRADING_SESSIONS, sessions(2))
     assert list(objects(aws, bucket)) == ["raw/trading_sessions/data.parquet"]
     assert lake.scan_address(TRADING_SESSIONS) == f"s3://{bucket}/raw/trading_sessions/*.parquet"
+
+
+# -- files that are never replaced ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part_bytes", [COPY_PART_BYTES, PART])
+def test_an_append_only_object_is_never_replaced(
+    aws: str, bucket: str, part_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finance_assets.storage.lake.COPY_PART_BYTES", part_bytes)
+    lake = lake_at(bucket, aws)
+    only = replace(TRADING_SESSIONS, name="arrived", partitioning=Partitioning.ARRIVAL, append_only=True)
+    rows = sessions(3)
+    with S3Proxy(aws) as proxy:
+        lake_at(bucket, proxy.url).write(only, rows, key="one")
+        assert proxy.operations() == ["PutObject"]
+    before = lake.get(lake.file(only, "one"))
+    lake.write(only, rows, key="one")
+    lake.write(TRADING_SESSIONS, rows)
+    lake.share(TRADING_SESSIONS, "data", only, "one")
+    lake.share(TRADING_SESSIONS, "data", only, "two")
+    assert lake.get(lake.file(only, "two")) == before
+    lake.write(TRADING_SESSIONS, sessions(2))
+    for writing in (
+        lambda: lake.write(only, sessions(2), key="one"),
+        lambda: lake.write_parts(only, [lambda: sessions(2)], key="one"),
+        lambda: lake.share(TRADING_SESSIONS, "data", only, "one"),
+    ):
+        with pytest.raises(AlreadyThereError, match="never replaced"):
+            writing()
+    assert lake.get(lake.file(only, "one")) == before
+    with client("s3", aws) as s3:
+        assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads"), "no part is left"
+
+
+def test_a_large_append_only_object_is_never_replaced(aws: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finance_assets.storage.lake.COPY_PART_BYTES", PART)
+    lake = lake_at(bucket, aws)
+    path = f"{lake.root}/one"
+    first, second = os.urandom(LARGE), os.urandom(LARGE)
+    lake._put_all([path], lambda _: first, is_new=True)
+    lake._put_all([path], lambda _: first, is_new=True)
+    with pytest.raises(AlreadyThereError):
+        lake._put_all([path], lambda _: second, is_new=True)
+    assert lake.get(path) == first

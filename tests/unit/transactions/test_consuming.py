@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -296,6 +297,54 @@ def test_it_ends_by_itself_when_nothing_comes() -> None:
     consumer.run()
     assert len(source.deleted) == 10
     assert book.put_ids == [], "without a table nothing is put"
+
+
+@pytest.mark.parametrize("kind", ["busy", "hangs"])
+def test_a_queue_that_does_not_answer_is_not_taken_for_empty(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consuming, "UNPROVED_SECONDS", 0.3)
+    source, book = made(0)
+    hanging = threading.Event()
+
+    def fail(operation: str) -> None:
+        if kind == "hangs":
+            hanging.wait(30)
+        raise QueueError("receiving from the queue: the service is busy (500)", is_passing=True)
+
+    source.fail = fail
+    options = replace(QUICK, end_seconds=0.5)
+    began = time.monotonic()
+    with pytest.raises(
+        ConsumeError, match=r"not known to be empty after \d+ s.*" + ("500" if kind == "busy" else "no answer")
+    ):
+        Consumer(source, book.store, None, options, lambda: NOW, idle_stop=0.1).run()
+    assert time.monotonic() - began < 5
+    hanging.set()
+
+
+def test_a_queue_that_answers_again_is_empty_by_its_own_word() -> None:
+    source, book = made(5)
+    troubles = iter(range(30))
+
+    def fail(operation: str) -> None:
+        if operation == "receive" and next(troubles, None) is not None:
+            raise QueueError("busy", is_passing=True)
+
+    source.fail = fail
+    Consumer(source, book.store, None, QUICK, lambda: NOW, idle_stop=0.1).run()
+    assert len(source.deleted) == 5
+
+
+def test_messages_that_cannot_be_finished_are_no_idleness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consuming, "UNPROVED_SECONDS", 0.3)
+    source, book = made(3)
+
+    def full(operation: str, ids: list[str]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    book.fail = full
+    with pytest.raises(ConsumeError, match=r"3 messages are held.*waiting to write: .*No space left"):
+        Consumer(source, book.store, None, QUICK, lambda: NOW, idle_stop=0.1).run()
+    assert len(source.waiting) == 3, "handed back"
 
 
 def test_a_writer_that_fell_behind_catches_up_by_larger_batches() -> None:
