@@ -46,7 +46,7 @@ from finance_assets.registry import (
     warehouse_of,
 )
 from finance_assets.settings import SAMPLE_END, SAMPLE_NOW, Settings
-from finance_assets.storage.lake import Lake
+from finance_assets.storage.lake import Lake, LakeError
 from finance_assets.storage.run_ownership import end_dead_runs, end_on_hangup, held_run, holder_of
 from finance_assets.storage.runs import UNDER_WAY
 from finance_assets.storage.warehouse import DuckDBWarehouse, WarehouseBusyError, WarehouseError
@@ -823,10 +823,11 @@ def show_status(settings: Settings, console: Console) -> bool:
     resources = build_resources(settings)
     ranges = ranges_to_run(settings, lake, resources["market_data"], everything=True)
     everything = sum(first <= day <= last for day in closed for first, last in ranges)
+    # Each of them prints, so both are asked.
+    behind = any([_show_runs(settings, console), _show_landing(settings, console)])
     if len(never) == len([contract for contract in CONTRACTS.values() if not contract.may_be_empty]):
         console.print("Nothing was made yet. [bold]finance-assets demo[/bold] makes all of it from the sample.")
         return False
-    behind = _show_runs(settings, console)
     if everything:
         listed = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in ranges[:LISTED])
         more = f" and {len(ranges) - LISTED} more" if len(ranges) > LISTED else ""
@@ -866,6 +867,29 @@ def _show_runs(settings: Settings, console: Console) -> bool:
         more = f" and {len(tables) - LISTED} more" if len(tables) > LISTED else ""
         console.print(f"Unfinished: {listed}{more}: {escape(detail)}.", soft_wrap=True)
     return bool(by_detail)
+
+
+def _show_landing(settings: Settings, console: Console) -> bool:
+    """Print what of the landing zone is not read, and why; return whether somebody has to act on it."""
+    from finance_assets.terminal import shown, shown_message
+
+    try:
+        unread = intake_of(settings).look().unread
+    except LakeError as error:
+        console.print(f"[yellow]warning:[/yellow] {shown_message(error)}", soft_wrap=True)
+        return True
+    for title, names in (
+        ("Given up", [one.identity.key for one in unread.given_up]),
+        ("Not read", [one.key for one in unread.refused]),
+        ("Waiting for a fault to be over", [one.identity.key for one in unread.waiting]),
+    ):
+        if names:
+            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+            listed = ", ".join(shown(name) for name in names[:LISTED])
+            console.print(
+                f"{title}: {listed}{more}; see [bold]finance-assets vendors quarantine[/bold].", soft_wrap=True
+            )
+    return bool(unread.given_up or unread.waiting)
 
 
 def _row_counts(warehouse: DuckDBWarehouse, lake: Lake, contract: Contract) -> dict[str, int] | None:

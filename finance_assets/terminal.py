@@ -160,21 +160,25 @@ def _said(entry: object) -> str:
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
     """Turn what a person can mend into one line: a run that cannot start, a folder or a database out of reach."""
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import DatabaseError
 
+    from finance_assets.advisory.intake import IntakeError
     from finance_assets.advisory.reading.vendor_contract import VendorContractError
     from finance_assets.running import RunRefusedError
     from finance_assets.storage.lake import LakeError
+    from finance_assets.storage.ledger import LedgerError
     from finance_assets.storage.warehouse import WarehouseError
     from finance_assets.transactions.aws import AwsError
 
     try:
         yield
-    except (RunRefusedError, LakeError, WarehouseError, AwsError, VendorContractError) as error:
+    except (
+        RunRefusedError, LakeError, LedgerError, IntakeError, WarehouseError, AwsError, VendorContractError,
+    ) as error:  # fmt: skip
         raise fail(str(error)) from None
     except OSError as error:
         raise fail(f"{type(error).__name__}: {error}") from None
-    except OperationalError as error:
+    except DatabaseError as error:
         raise fail(f"the database of the ledger or of Dagster cannot be reached: {error.orig}") from None
     except KeyboardInterrupt:
         raise fail("interrupted; finance-assets materialize goes on with what is missing", status=130) from None

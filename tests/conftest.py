@@ -12,6 +12,7 @@ pytest_plugins = [
     "fixtures.aws",
     "fixtures.browser",
     "fixtures.dagster_dev",
+    "fixtures.faults",
     "fixtures.postgres",
     "fixtures.writer_process",
 ]
@@ -29,3 +30,15 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FINANCE_ASSETS_HOME", str(tmp_path / "home"))
     # A console of a known width, so that what is printed does not depend on who runs the tests.
     monkeypatch.setenv("COLUMNS", "120")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what the fault tests injected and what became of it."""
+    from fixtures.faults import lines_of
+
+    reports = [report for group in ("passed", "failed") for report in terminalreporter.stats.get(group, [])]
+    lines = lines_of(report for report in reports if report.when == "call")
+    if lines:
+        terminalreporter.section("injected faults")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from finance_assets.contracts.model import ContractError
 from finance_assets.storage.lake import LakeError, NotSortedError
+from finance_assets.storage.ledger import LedgerError
 
 #: Modules of clients of databases and services: whatever they raise is of the connection or of the far side.
 _CLIENTS = ("sqlalchemy.exc", "psycopg", "botocore", "boto3", "s3transfer", "urllib3")
@@ -39,7 +40,7 @@ def is_fault(error: BaseException) -> bool:
     """Whether an exception is a fault of disk, database, network or memory, and so no verdict on data."""
     if isinstance(error, NotSortedError | ContractError):
         return False
-    if isinstance(error, LakeError | MemoryError | ConnectionError | TimeoutError | sqlite3.Error):
+    if isinstance(error, LakeError | LedgerError | MemoryError | ConnectionError | TimeoutError | sqlite3.Error):
         return True
     if isinstance(error, OSError):
         # Arrow reports a damaged file as an OSError of no number.

@@ -7,6 +7,7 @@ sensors plan by comparing a listing with the ledger, assets commit to it.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -35,6 +36,10 @@ FIRST_PAUSE = timedelta(seconds=30)
 LONGEST_PAUSE = timedelta(hours=1)
 #: A reason is a sentence, not a document.
 LONGEST_REASON = 500
+
+
+class LedgerError(RuntimeError):
+    """The ledger's database is damaged; the message says which and what to do."""
 
 
 class FileStatus(StrEnum):
@@ -192,7 +197,16 @@ class Ledger:
         @sa.event.listens_for(engine, "connect")
         def _durable(connection: Any, _: object) -> None:
             # What is committed is on the disk, whatever SQLite was compiled to do with a write-ahead log.
-            connection.execute("pragma synchronous = full")
+            try:
+                connection.execute("pragma synchronous = full")
+            except sqlite3.DatabaseError as error:
+                raise self._explained(error) from error
+
+        @sa.event.listens_for(engine, "handle_error")
+        def _explain(context: Any) -> None:
+            explained = self._explained(context.original_exception)
+            if isinstance(explained, LedgerError):
+                raise explained from context.original_exception
 
         deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
         while True:
@@ -213,6 +227,17 @@ class Ledger:
                 time.sleep(SET_UP_PAUSE_SECONDS)
             else:
                 return engine
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """Return a LedgerError where SQLite finds its file damaged, else the error."""
+        said = str(error)
+        if not any(sign in said for sign in ("not a database", "malformed", "disk image")):
+            return error
+        return LedgerError(
+            f"the ledger {self._address().database} is damaged ({said}); restore it from a backup, or move it away: "
+            "files that were loaded are known by their sha256 in the lake and are not loaded twice, but what was given "
+            "up is tried again, and quotas and alerts are counted from nothing"
+        )
 
     @cached_property
     def _tables(self) -> sa.MetaData:

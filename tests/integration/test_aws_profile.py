@@ -23,6 +23,7 @@ from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.model import Store
 from finance_assets.registry import lake_of, warehouse_of
 from finance_assets.settings import Settings
+from finance_assets.storage.lake import LOCKS_FOLDER
 
 pytestmark = [pytest.mark.cloud, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -141,6 +142,11 @@ def test_every_file_of_the_lake_has_the_same_bytes(aws: str, deployments: dict[s
     lake = deployments["local"].home / "lake"
     local = {str(path.relative_to(lake)): path.read_bytes() for path in lake.rglob("*") if path.is_file()}
     stored = objects(aws, deployments["aws"].bucket)
+    # Who wrote what is kept in another way on S3, and is no data.
+    local, stored = (
+        {name: data for name, data in files.items() if not name.startswith(f"{LOCKS_FOLDER}/")}
+        for files in (local, stored)
+    )
 
     assert sorted(stored) == sorted(local)
     assert [name for name in local if stored[name] != local[name]] == []

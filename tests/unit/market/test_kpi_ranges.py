@@ -115,8 +115,8 @@ class Market:
         """Run the asset on the sessions from one to another, both included, and store what it returns."""
         keys = self.days[first : last + 1]
         context = dg.build_asset_context(partition_key_range=dg.PartitionKeyRange(keys[0], keys[-1]))
-        result = assets.ticker_kpis(context, self.lake)
-        self.lake.write_partitions(TICKER_KPIS, result.value, keys)
+        for result in assets.ticker_kpis(context, self.lake):
+            self.lake.write_partitions(TICKER_KPIS, result.value, keys)
 
     def delete(self, place: int) -> None:
         Path(self.lake.file(TICKER_KPIS, self.days[place])).unlink(missing_ok=True)
