@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finance_assets.advisory.history import history_key
+from finance_assets.advisory.probe import ProcessEndedError
 from finance_assets.advisory.unread import LANDING_ZONE_KEY, MAX_ATTEMPTS, Unread, digest_of_record, unread
 from finance_assets.contracts.advisory import (
     PERFORMANCE_HISTORY,
@@ -58,6 +60,8 @@ SMALL_FILE_BYTES = 1 << 20
 #: Warnings of a file whose time of modification says nothing: it is known from when it was read.
 MODIFIED_IN_FUTURE, MODIFIED_BEFORE_1970 = "modified_in_future", "modified_before_1970"
 #: A file that has no time has this one, or the zone's; some programs write it on purpose.
+#: Stands in the ledger for "a run has begun to read files".
+_A_RUN = FileIdentity("", 0, "")
 _NO_TIME = datetime(1970, 1, 2, tzinfo=UTC)
 #: The fictitious vendors of the sample: few enough for a quick look, and of the time of the sample's quotes.
 SAMPLE_SEED, SAMPLE_ACCOUNTS, SAMPLE_MONTHS, SAMPLE_LAST_MONTH = 7, 40, 13, date(2013, 1, 31)
@@ -119,6 +123,17 @@ class Look:
     unread: Unread
 
 
+def load_all_contracts(folders: Iterable[Path]) -> list[VendorContract]:
+    """Return the vendor contracts of some folders; those of later folders go before those of earlier ones."""
+    from finance_assets.advisory.reading.vendor_contract import load_contracts
+
+    found: dict[str, VendorContract] = {}
+    for folder in folders:
+        if folder.is_dir():
+            found |= {contract.vendor: contract for contract in load_contracts(folder)}
+    return list(found.values())
+
+
 @dataclass
 class Intake:
     """The way of a file into the raw tables.
@@ -145,13 +160,7 @@ class Intake:
     @cached_property
     def contracts(self) -> list[VendorContract]:
         """Every vendor contract of the deployment."""
-        from finance_assets.advisory.reading.vendor_contract import load_contracts
-
-        found: dict[str, VendorContract] = {}
-        for folder in self.contract_folders:
-            if folder.is_dir():
-                found |= {contract.vendor: contract for contract in load_contracts(folder)}
-        return list(found.values())
+        return load_all_contracts(self.contract_folders)
 
     # -- what is to be done ------------------------------------------------------------------------------
 
@@ -249,7 +258,7 @@ class Intake:
 
     # -- doing it ----------------------------------------------------------------------------------------
 
-    def take(self, files: Iterable[LandedFile], log: Callable[[str], None] = lambda _: None) -> list[Taken]:
+    def take(self, files: Sequence[LandedFile], log: Callable[[str], None] = lambda _: None) -> list[Taken]:
         """Read files into the raw tables, one after the other; note what else of the landing zone is not read.
 
         Of each file the bytes are kept first, then its rows and what is quarantined, then its line in
@@ -280,9 +289,20 @@ class Intake:
         taken: list[Taken] = []
         faults = 0
         notes = _Notes(self.ledger)
+        # Where a run before was killed, any file that it may have been reading can be the reason.
+        suspects = self.ledger.reading() if files else set()
+        deadly: set[FileIdentity] = set()
+        if files:
+            self.ledger.begin_reading(_A_RUN)
         try:
             for file in files:
                 try:
+                    if suspects:
+                        if file.identity in suspects:
+                            deadly.add(file.identity)
+                            self._try_reading(file)
+                            deadly.discard(file.identity)
+                        self.ledger.begin_reading(file.identity)
                     one = self._take(file, known)
                 except WriterLostError:
                     # Nothing is wrong with the file, and nothing of it may be said here any more.
@@ -306,18 +326,35 @@ class Intake:
                 log(_sentence(one))
         finally:
             notes.write()
+            # Those that wait are suspects for as long as they do.
+            if files:
+                self.ledger.end_reading(deadly | suspects.difference(file.identity for file in files) - {_A_RUN})
         if faults < FAULTS_IN_A_ROW:
             self._note_left_out()
         return taken
 
+    def _try_reading(self, file: LandedFile) -> None:
+        """Read a file in a process of its own, and keep nothing; raise where that process is ended by a signal."""
+        from finance_assets.advisory.probe import try_reading
+
+        name = file.identity.key.rsplit("/", 1)[-1]
+        with ExitStack() as stack:
+            if self.landing.is_s3:
+                path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "file"
+                path.write_bytes(self.landing.read_version(file.identity))
+            else:
+                path = self.landing.path(file.identity.key)
+            try_reading(path, name, self.contract_folders)
+
     def _failed(self, file: LandedFile, error: Exception, notes: _Notes) -> tuple[Taken, int]:
         """Note that a file was not dealt with; return that, and 1 where the next file would meet the same fault."""
-        is_ours = is_fault(error) or isinstance(error, _NotReceivedError)
+        is_deadly = isinstance(error, ProcessEndedError)
+        is_ours = is_fault(error) or is_deadly or isinstance(error, _NotReceivedError)
         if isinstance(error, _NotReceivedError) and isinstance(error.__cause__, Exception):
             cause, is_of_file = error.__cause__, is_of_one_file(error.__cause__)
         else:
-            cause, is_of_file = error, False
-        reason = told(cause)
+            cause, is_of_file = error, is_deadly
+        reason = str(error) if is_deadly else told(cause)
         if not is_ours:
             notes.add(Outcome(file.identity, FileStatus.FAILED, reason))
             return Taken(file.identity.key, "failed", reason), 0

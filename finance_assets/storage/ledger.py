@@ -260,6 +260,13 @@ class Ledger:
             sa.Column("retry_ts_utc", sa.String),
         )
         sa.Table(
+            "ledger_reading",
+            metadata,
+            sa.Column("key", sa.String, primary_key=True),
+            sa.Column("size", sa.BigInteger, primary_key=True),
+            sa.Column("fingerprint", sa.String, primary_key=True),
+        )
+        sa.Table(
             "ledger_quotas",
             metadata,
             sa.Column("provider", sa.String, primary_key=True),
@@ -468,6 +475,34 @@ class Ledger:
             return now is None or record.retry_ts_utc is None or record.retry_ts_utc <= now
 
         return [identity for identity in listed if (record := known.get(identity)) is None or is_due(record)]
+
+    def reading(self) -> set[FileIdentity]:
+        """Return the files that were being read when what read them was killed; see :meth:`begin_reading`."""
+        import sqlalchemy as sa
+
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(self._tables.tables["ledger_reading"])).all()
+        return {FileIdentity(row.key, row.size, row.fingerprint) for row in rows}
+
+    def begin_reading(self, identity: FileIdentity) -> None:
+        """Say that a file is about to be read; call :meth:`end_reading` where it was, however that ended."""
+        statement = self._upsert("ledger_reading", _identified(identity)).on_conflict_do_nothing()
+        with self._engine.begin() as connection:
+            connection.execute(statement)
+
+    def end_reading(self, kept: Iterable[FileIdentity] = ()) -> None:
+        """Say that no file is being read any more.
+
+        Parameters
+        ----------
+        kept
+            Files of which is known that reading them ends the process.
+        """
+        table = self._tables.tables["ledger_reading"]
+        with self._engine.begin() as connection:
+            connection.execute(table.delete())
+            for identity in kept:
+                connection.execute(self._upsert("ledger_reading", _identified(identity)))
 
     # -- quotas ------------------------------------------------------------------------------------------
 

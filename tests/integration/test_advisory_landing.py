@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -528,3 +532,53 @@ def test_rows_that_do_not_fit_count_as_the_readers_failure(zone: Zone, monkeypat
     assert record.attempts == 3
     assert zone.command("vendors", "replay", zone.intake.digests_to_retry()[0][:8])[0] == 0
     assert zone.take() == {"a.csv": "accept"}
+
+
+def test_a_file_that_ends_whatever_reads_it_holds_up_nobody(zone: Zone, tmp_path: Path) -> None:
+    """As a file on which a library crashes, or for which there is not enough memory: here, a name in a patched Python."""
+    zone.drop_many(3)
+    zone.drop("deadly.csv", received=RECEIVED.timestamp() - 1)  # the first in order
+    patches = tmp_path / "patches"
+    patches.mkdir()
+    (patches / "sitecustomize.py").write_text(
+        "import os, signal, finance_assets.advisory.reading.reader as reader\n"
+        "read = reader.read_vendor_file\n"
+        "def deadly(data, name, **given):\n"
+        "    if name == 'deadly.csv':\n"
+        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    return read(data, name, **given)\n"
+        "reader.read_vendor_file = deadly\n"
+    )
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom fixtures.quotes import fake_settings\n"
+        "from finance_assets.registry import intake_of\n"
+        "intake = intake_of(fake_settings(Path(sys.argv[1])))\n"
+        "print({one.key: one.action for one in intake.take(intake.pending())})\n"
+    )
+
+    def take() -> subprocess.CompletedProcess[str]:
+        tests = Path(__file__).resolve().parents[1]
+        return subprocess.run(
+            [sys.executable, "-c", script, str(zone.settings.home)],
+            env={**os.environ, "PYTHONPATH": f"{patches}{os.pathsep}{tests}"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    assert [take().returncode for _ in range(2)] == [-signal.SIGSEGV] * 2
+    done = take()
+    assert done.returncode == 0, done.stderr
+    assert ast.literal_eval(done.stdout) == {
+        "deadly.csv": "failed", "f00.csv": "accept", "f01.csv": "accept", "f02.csv": "accept",
+    }  # fmt: skip
+    (waiting,) = zone.intake.waiting()
+    assert (waiting.attempts, waiting.faults) == (0, 1)
+    assert waiting.reason is not None
+    assert "reading it ended the process (SIGSEGV)" in waiting.reason
+    assert "SIGSEGV" in zone.reasons()["deadly.csv"]
+    # Once the library is mended it is read like any other.
+    zone.now = datetime.now(UTC) + timedelta(hours=2)
+    assert zone.take() == {"deadly.csv": "accept"}
+    assert zone.ledger.reading() == set()
