@@ -128,13 +128,16 @@ class _LimitedSession:
                     raise HTTPClientError(error=limits.reason()) from None
                 raise
         if answer.status_code < 200:
-            # http.client takes what is said before an answer, such as early hints, for the answer.
+            # http.client takes what is said before an answer, such as early hints, for the answer. What follows on that
+            # connection belongs to no other request.
+            self._session.close()
             raise HTTPClientError(error=f"the server said {answer.status_code} and gave no answer")
         if request.stream_output or request.method == "HEAD":
             return answer
         declared = str(answer.headers.get("content-length", "")).strip()
         if declared.isascii() and declared.isdigit() and len(answer.content) < int(declared):
             # botocore would read what came as an empty answer.
+            self._session.close()
             raise ConnectionClosedError(endpoint_url=request.url, request=request, error="the answer was cut off")
         return answer
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import dagster as dg
 import psutil
+import pyarrow.parquet as pq
 import pytest
-from fixtures.faults import SCALE, Home
+from fixtures.faults import SCALE, Account, Home, healing
 from fixtures.faulty import Fault, command, run
 
 from finance_assets.advisory.generating import vendor_files
@@ -36,10 +37,10 @@ MOMENTS = [
      "after", 4),
     ("while it reads a file", "finance_assets.advisory.reading.reader:read_vendor_file", "before", 20),
     ("while it keeps a file's bytes", f"{LAKE}.land", "after", 20),
-    ("before a table's file is in place", f"{LAKE}._replace", "before", 60),
-    ("when a table's file is in place", f"{LAKE}._replace", "after", 60),
-    ("before the ledger knows", "finance_assets.storage.ledger:Ledger._upsert", "before", 10),
-    ("in the history", "finance_assets.advisory.results:History.add", "after", 20),
+    ("before a table's file is in place", f"{LAKE}._place", "before", 60),
+    ("when a table's file is in place", f"{LAKE}._place", "after", 60),
+    ("before the ledger knows", "finance_assets.storage.ledger:Ledger.record_all", "before", 2),
+    ("in the history", f"{LAKE}.share", "after", 8),
     ("before the performance", "finance_assets.advisory.assets:write_performance", "before", 1),
     ("before the breaks are written", "finance_assets.advisory.assets:breaks_now", "after", 1),
     ("before an event is stored", "finance_assets.storage.event_log:BatchedSqliteEventLogStorage.store_event",
@@ -97,32 +98,44 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("seed", range(SCALE))
-def test_runs_that_are_killed_block_nobody_and_lose_nothing(home: Home, undisturbed: dict[str, str], seed: int) -> None:
+def test_runs_that_are_killed_block_nobody_and_lose_nothing(
+    home: Home, undisturbed: dict[str, str], seed: int, account: Account
+) -> None:
     """One death after the other in one deployment, each command finding what the one before left behind."""
     chance = random.Random(seed)
     land(home)
     environment = home.environment()
-    moments = chance.sample(MOMENTS, len(MOMENTS))
-    died = 0
-    for what, at, when, most in moments:
-        signal_name = chance.choice(["SIGKILL", "SIGKILL", "SIGHUP"])
-        fault = Fault(at, signal_name, call=chance.randint(1, most), when=when)
-        started = time.monotonic()
-        done = run(environment, fault, *ADVISORY)
-        assert time.monotonic() - started < 120, f"{what}: waited for the dead\n{done.stdout}{done.stderr}"
-        died += done.returncode != 0
-        if signal_name == "SIGHUP" and done.returncode != 0:
-            assert done.returncode in (1, 130), f"{what}: not ended in order\n{done.stdout}{done.stderr}"
-    assert died >= len(MOMENTS) // 2, "most of the faults struck"
-    done = run(environment, None, *ADVISORY)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert tables(home.lake, "raw", "core") == undisturbed
-    statuses, slots = runs_and_slots(home)
-    assert slots == 0
-    assert set(statuses) <= {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+    with account.of("runs killed, or their terminal closed") as injected:
+        for what, at, when, most in chance.sample(MOMENTS, len(MOMENTS)):
+            signal_name = chance.choice(["SIGKILL", "SIGKILL", "SIGHUP"])
+            fault = Fault(at, signal_name, call=chance.randint(1, most), when=when)
+            started = time.monotonic()
+            done = run(environment, fault, *ADVISORY)
+            assert time.monotonic() - started < 120, f"{what}: waited for the dead\n{done.stdout}{done.stderr}"
+            injected.faults += done.returncode != 0
+            if signal_name == "SIGHUP" and done.returncode != 0:
+                assert done.returncode in (1, 130), f"{what}: not ended in order\n{done.stdout}{done.stderr}"
+        assert injected.faults >= len(MOMENTS) // 2, "most of the faults struck"
+        with healing(injected):
+            done = run(environment, None, *ADVISORY)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert tables(home.lake, "raw", "core") == undisturbed
+        statuses, slots = runs_and_slots(home)
+        assert slots == 0
+        ended = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+        assert set(statuses) <= ended
+        injected.survived += injected.faults
+        injected.rows += sum(pq.read_metadata(file).num_rows for file in home.lake.rglob("*.parquet"))
 
 
-def test_who_waits_says_for_whom_can_be_interrupted_and_goes_on_after_a_death(home: Home) -> None:
+def test_who_waits_says_for_whom_can_be_interrupted_and_goes_on_after_a_death(home: Home, account: Account) -> None:
+    with account.of("runs that wait, interrupted") as injected:
+        _interrupt_who_waits(home)
+        injected.faults, injected.survived = 4, 4
+
+
+def _interrupt_who_waits(home: Home) -> None:
+    """Interrupt three commands that wait for one that stands still, then kill that one."""
     land(home)
     environment = home.environment()
     reading = home.folder / "reading"
@@ -162,7 +175,14 @@ def test_who_waits_says_for_whom_can_be_interrupted_and_goes_on_after_a_death(ho
     assert runs_and_slots(home)[1] == 0
 
 
-def test_dbt_ends_with_the_run_that_started_it(home: Home) -> None:
+def test_dbt_ends_with_the_run_that_started_it(home: Home, account: Account) -> None:
+    with account.of("runs killed while dbt works") as injected:
+        _kill_who_runs_dbt(home)
+        injected.faults, injected.survived = 1, 1
+
+
+def _kill_who_runs_dbt(home: Home) -> None:
+    """Kill a run while its dbt works: dbt ends too, and the next run has the warehouse."""
     environment = home.environment()
     marked = home.folder / "dbt"
     home.folder.mkdir(parents=True)
