@@ -16,7 +16,7 @@ export DAGSTER_HOME ?= $(FINANCE_ASSETS_HOME)/dagster
 # One process must not read the byte code of another's half-written file, so the cache is always allowed.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo dev test lint types imports unit bench lock clean
+.PHONY: help setup demo dev test lint types imports unit faults bench lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,9 @@ imports: $(STAMP)  ## Who may import whom
 # The tests of a file share what it takes long to make, so a file runs in one process; the long files come first.
 unit: $(STAMP)  ## Every test, in parallel
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+faults: $(STAMP)  ## Injected faults alone; FAULTS=10 for the full size
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/faults
 
 bench: $(STAMP)  ## The tables of docs/performance.md
 	@$(BIN)/python benchmarks/kpis.py
