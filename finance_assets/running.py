@@ -287,6 +287,14 @@ def open_instance(settings: Settings, console: Console) -> Iterator[dg.DagsterIn
         with _explained_instance(home):
             instance = stack.enter_context(dg.DagsterInstance.get())
             dead = end_dead_runs(instance)
+            launcher = type(instance.run_launcher).__name__
+        if launcher == "DefaultRunLauncher":
+            console.print(
+                f"[yellow]note:[/yellow] {escape(str(home / 'dagster.yaml'))} names no run_launcher, so that dagster "
+                "dev does not look for dead runs; take run_launcher and run_monitoring over from "
+                "deploy/local/dagster.yaml",
+                soft_wrap=True,
+            )
         for run in dead:
             whose = escape(str(run.holder)) if run.holder else "its process"
             console.print(
@@ -321,7 +329,7 @@ def _explained_instance(home: Path) -> Iterator[None]:
             f"{home / 'schedules'} away and try again: the lake and the ledger hold the data, only the records of "
             "earlier runs are lost"
         ) from error
-    except (dg.DagsterError, yaml.YAMLError, CheckError, ImportError) as error:
+    except (dg.DagsterError, yaml.YAMLError, CheckError, ImportError, UnicodeDecodeError, OSError) as error:
         raise RunRefusedError(
             f"{home / 'dagster.yaml'} cannot be used: {_first_line(error)} Mend it, or remove it: the next command "
             "puts the usual one in its place"
@@ -568,8 +576,20 @@ def _unfinished(
     """Return what is unfinished of a selection, by default of everything."""
     assets = build_assets(settings)
     selected = {key for asset in assets for key in asset.keys} if select is None else select
-    arrived = arrivals(intake_of(settings), transaction_intake_of(settings))
+    arrived = _absent(settings) | arrivals(intake_of(settings), transaction_intake_of(settings))
     return unfinished_assets(assets, selected, instance, arrived)
+
+
+def _absent(settings: Settings) -> dict[dg.AssetKey, str]:
+    """Return the assets without sessions of which nothing is stored, whatever Dagster has recorded."""
+    lake, warehouse = lake_of(settings), warehouse_of(settings, waits=False)
+    return {
+        dg.AssetKey(contract.asset_key): "nothing of it is stored"
+        for contract in CONTRACTS.values()
+        if contract.partitioning is not Partitioning.SESSION
+        and not contract.may_be_empty
+        and _row_counts(warehouse, lake, contract) == {}
+    }
 
 
 def _selected(assets: Sequence[dg.AssetsDefinition], select: str) -> AbstractSet[dg.AssetKey]:
@@ -584,7 +604,9 @@ def _selected(assets: Sequence[dg.AssetsDefinition], select: str) -> AbstractSet
         raise RunRefusedError(f"{select!r} is no selection of assets: {_first_line(error)} {_SELECTION_HELP}") from None
     if not selected:
         raise RunRefusedError(f"the selection {select!r} names no asset. {_SELECTION_HELP}")
-    return selected
+    # Assets that only come together are made together.
+    together = [set(asset.keys) for asset in assets if not asset.can_subset and not asset.keys.isdisjoint(selected)]
+    return set(selected).union(*together)
 
 
 _SELECTION_HELP = """Try 'key:"core/quotes"', 'group:"market"' or 'key:"core/ticker_kpis"+' (with all that follows)."""
@@ -825,7 +847,7 @@ def show_status(settings: Settings, console: Console) -> bool:
     everything = sum(first <= day <= last for day in closed for first, last in ranges)
     # Each of them prints, so both are asked.
     behind = any([_show_runs(settings, console), _show_landing(settings, console)])
-    if len(never) == len([contract for contract in CONTRACTS.values() if not contract.may_be_empty]):
+    if not behind and len(never) == len([each for each in CONTRACTS.values() if not each.may_be_empty]):
         console.print("Nothing was made yet. [bold]finance-assets demo[/bold] makes all of it from the sample.")
         return False
     if everything:
@@ -857,10 +879,11 @@ def _show_runs(settings: Settings, console: Console) -> bool:
         except AwsError as error:
             console.print(f"[yellow]warning:[/yellow] the queue cannot be asked: {escape(str(error))}", soft_wrap=True)
             return True
+    absent = {key.to_user_string() for key in _absent(settings)}
     by_detail: dict[str, list[str]] = {}
     for key, found in unfinished.items():
         # A table that was never made is listed with the tables.
-        if found.reason is not Reason.NEVER_MADE:
+        if found.reason is not Reason.NEVER_MADE and key.to_user_string() not in absent:
             by_detail.setdefault(found.detail, []).append(key.to_user_string())
     for detail, tables in by_detail.items():
         listed = ", ".join(sorted(tables)[:LISTED])

@@ -237,6 +237,34 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("transactions_queue_url", "transactions_dlq_url", "s3_endpoint_url", "ledger_url", "publish_url")
+    @classmethod
+    def _whole_address(cls, value: str | SecretStr | None) -> str | SecretStr | None:
+        # A sign of a password that ends it early would make a host or a port of the rest, and print it.
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if text is None or "://" not in text or text.startswith("sqlite:"):
+            return value
+        rest = text.partition("://")[2]
+        authority = rest.partition("/")[0]
+        if "#" in rest or authority.count("@") > 1 or ("@" in rest and "@" not in authority):
+            raise SettingsError(
+                "holds a sign that ends the password early; write @ as %40, / as %2F and # as %23 in it"
+            )
+        port = authority.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise SettingsError("has a port that is no number from 1 to 65535")
+        return value
+
+    @field_validator("ledger_url")
+    @classmethod
+    def _ledger_address(cls, value: SecretStr | None) -> SecretStr | None:
+        kinds = ("sqlite:", "postgresql:", "postgresql+psycopg:")
+        if value is not None and not value.get_secret_value().startswith(kinds):
+            raise SettingsError(
+                "is no address of a ledger; write sqlite:////path/to/file or postgresql+psycopg://user:password@host/database"
+            )
+        return value
+
     @field_validator("lake_uri", "landing_uri")
     @classmethod
     def _plain_prefix(cls, value: str) -> str:

@@ -179,6 +179,9 @@ def told_in_one_line() -> Iterator[None]:
     except OSError as error:
         raise fail(f"{type(error).__name__}: {error}") from None
     except DatabaseError as error:
-        raise fail(f"the database of the ledger or of Dagster cannot be reached: {error.orig}") from None
+        raise fail(
+            f"the database of the ledger or of Dagster cannot be used: {error.orig}; look at the room on the disk "
+            "and at the permissions of its folder"
+        ) from None
     except KeyboardInterrupt:
         raise fail("interrupted; finance-assets materialize goes on with what is missing", status=130) from None

@@ -170,8 +170,8 @@ class Intake:
         Parameters
         ----------
         settle
-            Look a second time, after some seconds, at files whose time of modification lies in the future, so that
-            they are not left for a later call.
+            Look a second time, after some seconds, at files that were written to just now, or whose time of
+            modification lies in the future: those that are still the same are not left for a later call.
         """
         return list(self.look(settle=settle).pending)
 
@@ -184,7 +184,7 @@ class Intake:
         found = [file for file in unseen if self.landing.is_whole(file, now)]
         if settle:
             whole = {file.identity for file in found}
-            unsettled = [file for file in unseen if file.modified > now and file.identity not in whole]
+            unsettled = [file for file in unseen if file.identity not in whole]
             if unsettled:
                 self.pause(QUIET.total_seconds())
                 found += [file for file in unsettled if self.landing.has_settled(file)]
@@ -248,12 +248,12 @@ class Intake:
         look = look or self.look()
         raw = (VENDOR_FILES, VENDOR_ROWS, QUARANTINED_ROWS, QUARANTINED_FILES)
         if look.pending:
-            found |= dict.fromkeys(raw, f"{len(look.pending)} files wait in {self.landing.uri}")
+            found |= dict.fromkeys(raw, f"{_counted(len(look.pending), 'file')} to be read in {self.landing.uri}")
         elif not self.is_noted(look.unread):
             found |= dict.fromkeys(raw, f"entries of {self.landing.uri} that cannot be read are not noted yet")
         unknown = self.unknown_to_history()
         if unknown:
-            found[PERFORMANCE_HISTORY] = f"{len(unknown)} files that were read are not in the history yet"
+            found[PERFORMANCE_HISTORY] = f"{_counted(len(unknown), 'file')} read and not yet added to the history"
         return found
 
     # -- doing it ----------------------------------------------------------------------------------------
@@ -546,6 +546,10 @@ class Intake:
         rows = [row for row in self.register().to_pylist() if row["action"].startswith("accept")]
         rows.sort(key=lambda row: (row["received_ts_utc"], row["file_sha256"]))
         return [row for row in rows if history_key(row["received_ts_utc"], row["file_sha256"]) not in done]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _step_aside() -> None:

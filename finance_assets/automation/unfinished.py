@@ -108,7 +108,13 @@ def unfinished_assets(
         event = instance.get_latest_materialization_event(key)
         if event is not None:
             made[key] = event.timestamp
-    left = left_unfinished(instance, {key for key in selected if specs[key].partitions_def is None})
+    # A person who asks for what is missing means also what somebody has canceled.
+    left = left_unfinished(
+        instance,
+        {key for key in selected if specs[key].partitions_def is None},
+        checks=[key for key in check_keys() if key.asset_key in specs],
+        canceled=True,
+    )
     found: dict[dg.AssetKey, Unfinished | None] = {}
 
     def look(key: dg.AssetKey) -> Unfinished | None:
@@ -119,7 +125,9 @@ def unfinished_assets(
             if key in arrived:
                 found[key] = Unfinished(Reason.ARRIVED, arrived[key])
             elif key in left:
-                found[key] = Unfinished(Reason.FAILED, f"run {left[key].run_id[:8]} ended before it was made")
+                found[key] = Unfinished(
+                    Reason.FAILED, f"run {left[key].run_id[:8]} ended before it was made and checked"
+                )
             elif key not in made:
                 found[key] = Unfinished(Reason.NEVER_MADE, "it was never made")
             elif newer or behind:
@@ -165,7 +173,7 @@ def unfinished_work(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
     end_dead_runs(instance)
     requests, waiting = [], []
     by_group: dict[str, list[dg.AssetKey]] = {}
-    left = left_unfinished(instance, _keys_without_sessions())
+    left = left_unfinished(instance, _keys_without_sessions(), checks=check_keys())
     for key, run in left.items():
         # A step of the morning that failed by itself is left to the person whom the alert has reached.
         if DEAD_TAG in run.tags or STEP_TAG not in run.tags:

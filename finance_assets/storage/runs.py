@@ -34,10 +34,14 @@ def run_under_way(instance: dg.DagsterInstance, job_name: str) -> dg.DagsterRun 
     return found[0] if found else None
 
 
-def left_unfinished(instance: dg.DagsterInstance, keys: Collection[dg.AssetKey]) -> dict[dg.AssetKey, dg.DagsterRun]:
-    """Return the assets whose newest run has failed before it made them, with that run.
-
-    A run that a person canceled was meant to stop, and is not counted.
+def left_unfinished(
+    instance: dg.DagsterInstance,
+    keys: Collection[dg.AssetKey],
+    *,
+    checks: Collection[dg.AssetCheckKey] = (),
+    canceled: bool = False,
+) -> dict[dg.AssetKey, dg.DagsterRun]:
+    """Return the assets whose newest run has failed before it made them, or before it checked them, with that run.
 
     Parameters
     ----------
@@ -45,18 +49,30 @@ def left_unfinished(instance: dg.DagsterInstance, keys: Collection[dg.AssetKey])
         The Dagster instance; its dead runs have been ended.
     keys
         The assets to look at.
+    checks
+        Checks of these assets that have to have come to an end.
+    canceled
+        Whether a run that a person canceled counts as well; it was meant to stop.
     """
-    found, runs = {}, {}
+    ends = {dg.DagsterRunStatus.FAILURE} | ({dg.DagsterRunStatus.CANCELED} if canceled else set())
+    planned: list[tuple[dg.AssetKey, str]] = []
     for record in instance.get_asset_records(list(keys)):
         entry = record.asset_entry
-        planned, run_id = entry.last_planned_materialization_storage_id, entry.last_planned_materialization_run_id
-        if planned is None or run_id is None or planned < (entry.last_materialization_storage_id or -1):
-            continue
+        newest, run_id = entry.last_planned_materialization_storage_id, entry.last_planned_materialization_run_id
+        if newest is not None and run_id is not None and newest > (entry.last_materialization_storage_id or -1):
+            planned.append((entry.asset_key, run_id))
+    if checks:
+        wanted = [key for key in checks if key.asset_key in keys]
+        found_checks = instance.event_log_storage.get_latest_asset_check_execution_by_key(wanted)
+        planned += [(key.asset_key, one.run_id) for key, one in found_checks.items() if one.status.value == "PLANNED"]
+    found: dict[dg.AssetKey, dg.DagsterRun] = {}
+    runs: dict[str, dg.DagsterRun | None] = {}
+    for key, run_id in planned:
         if run_id not in runs:
             runs[run_id] = instance.get_run_by_id(run_id)
         run = runs[run_id]
-        if run is not None and run.status is dg.DagsterRunStatus.FAILURE:
-            found[entry.asset_key] = run
+        if run is not None and run.status in ends:
+            found[key] = run
     return found
 
 

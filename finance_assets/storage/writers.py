@@ -92,7 +92,7 @@ class Holder:
     def __str__(self) -> str:
         """Say who, for people."""
         run = f", run {self.run}" if self.run else ""
-        return f"process {self.pid} on {self.host}{run}, since {self.since}"
+        return f"process {self.pid} on {self.host}{run}, since {self.since[:19].replace('T', ' ')} UTC"
 
     @property
     def is_gone(self) -> bool:

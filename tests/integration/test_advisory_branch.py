@@ -326,12 +326,19 @@ def test_known_time_never_runs_backwards(branch: Branch) -> None:
 
 
 def test_a_file_that_is_still_being_written_is_left(branch: Branch) -> None:
-    path = branch.drop("january.csv", JANUARY, datetime.now(UTC))
-    branch.run()
-    assert branch.rows(VENDOR_FILES) == []
-    os.utime(path, (RECEIVED.timestamp(), RECEIVED.timestamp()))
-    branch.run()
-    assert len(branch.rows(VENDOR_FILES)) == 1
+    path = branch.drop("january.csv", JANUARY[:-5], datetime.now(UTC))
+    looked_again: list[float] = []
+
+    def write_on(seconds: float) -> None:
+        looked_again.append(seconds)
+        path.write_text(JANUARY)
+
+    branch.intake.pause = write_on
+    assert branch.intake.take(branch.intake.pending(settle=True)) == []
+    # One that is the same after some seconds is whole, however new it is.
+    branch.intake.pause = looked_again.append
+    assert [one.action for one in branch.intake.take(branch.intake.pending(settle=True))] == ["accept"]
+    assert looked_again == [5.0, 5.0]
 
 
 def test_nothing_landed_is_no_error(branch: Branch) -> None:
