@@ -5,7 +5,7 @@ budget is opened where the bytes of a landed file enter the reader; archives, me
 draw on it, so that many small pieces cost no more than one large one.
 
 Limits on what is held in memory are constants. Limits on what may honestly grow with a file (bytes taken out of
-archives, values of Parquet, processor time) grow with its size. Processor time is that of the threads which read the
+archives, cells that a sheet does not write out, values of Parquet, processor time) grow with its size. Processor time is that of the threads which read the
 file, not time on the clock: a busy machine rejects nothing. What is allowed is several times what the slowest good file
 of its size needs, so that a slow processor rejects nothing either.
 """
@@ -38,6 +38,13 @@ MAX_ROWS = 1 << 20
 MAX_CELLS = 20_000_000
 """Most cells that are held one by one: of sheets, of nested documents, and of text that has no plain columns. The empty
 ones before the last of a row count."""
+IMPLIED_FLOOR = 200_000
+"""So many cells may always be held that a sheet does not write out one by one: those of repeated rows and columns, and
+the empty ones before the last of a row."""
+IMPLIED_PER_BYTE = 8
+"""Most of them for one byte that landed, beyond the floor; sheets have less than one, sparse ones two or three."""
+IMPLIED_PER_ROW = 8
+"""How many of them a repeated row counts for, beside its cells: a row costs as much as so many cells."""
 MAX_CHARACTERS = 1 << 29
 """Most characters of text that cells hold together; text that repeats counts as often as it stands there."""
 MAX_ELEMENTS = 60_000_000
@@ -85,13 +92,19 @@ _LIMITS = {
     "tables": _Limit("too_many_tables", MAX_TABLES, "tables with a header of their own", _SPLIT),
     "rows": _Limit("too_many_rows", MAX_ROWS, "rows of sheets", f"{_SPLIT}, or deliver text or Parquet"),
     "cells": _Limit("too_many_cells", MAX_CELLS, "cells", f"{_SPLIT}, or deliver one plain table as text or Parquet"),
+    "implied": _Limit(
+        "too_many_cells",
+        MAX_CELLS,
+        "cells of repeated rows, repeated columns and gaps within rows",
+        "write each row once, without wide gaps, or deliver one plain table as text or Parquet",
+    ),
     "characters": _Limit("too_much_text", MAX_CHARACTERS, "characters of text in cells", _SPLIT),
     "elements": _Limit("xml_too_large", MAX_ELEMENTS, "elements of XML", _SPLIT),
     "objects": _Limit("too_many_objects", MAX_OBJECTS, "objects and lists of JSON", f"{_SPLIT}, or deliver Parquet"),
     "records": _Limit("too_many_cells", MAX_RECORDS, "records of a binary workbook", _SPLIT),
 }
 #: What is given back when the same content is read again.
-_HELD = ("tables", "rows", "cells", "characters")
+_HELD = ("tables", "rows", "cells", "implied", "characters")
 
 
 class Budget:
@@ -119,8 +132,8 @@ class Budget:
         Parameters
         ----------
         what
-            ``members``, ``parts``, ``sheets``, ``tables``, ``rows``, ``cells``, ``characters``, ``elements``,
-            ``objects`` or ``records``.
+            ``members``, ``parts``, ``sheets``, ``tables``, ``rows``, ``cells``, ``implied`` (cells that a sheet does
+            not write out), ``characters``, ``elements``, ``objects`` or ``records``.
         """
         return self._used[what]
 
@@ -148,6 +161,8 @@ class Budget:
         most = _LIMITS[what].most
         if what == "elements":
             return min(most, max(ELEMENTS_FLOOR, ELEMENTS_PER_BYTE * self.landed))
+        if what == "implied":
+            return min(most, max(IMPLIED_FLOOR, IMPLIED_PER_BYTE * self.landed))
         if what == "objects":
             return min(most, max(OBJECTS_FLOOR, (self.landed + self.expanded) // BYTES_PER_OBJECT))
         return most

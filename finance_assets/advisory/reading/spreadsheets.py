@@ -17,7 +17,7 @@ from datetime import datetime, time
 from typing import Any
 
 from finance_assets.advisory.reading import binary_workbook, markup
-from finance_assets.advisory.reading.budget import Budget, current_budget
+from finance_assets.advisory.reading.budget import IMPLIED_PER_ROW, Budget, current_budget
 from finance_assets.advisory.reading.containers import opened_archive
 from finance_assets.advisory.reading.layouts import MAX_WIDTH, Row, cell_text
 from finance_assets.advisory.reading.rejection import FileRejected
@@ -60,7 +60,7 @@ class Workbook:
         self.budget.tick()
         self.sheets.append((title, []))
 
-    def add(self, line: int, cells: Cells, times: int = 1) -> None:
+    def add(self, line: int, cells: Cells, times: int = 1, written: int | None = None) -> None:
         """Add a row to the last sheet; nothing where it is blank.
 
         Parameters
@@ -71,6 +71,8 @@ class Workbook:
             Text by position, from zero, and whether the cell is a number.
         times
             How often the row follows one after the other.
+        written
+            How many of the filled cells the sheet writes out; all of them where it is not said.
 
         Raises
         ------
@@ -84,6 +86,8 @@ class Workbook:
         # Before they are there.
         self.budget.take("rows", times)
         self.budget.take_cells(times * width, times * sum(len(cells[place][0]) for place in filled))
+        stated = len(filled) if written is None else min(written, len(filled))
+        self.budget.take("implied", times * width - stated + (times - 1) * IMPLIED_PER_ROW)
         self.budget.tick()
         texts = [cells[place][0] if place in cells else "" for place in range(width)]
         native = frozenset(place for place in filled if cells[place][1])
@@ -157,6 +161,7 @@ def _xlsx(data: bytes) -> Workbook:
         for row in rows:
             # Trailing empty cells are few: see `excel_workbook`.
             made.budget.take_cells(len(row.cells), sum(map(len, row.cells)))
+            made.budget.take("implied", row.cells.count(""))
             made.sheets[-1][1].append(row)
     return made
 
@@ -413,6 +418,7 @@ class _OpenDocument(_Reader):
         self.cell: dict[str, str] | None = None
         self.shown: list[str] = []
         self.row_times = 1
+        self.written = 0
 
     def passes_over(self, space: str, name: str) -> bool:
         if space == _TABLE:
@@ -428,7 +434,7 @@ class _OpenDocument(_Reader):
             self.line = 1
             self.made.open_sheet(attributes.get(f"{_TABLE} name", ""))
         elif space == _TABLE and name == "table-row":
-            self.row, self.column = {}, 0
+            self.row, self.column, self.written = {}, 0, 0
             self.row_times = _count(attributes.get(f"{_TABLE} number-rows-repeated"))
         elif space == _TABLE and name in {"table-cell", "covered-table-cell"}:
             self.cell, self.shown = attributes, []
@@ -450,13 +456,14 @@ class _OpenDocument(_Reader):
         if name == "table":
             self.tables -= 1
         elif name == "table-row":
-            self.made.add(self.line, self.row, self.row_times)
+            self.made.add(self.line, self.row, self.row_times, self.written)
             self.line += self.row_times
         elif name in {"table-cell", "covered-table-cell"} and self.cell is not None:
             times = _count(self.cell.get(f"{_TABLE} number-columns-repeated"))
             # Below a merged cell there may be an old value that nobody sees.
             value = self._value(self.cell) if name == "table-cell" else ("", False)
             if value[0]:
+                self.written += 1
                 for place in range(self.column, min(self.column + times, MAX_WIDTH)):
                     self.row[place] = value
             self.column += times
@@ -544,6 +551,7 @@ class _XmlSpreadsheet(_Reader):
             last = min(first + _count(said("Span"), 0), MAX_WIDTH)
             if style := said("StyleID"):
                 self.made.budget.take_cells(max(0, last - first + 1))
+                self.made.budget.take("implied", max(0, last - first))
                 self.column_styles |= {place - 1: style for place in range(first, last + 1)}
             self.styled_column = last
         elif name == "Row":

@@ -56,6 +56,8 @@ MEMORY = {
     "run_length_bomb": 60,
     "bomb_in_each_member": 120,
     "ods_repeated": 60,
+    "ods_repeated_rows": 20,
+    "ods_repeated_columns": 60,
     "tag_without_end": 80,
 }
 """Most megabytes by which the process may grow."""
@@ -208,6 +210,45 @@ def test_the_register_of_files_says_what_was_exceeded_and_what_to_do() -> None:
     assert line["reason"] == "too_many_cells"
     assert "20,000,000 are read" in line["what_to_do"]
     assert f"vendors replay {reading.sha256[:12]}" in line["what_to_do"]
+
+
+# --- cells that a sheet does not write out ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        bombs.ods_repeated,
+        bombs.ods_repeated_rows,
+        bombs.ods_repeated_narrow_rows,
+        bombs.ods_repeated_often,
+        bombs.ods_repeated_columns,
+        bombs.xml_sheet_gaps,
+        bombs.few_wide_rows,
+    ],
+)
+def test_cells_that_are_not_written_out_are_refused_before_they_are_built(make: Callable[[], bytes]) -> None:
+    data = make()
+    read(csv())
+    start = time.process_time()
+    reading = read(data)
+    assert time.process_time() - start < 1
+    assert (reading.action, reading.file_reason) == ("quarantine_file", "too_many_cells")
+    assert "deliver one plain table as text or Parquet" in reading.explanation
+
+
+@pytest.mark.parametrize("times", [2, 100, 1000])
+def test_a_row_that_a_sheet_repeats_is_read_as_often(times: int) -> None:
+    reading = read(bombs.ods_repeated_rows(times))
+    assert reading.file_reason is None
+    assert reading.rows.num_rows + reading.quarantined.num_rows + sum(reading.skipped.values()) >= len(truth())
+    assert not reading.explanation
+
+
+def test_cells_that_are_not_written_out_may_grow_with_the_file() -> None:
+    assert Budget(1000).most("implied") == budget.IMPLIED_FLOOR
+    assert Budget(1 << 20).most("implied") == budget.IMPLIED_PER_BYTE << 20
+    assert Budget(1 << 30).most("implied") == budget.MAX_CELLS
 
 
 # --- sparse sheets ---------------------------------------------------------------------------------------------------
