@@ -1,13 +1,13 @@
 """What the reading of one landed file may cost.
 
 Belongs here: the limits on what comes out of a file, and the one account of them for a file and everything in it. A
-budget is opened where the bytes of a landed file enter the reader; archives, members, workbooks, sheets and tables all
-draw on it, so that many small pieces cost no more than one large one.
+budget is opened where the bytes of a landed file enter the reader; archives, members, workbooks, sheets and tables
+all draw on it, so that many small pieces cost no more than one large one.
 
 Limits on what is held in memory are constants. Limits on what may honestly grow with a file (bytes taken out of
-archives, cells that a sheet does not write out, values of Parquet, processor time) grow with its size. Processor time is that of the threads which read the
-file, not time on the clock: a busy machine rejects nothing. What is allowed is several times what the slowest good file
-of its size needs, so that a slow processor rejects nothing either.
+archives, cells that a sheet does not write out, values of Parquet, processor time) grow with its size. Processor time
+is that of the threads which read the file, not time on the clock: a busy machine rejects nothing. What is allowed is
+several times what the slowest good file of its size needs, so that a slow processor rejects nothing either.
 """
 
 from __future__ import annotations
