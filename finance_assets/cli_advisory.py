@@ -5,6 +5,7 @@ imported inside the commands.
 """
 
 import json
+import os
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from finance_assets.advisory.intake import Intake
     from finance_assets.advisory.reading.vendor_contract import VendorContract
+    from finance_assets.storage.landing import RefusedEntry
     from finance_assets.storage.ledger import FileRecord
 
 vendors_app = typer.Typer(
@@ -70,24 +72,40 @@ def _contracts(sheet: Path | None) -> "list[VendorContract]":
     own = _intake().contracts
     if sheet is None:
         return own
-    try:
-        given = read_onboarding_sheet(sheet)
-    except OSError as error:
-        raise fail(f"{escape_name(sheet)}: {error}") from None
+    given = read_onboarding_sheet(sheet)
     names = {contract.vendor for contract in given}
     return [*given, *(contract for contract in own if contract.vendor not in names)]
 
 
-def _files(paths: list[Path]) -> list[Path]:
+def _files(paths: list[Path], max_bytes: int) -> "tuple[list[Path], list[RefusedEntry]]":
+    """Return the files that are named or lie in named folders, and what in the folders the landing zone would refuse.
+
+    A link that is named is followed; one in a folder is not.
+    """
+    from finance_assets.regular_files import check_regular
+    from finance_assets.storage.landing import Landing, RefusedEntry, printable_key
+
     found: list[Path] = []
+    refused: list[RefusedEntry] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(each for each in path.rglob("*") if each.is_file() and not each.name.startswith("."))
-        elif path.is_file():
+            landing = Landing(str(path.absolute()))
+            files, unread = landing.survey()
+            refused += unread
+            for file in files:
+                key, size = file.identity.key, file.identity.size
+                if size <= max_bytes:
+                    found.append(path / key)
+                    continue
+                reason = f"too_large: {size:,} bytes, of which at most {max_bytes:,} are looked into here"
+                advice = "split it, or put it into the landing zone, where a run reads it in parts"
+                refused.append(RefusedEntry(printable_key(key), reason, advice, size, file.modified))
+        elif os.path.lexists(path):
+            check_regular(path, max_bytes=max_bytes)
             found.append(path)
         else:
             raise fail(f"{escape_name(path)} is neither a file nor a folder")
-    return found
+    return found, refused
 
 
 @vendors_app.command()
@@ -107,15 +125,16 @@ def inspect(
 ) -> None:
     """Say what would become of files, row by row, without loading any.
 
-    Exit status 1 means that a file would go to quarantine.
+    Exit status 1 means that a file would go to quarantine, or that something in a folder would not be read.
     """
     day = day_of(received, "--received")
-    from finance_assets.advisory.reading.inspection import inspect_files
+    from finance_assets.advisory.reading.inspection import MAX_INSPECTED_BYTES, inspect_files
 
     at = datetime.now(UTC) if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
     with told_in_one_line():
         known = _contracts(contracts)
-    entries = inspect_files(_files(paths), known, at)
+        files, refused = _files(paths, MAX_INSPECTED_BYTES)
+        entries = inspect_files(files, known, at)
     if output is not None:
         # In ASCII: what a name holds does nothing on the screen.
         text = json.dumps(entries, indent=1) + "\n"
@@ -143,7 +162,10 @@ def inspect(
                 account = f", account {escape_name(row['account_id'])}" if row.get("account_id") else ""
                 detail = f": {row['detail']}" if row.get("detail") else ""
                 say(f"{escape_name(name)}, line {row['line']}{account}: {row['reason']}{detail}")
-    raise typer.Exit(1 if any(entry["action"] == "quarantine_file" for entry in entries.values()) else 0)
+    for unread in refused:
+        say(f"{unread.key} is not read: {unread.reason}; {unread.what_to_do}", stderr=str(output) == "-")
+    in_quarantine = any(entry["action"] == "quarantine_file" for entry in entries.values())
+    raise typer.Exit(1 if in_quarantine or refused else 0)
 
 
 @vendors_app.command()
@@ -151,9 +173,13 @@ def propose(
     file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A file of the vendor.")],
 ) -> None:
     """Print the draft of a contract for a file that no contract knows, with the evidence as comments."""
+    from finance_assets.advisory.reading.inspection import MAX_INSPECTED_BYTES
     from finance_assets.advisory.reading.proposing import propose_contract
+    from finance_assets.regular_files import read_regular
 
-    print_text(propose_contract(file.read_bytes(), file.name))
+    with told_in_one_line():
+        data = read_regular(file, max_bytes=MAX_INSPECTED_BYTES)
+    print_text(propose_contract(data, file.name))
 
 
 @vendors_app.command("list")

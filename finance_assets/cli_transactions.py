@@ -13,8 +13,12 @@ from typing import Annotated
 import typer
 
 from finance_assets import cli_transactions_queue
+from finance_assets.regular_files import UnreadableFileError, open_regular
 from finance_assets.terminal import console, fail, read_settings, say, shown, told_in_one_line
 from finance_assets.text import escape_name, redact_personal_data
+
+#: The largest file of messages that is replayed: all of them are read before the first is sent.
+MAX_REPLAYED_BYTES = 256 << 20
 
 app = typer.Typer(
     help="Card-like transactions: classify messages, consume and produce them, bring dead letters back.",
@@ -66,7 +70,7 @@ def classify(
 
     part = target.with_name(f"{target.name}.part{os.getpid()}")
     try:
-        with sys.stdin.buffer if str(source) == "-" else source.open("rb") as reading:
+        with sys.stdin.buffer if str(source) == "-" else open_regular(source) as reading:
             if str(target) == "-":
                 counts = classify_file(reading, sys.stdout.buffer, at)
                 sys.stdout.buffer.flush()
@@ -76,6 +80,8 @@ def classify(
                 os.replace(part, target)
     except LineError as error:
         raise fail(f"{escape_name(source)}: {error}") from None
+    except UnreadableFileError as error:
+        raise fail(str(error)) from None
     except OSError as error:
         raise fail(f"{escape_name(error.filename or source)}: {error.strerror}") from None
     finally:
@@ -155,7 +161,7 @@ def replay(
 
     with told_in_one_line():
         try:
-            with source.open("rb") as lines:
+            with open_regular(source, max_bytes=MAX_REPLAYED_BYTES) as lines:
                 bodies = bodies_of(lines)
         except LineError as error:
             raise fail(f"{escape_name(source)}: {error}; nothing was sent") from None

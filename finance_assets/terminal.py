@@ -164,6 +164,7 @@ def told_in_one_line() -> Iterator[None]:
 
     from finance_assets.advisory.intake import IntakeError
     from finance_assets.advisory.reading.vendor_contract import VendorContractError
+    from finance_assets.regular_files import UnreadableFileError
     from finance_assets.running import RunRefusedError
     from finance_assets.storage.lake import LakeError
     from finance_assets.storage.ledger import LedgerError
@@ -174,6 +175,7 @@ def told_in_one_line() -> Iterator[None]:
         yield
     except (
         RunRefusedError, LakeError, LedgerError, IntakeError, WarehouseError, AwsError, VendorContractError,
+        UnreadableFileError,
     ) as error:  # fmt: skip
         raise fail(str(error)) from None
     except OSError as error:

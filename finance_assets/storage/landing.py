@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from finance_assets.regular_files import MAX_FILE_BYTES, irregular_kind, is_sparse
 from finance_assets.storage.lake import LakeError, S3Options
 from finance_assets.storage.ledger import FileIdentity
 
@@ -28,24 +29,12 @@ LIST_SECONDS = 30.0
 MAX_KEY_BYTES = 1024
 #: Folders in folders that are looked into.
 MAX_DEPTH = 64
-#: The largest file that is read; a larger one is no delivery of a vendor.
-MAX_FILE_BYTES = 64 << 30
-#: From so many bytes on a file is asked whether it is on the disk at all.
-SPARSE_FROM_BYTES = 32 << 20
-#: A sparse file has not even this share of its bytes on the disk.
-STORED_SHARE = 1 / 64
 #: Names of files that are being written, or are nobody's data.
 _TEMPORARY_ENDS = (".part", ".partial", ".tmp", ".crdownload", ".filepart", "~")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 #: Times outside of these are of a broken clock; they are kept as the nearest one that a timestamp holds.
 _FIRST_TIME, _LAST_TIME = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 _NO_WAIT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_KINDS = (
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 _MOVE_IT = "put a file with a plain name in its place, or take it away"
 
 
@@ -408,11 +397,9 @@ def _judged(key: str, state: os.stat_result, name: str, folder: int, zone: Path)
 
     if stat.S_ISLNK(state.st_mode):
         return refused(f"symbolic_link: {_of_link(key, name, folder, zone)}", "put the file itself in its place")
-    for is_kind, what in _KINDS:
-        if is_kind(state.st_mode):
-            return refused(f"not_a_file: it is {what}")
-    if not stat.S_ISREG(state.st_mode):
-        return refused("not_a_file: it is of an unknown kind")
+    kind = irregular_kind(state.st_mode)
+    if kind is not None:
+        return refused(f"not_a_file: it is {kind}")
     complaint = _complaint_of_key(key)
     if complaint is not None:
         return refused(*complaint)
@@ -420,7 +407,7 @@ def _judged(key: str, state: os.stat_result, name: str, folder: int, zone: Path)
         return refused(
             f"too_large: {state.st_size:,} bytes", f"split it into files of at most {MAX_FILE_BYTES:,} bytes"
         )
-    if state.st_size >= SPARSE_FROM_BYTES and state.st_blocks * 512 < state.st_size * STORED_SHARE:
+    if is_sparse(state):
         return refused(
             f"sparse_file: {state.st_blocks * 512:,} of its {state.st_size:,} bytes are on the disk",
             "send it again, complete",

@@ -13,6 +13,10 @@ from typing import Any
 
 from finance_assets.advisory.reading.reader import FileReading, read_vendor_file
 from finance_assets.advisory.reading.vendor_contract import VendorContract
+from finance_assets.regular_files import read_regular
+
+#: The largest file that is looked into here, where all of its rows are in memory; a run reads larger ones in parts.
+MAX_INSPECTED_BYTES = 256 << 20
 
 
 def _text(value: Any) -> Any:
@@ -78,6 +82,11 @@ def inspect_files(
     -------
     dict
         File name -> entry. The same bytes under a second name are skipped.
+
+    Raises
+    ------
+    UnreadableFileError
+        A path names no regular file, a sparse one, or one of more than `MAX_INSPECTED_BYTES`.
     """
     now = datetime.now(UTC)
 
@@ -89,9 +98,8 @@ def inspect_files(
     seen: dict[str, str] = {}
     entries: dict[str, dict[str, Any]] = {}
     for path in sorted(paths, key=lambda p: (received(p).isoformat(), p.name)):
-        reading = read_vendor_file(
-            path.read_bytes(), path.name, contracts=contracts, received_at=received(path), seen=seen
-        )
+        data = read_regular(path, max_bytes=MAX_INSPECTED_BYTES)
+        reading = read_vendor_file(data, path.name, contracts=contracts, received_at=received(path), seen=seen)
         seen.setdefault(reading.sha256, path.name)
         entries[path.name] = file_entry(reading)
     return entries

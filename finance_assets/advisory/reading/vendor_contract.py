@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from finance_assets.advisory.twrr import LARGE_FLOW_THRESHOLD, TIMINGS, Timing
+from finance_assets.regular_files import read_regular
 
 if TYPE_CHECKING:
     import yaml
@@ -254,6 +255,14 @@ class VendorContract(_Model):
         return (TimingTerms(timing=self.timing),) if isinstance(self.timing, str) else self.timing
 
 
+#: The largest file of contracts that is read.
+MAX_CONTRACT_BYTES = 1 << 20
+#: Lists and mappings in each other that a file of contracts may hold.
+MAX_CONTRACT_DEPTH = 50
+#: What reading a value of the wrong kind raises, beside ValueError.
+_WRONG_CONTENT = (ArithmeticError, AttributeError, LookupError, TypeError, RecursionError, re.error)
+
+
 class VendorContractError(ValueError):
     """A contract cannot be read; the message names the file, the key and what is wrong."""
 
@@ -290,7 +299,42 @@ def _loader() -> type[yaml.SafeLoader]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Reads what `yaml.SafeLoader` reads."""
+        """Reads what `yaml.SafeLoader` reads, as deep and as large as a contract may be."""
+
+        depth = 0
+
+        def __init__(self, stream: str) -> None:
+            super().__init__(stream)
+            #: By node: its characters and nodes, and the levels below it, with every alias written out.
+            self.measured: dict[int, tuple[int, int]] = {}
+
+        def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+            """Return the next node; refuse it where its size or its depth, without aliases, is beyond measure."""
+            is_alias = self.check_event(yaml.AliasEvent)
+            line = self.line + 1
+            self.depth += 1
+            if self.depth > MAX_CONTRACT_DEPTH:
+                raise yaml.YAMLError(f"line {line}: it is nested deeper than {MAX_CONTRACT_DEPTH} levels")
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            if is_alias and id(node) not in self.measured:
+                raise yaml.YAMLError(f"line {line}: an alias stands inside of what it stands for")
+            if node is not None and not is_alias:
+                self.measured[id(node)] = size, height = self._measure(node)
+                if size > 2 * MAX_CONTRACT_BYTES:
+                    raise yaml.YAMLError(f"line {line}: its aliases, written out, are too large; use fewer")
+                if height > MAX_CONTRACT_DEPTH:
+                    raise yaml.YAMLError(f"line {line}: its aliases are nested deeper than {MAX_CONTRACT_DEPTH} levels")
+            return node
+
+        def _measure(self, node: yaml.Node) -> tuple[int, int]:
+            if isinstance(node, yaml.ScalarNode):
+                return 1 + len(node.value), 1
+            parts = (
+                node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+            )
+            below = [self.measured[id(part)] for part in parts]
+            return 1 + sum(size for size, _ in below), 1 + max((height for _, height in below), default=0)
 
     def number(loader: Loader, node: yaml.ScalarNode) -> Decimal | float:
         text = str(loader.construct_scalar(node)).replace("_", "")
@@ -313,7 +357,12 @@ def _content(path: Path, encoding: str) -> Any:
     """Return what a file of YAML, or of JSON, holds."""
     import yaml
 
-    return yaml.load(path.read_text(encoding=encoding), Loader=_loader())
+    text = read_regular(path, max_bytes=MAX_CONTRACT_BYTES).decode(encoding)
+    try:
+        return yaml.load(text, Loader=_loader())
+    except _WRONG_CONTENT as error:
+        # What a tag promises and the value does not hold, such as "!!bool perhaps".
+        raise ValueError(f"a value cannot be read ({type(error).__name__}: {error})") from None
 
 
 def load_contracts(folder: Path) -> list[VendorContract]:
@@ -332,7 +381,7 @@ def load_contracts(folder: Path) -> list[VendorContract]:
     Raises
     ------
     VendorContractError
-        A file is no YAML, or no contract.
+        A file is no YAML, no contract, or no file that can be read.
     """
     import yaml
 
@@ -340,8 +389,10 @@ def load_contracts(folder: Path) -> list[VendorContract]:
     for path in sorted(folder.glob("*.yaml")):
         try:
             contracts.append(VendorContract.model_validate(_content(path, "utf-8")))
-        except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        except (ValueError, yaml.YAMLError) as error:
             raise VendorContractError.about(path, error, "Mend it, or take it out of the folder") from None
+        except OSError as error:
+            raise VendorContractError(f"{error}. Take it out of the folder of contracts, or replace it") from None
     return contracts
 
 
@@ -767,12 +818,14 @@ def read_onboarding_sheet(path: Path) -> list[VendorContract]:
     ------
     VendorContractError
         The file is neither, or a key of it is wrong.
+    UnreadableFileError
+        It is no regular file, or larger than a megabyte.
     """
     import yaml
 
     try:
         return _contracts_of(_content(path, "utf-8-sig"))
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError, *_WRONG_CONTENT) as error:
         raise VendorContractError.about(path, error, "Mend it") from None
 
 
@@ -783,6 +836,8 @@ def _contracts_of(content: Any) -> list[VendorContract]:
         return [VendorContract.model_validate(entry) for entry in content]
     if isinstance(content, dict) and isinstance(content.get("vendors"), dict):
         content = content["vendors"]
+    if content is not None and not isinstance(content, dict):
+        raise ValueError("it holds a single value; write vendors with what is agreed")
     return [
         contract_from_sheet(str(vendor), sheet)
         for vendor, sheet in (content or {}).items()
