@@ -5,9 +5,9 @@ budget is opened where the bytes of a landed file enter the reader; archives, me
 draw on it, so that many small pieces cost no more than one large one.
 
 Limits on what is held in memory are constants. Limits on what may honestly grow with a file (bytes taken out of
-archives, cells that a sheet does not write out, values of Parquet, processor time) grow with its size. Processor time is that of the threads which read the
-file, not time on the clock: a busy machine rejects nothing. What is allowed is several times what the slowest good file
-of its size needs, so that a slow processor rejects nothing either.
+archives, cells that a sheet does not write out, values of Parquet, processor time) grow with its size. Processor time
+is that of the threads which read the file, not time on the clock: a busy machine rejects nothing. What is allowed is
+several times what the slowest good file of its size needs, so that a slow processor rejects nothing either.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ BYTES_PER_OBJECT = 8
 """Fewest bytes of text for each of them, beyond the floor."""
 MAX_RECORDS = 40_000_000
 """Most records of binary workbooks."""
-VALUES_FLOOR = 1 << 28
+VALUES_FLOOR = 1 << 24
 """So many bytes of Parquet values may always come out of a file; beyond, `MAX_RATIO` holds."""
 CPU_BASE = 60.0
 """Seconds of processor time that every file may take. Small files take less than one on a slow machine."""
