@@ -59,7 +59,7 @@ BYTES_PER_OBJECT = 8
 """Fewest bytes of text for each of them, beyond the floor."""
 MAX_RECORDS = 40_000_000
 """Most records of binary workbooks."""
-VALUES_FLOOR = 1 << 28
+VALUES_FLOOR = 1 << 24
 """So many bytes of Parquet values may always come out of a file; beyond, `MAX_RATIO` holds."""
 CPU_BASE = 60.0
 """Seconds of processor time that every file may take. Small files take less than one on a slow machine."""

@@ -2156,6 +2156,8 @@ _MAX_FOOTER = 1 << 26
 _MAX_CHUNKS = 1_000_000
 """Most bytes of one text, and most entries of one list, in the description of a Parquet file."""
 _VALUE_BYTES = 8
+_LONGEST_NUMBER = 32
+"""Bytes that a value counts for, and those of the widest decimal."""
 
 
 def parquet_rows(file: Any, group: int | None = None) -> pa.Table:
@@ -2181,19 +2183,21 @@ def parquet_rows(file: Any, group: int | None = None) -> pa.Table:
     budget = current_budget()
     metadata = file.metadata
     groups = range(metadata.num_row_groups) if group is None else [group]
-    values = 0
+    # Only bytes of a fixed length have a length here; those of up to 32 are decimals, which count as numbers.
+    lengths = [metadata.schema.column(i).length for i in range(metadata.num_columns)]
+    sizes = [length if length > _LONGEST_NUMBER else _VALUE_BYTES for length in lengths]
+    size = 0
     for place in groups:
         chunks = metadata.row_group(place)
-        values += sum(chunks.column(i).num_values for i in range(metadata.num_columns))
-    budget.need_values(values * _VALUE_BYTES)
+        size += sum(chunks.column(i).num_values * most for i, most in enumerate(sizes))
+    budget.need_values(size)
     pieces = []
     for place in groups:
         budget.tick()
         piece = file.read_row_group(place, use_threads=group is None)
-        budget.take_values(piece.num_rows * piece.num_columns * _VALUE_BYTES)
         for column in piece.columns:
-            if pa.types.is_dictionary(column.type):
-                budget.take_values(sum(map(_characters, column.chunks)))
+            for chunk in column.chunks:
+                budget.take_values(_bytes_of_values(chunk))
         pieces.append(piece)
     table = pa.concat_tables(pieces) if pieces else file.schema_arrow.empty_table()
     for i, name in enumerate(table.column_names):
@@ -2202,6 +2206,23 @@ def parquet_rows(file: Any, group: int | None = None) -> pa.Table:
             table = table.set_column(i, name, column.cast(column.type.value_type))
     budget.tick()
     return table
+
+
+def _bytes_of_values(array: Any) -> int:
+    """Return how many bytes the values of an array have, those in lists and structures and repeated text too."""
+    kind = array.type
+    size = len(array) * _VALUE_BYTES
+    if pa.types.is_dictionary(kind):
+        return size + _characters(array)
+    if pa.types.is_fixed_size_binary(kind):
+        return max(size, len(array) * int(kind.byte_width))
+    if pa.types.is_struct(kind):
+        return sum(map(_bytes_of_values, array.flatten()))
+    if pa.types.is_map(kind):
+        return size + _bytes_of_values(array.keys) + _bytes_of_values(array.items)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return size + _bytes_of_values(array.flatten())
+    return size
 
 
 def _characters(encoded: Any) -> int:
