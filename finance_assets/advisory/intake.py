@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, partial
@@ -290,10 +290,14 @@ class Intake:
         faults = 0
         notes = _Notes(self.ledger)
         # Where a run before was killed, any file that it may have been reading can be the reason.
-        suspects = self.ledger.reading() if files else set()
+        suspects: set[FileIdentity] = set()
         deadly: set[FileIdentity] = set()
         if files:
-            self.ledger.begin_reading(_A_RUN)
+            try:
+                suspects = self.ledger.reading()
+                self.ledger.begin_reading(_A_RUN)
+            except Exception as error:
+                raise IntakeError(f"no file was read, since the ledger could not be told ({told(error)})") from error
         try:
             for file in files:
                 try:
@@ -327,8 +331,10 @@ class Intake:
         finally:
             notes.write()
             # Those that wait are suspects for as long as they do.
+            # Where that cannot be written down, the next run reads with care, and nothing else.
             if files:
-                self.ledger.end_reading(deadly | suspects.difference(file.identity for file in files) - {_A_RUN})
+                with suppress(Exception):
+                    self.ledger.end_reading(deadly | suspects.difference(file.identity for file in files) - {_A_RUN})
         if faults < FAULTS_IN_A_ROW:
             self._note_left_out()
         return taken

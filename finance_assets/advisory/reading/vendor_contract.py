@@ -7,6 +7,7 @@ dates and control totals; it never replaces the checks.
 
 from __future__ import annotations
 
+import errno
 import re
 from datetime import date, datetime
 from decimal import Decimal
@@ -261,6 +262,10 @@ MAX_CONTRACT_BYTES = 1 << 20
 MAX_CONTRACT_DEPTH = 50
 #: What reading a value of the wrong kind raises, beside ValueError.
 _WRONG_CONTENT = (ArithmeticError, AttributeError, LookupError, TypeError, RecursionError, re.error)
+#: What a system says of itself, and not of the file that was to be opened.
+_OF_THE_MACHINE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
+)
 
 
 class VendorContractError(ValueError):
@@ -392,6 +397,9 @@ def load_contracts(folder: Path) -> list[VendorContract]:
         except (ValueError, yaml.YAMLError) as error:
             raise VendorContractError.about(path, error, "Mend it, or take it out of the folder") from None
         except OSError as error:
+            if error.errno in _OF_THE_MACHINE:
+                # Nothing is wrong with the contract.
+                raise
             raise VendorContractError(f"{error}. Take it out of the folder of contracts, or replace it") from None
     return contracts
 
