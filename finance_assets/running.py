@@ -62,6 +62,8 @@ POLL_SECONDS = 0.4
 INSTANCE_TEMPLATE = Path(__file__).resolve().parents[1] / "deploy" / "local" / "dagster.yaml"
 #: Versions of the template that earlier releases copied to DAGSTER_HOME, by their SHA-256.
 EARLIER_TEMPLATES = frozenset({"d853464ba7cbcd813232498c0295bd45fd77bf92c31c4d92d3ff9253adb7ec96"})
+#: Why a table is unfinished of which there is no file and no relation.
+NOTHING_STORED = "nothing of it is stored"
 #: Metadata of a materialization: rows of its partition, and rows of the whole run where the asset says so.
 ROW_COUNT = "dagster/row_count"
 RUN_ROW_COUNT = "run_row_count"
@@ -584,7 +586,7 @@ def _absent(settings: Settings) -> dict[dg.AssetKey, str]:
     """Return the assets without sessions of which nothing is stored, whatever Dagster has recorded."""
     lake, warehouse = lake_of(settings), warehouse_of(settings, waits=False)
     return {
-        dg.AssetKey(contract.asset_key): "nothing of it is stored"
+        dg.AssetKey(contract.asset_key): NOTHING_STORED
         for contract in CONTRACTS.values()
         if contract.partitioning is not Partitioning.SESSION
         and not contract.may_be_empty
@@ -879,11 +881,10 @@ def _show_runs(settings: Settings, console: Console) -> bool:
         except AwsError as error:
             console.print(f"[yellow]warning:[/yellow] the queue cannot be asked: {escape(str(error))}", soft_wrap=True)
             return True
-    absent = {key.to_user_string() for key in _absent(settings)}
     by_detail: dict[str, list[str]] = {}
     for key, found in unfinished.items():
         # A table that was never made is listed with the tables.
-        if found.reason is not Reason.NEVER_MADE and key.to_user_string() not in absent:
+        if found.reason is not Reason.NEVER_MADE and found.detail != NOTHING_STORED:
             by_detail.setdefault(found.detail, []).append(key.to_user_string())
     for detail, tables in by_detail.items():
         listed = ", ".join(sorted(tables)[:LISTED])

@@ -59,9 +59,9 @@ FAULTS_IN_A_ROW = 2
 SMALL_FILE_BYTES = 1 << 20
 #: Warnings of a file whose time of modification says nothing: it is known from when it was read.
 MODIFIED_IN_FUTURE, MODIFIED_BEFORE_1970 = "modified_in_future", "modified_before_1970"
-#: A file that has no time has this one, or the zone's; some programs write it on purpose.
-#: Stands in the ledger for "a run has begun to read files".
+#: Recorded in the ledger in place of a file: a run has begun to read files.
 _A_RUN = FileIdentity("", 0, "")
+#: A file that has no time has this one, or the zone's; some programs write it on purpose.
 _NO_TIME = datetime(1970, 1, 2, tzinfo=UTC)
 #: The fictitious vendors of the sample: few enough for a quick look, and of the time of the sample's quotes.
 SAMPLE_SEED, SAMPLE_ACCOUNTS, SAMPLE_MONTHS, SAMPLE_LAST_MONTH = 7, 40, 13, date(2013, 1, 31)

@@ -14,7 +14,6 @@ from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from finance_assets.storage.run_ownership import (
     DeadRun,
     end_dead_runs,
-    free_slots_without_owner,
     held_run,
     holder_of,
     mark_as_dead,
@@ -54,6 +53,5 @@ class LocalRunLauncher(DefaultRunLauncher):
         if run is not None and not run.is_finished and not run_is_alive(self._instance, run):
             self._instance.report_run_canceling(run)
             end_dead_runs(self._instance)
-            free_slots_without_owner(self._instance)
             return True
         return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]
