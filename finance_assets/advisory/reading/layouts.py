@@ -2194,7 +2194,7 @@ def parquet_rows(file: Any, group: int | None = None) -> pa.Table:
     pieces = []
     for place in groups:
         budget.tick()
-        piece = file.read_row_group(place, use_threads=group is None)
+        piece = file.read_row_group(place, use_threads=False)
         for column in piece.columns:
             for chunk in column.chunks:
                 budget.take_values(_bytes_of_values(chunk))

@@ -79,16 +79,16 @@ def test_a_bomb_takes_little_memory(name: str) -> None:
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "read(data)\n"
         "unit = 1 if sys.platform == 'darwin' else 1024\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit >> 20)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit >> 20, flush=True)\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", script, name],
+        [sys.executable, "-X", "faulthandler", "-c", script, name],
         capture_output=True,
         text=True,
         timeout=300,
-        check=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
+    assert run.stdout, f"ended with {run.returncode} before the file was read:\n{run.stderr}"
     assert int(run.stdout) < MEMORY[name]
 
 
