@@ -53,7 +53,7 @@ def sole_writer(lake: Lake, name: str, *tables: Contract) -> Iterator[None]:
 
 
 @contextmanager
-def waits_told_to(listener: Callable[[str], object]) -> Iterator[None]:
+def report_waits_to(listener: Callable[[str], object]) -> Iterator[None]:
     """Tell ``listener`` too what steps of this process wait for, while the block lasts."""
     _listeners.append(listener)
     try:

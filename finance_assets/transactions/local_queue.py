@@ -34,6 +34,8 @@ START_SECONDS = 30
 READY_SECONDS = 2.0
 STOP_SECONDS = 15
 POLL_SECONDS = 0.05
+#: Folder of the local queue in the home of the platform.
+FOLDER_NAME = "queue"
 QUEUE_NAME = "transactions"
 DEAD_LETTERS_NAME = "transactions-dead-letters"
 TABLE_NAME = "RealTimeTransactions"

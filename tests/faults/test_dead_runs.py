@@ -31,7 +31,7 @@ TRANSACTIONS = ("materialize", "--select", 'group:"transactions"')
 LAKE = "finance_assets.storage.lake:Lake"
 #: Where a run dies, and at most at which call.
 MOMENTS = [
-    ("before the run is recorded", "finance_assets.running:build_definitions", "before", 1),
+    ("before the run is recorded", "finance_assets.runs.execute:build_definitions", "before", 1),
     ("when the run was recorded", "dagster._core.instance:DagsterInstance.create_run", "after", 1),
     ("while it takes a slot", "finance_assets.storage.event_log:BatchedSqliteEventLogStorage.claim_concurrency_slot",
      "after", 1),

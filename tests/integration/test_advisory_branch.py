@@ -23,7 +23,6 @@ import pytest
 from fixtures.quotes import fake_settings
 from typer.testing import CliRunner
 
-from finance_assets import cli
 from finance_assets.advisory import intake as intake_module
 from finance_assets.advisory import results
 from finance_assets.advisory.generating import GeneratedFile, vendor_files, write_large_csv
@@ -35,6 +34,7 @@ from finance_assets.advisory.reading.reader import FileReading
 from finance_assets.advisory.reading.vendor_contract import VendorContract
 from finance_assets.advisory.results import History, completeness_now
 from finance_assets.advisory.sensors import PLAN_TAG, vendor_files_sensor
+from finance_assets.cli import app as cli
 from finance_assets.contracts.advisory import (
     ACCOUNT_PERFORMANCE,
     CONTRACTS,

@@ -23,11 +23,11 @@ from fixtures.landing_zone import put_bad_entries, put_odd_names
 from fixtures.quotes import fake_settings
 from typer.testing import CliRunner
 
-from finance_assets import cli
 from finance_assets.advisory import results
 from finance_assets.advisory.intake import MODIFIED_BEFORE_1970, MODIFIED_IN_FUTURE, Intake, IntakeError
 from finance_assets.advisory.reading import reader
 from finance_assets.advisory.sensors import vendor_files_sensor
+from finance_assets.cli import app as cli
 from finance_assets.contracts.advisory import (
     ACCOUNT_PERFORMANCE,
     PERFORMANCE_HISTORY,
@@ -441,7 +441,7 @@ def test_a_file_that_cannot_be_opened_waits_ever_longer_and_the_others_do_not(
         assert zone.run().success
         assert "1 files wait until" in str(zone.tick().skip_message)  # type: ignore[union-attr]
         code, said = zone.command("vendors", "quarantine")
-        assert (code, "Permission denied" in said, "is tried again from" in said) == (1, True, True)
+        assert (code, "Permission denied" in said, "will be retried after" in said) == (1, True, True)
     zone.now += timedelta(hours=1)
     assert isinstance(zone.tick(), dg.RunRequest)
     assert zone.run().success
@@ -506,7 +506,7 @@ def test_what_the_reader_fails_on_is_given_up_in_sight_of_all_and_can_be_tried_a
     code, said = zone.command("vendors", "quarantine")
     assert (code, "reader failed: ZeroDivisionError" in said) == (1, True)
     code, said = zone.command("vendors", "retry", row["file_sha256"][:10])
-    assert (code, "f01.csv: to be read again" in said) == (0, True)
+    assert (code, "f01.csv: will be read again" in said) == (0, True)
     assert isinstance(zone.tick(), dg.RunRequest)
     assert zone.run().success
     assert len(zone.loaded()) == 3

@@ -35,7 +35,7 @@ RUN = """
 import json, sys
 from dataclasses import asdict
 from rich.console import Console
-from finance_assets.running import run_assets
+from finance_assets.runs.execute import run_assets
 from finance_assets.settings import Settings
 outcome = run_assets(Settings.from_env(), console=Console(stderr=True))
 with open(sys.argv[1], "w") as file:

@@ -19,13 +19,13 @@ from fixtures.quotes import fake_settings
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
-from finance_assets import cli
 from finance_assets.advisory.sensors import vendor_files_sensor
+from finance_assets.cli import app as cli
 from finance_assets.contracts.advisory import PERFORMANCE_HISTORY, QUARANTINED_FILES, QUARANTINED_ROWS
 from finance_assets.registry import build_definitions, intake_of
-from finance_assets.running import run_missing
+from finance_assets.runs.execute import run_missing
 from finance_assets.storage.ledger import Ledger
-from finance_assets.terminal import console
+from finance_assets.terminal_output import console
 from finance_assets.text import escape_name, unescape_name
 from finance_assets.transactions.queue import Queue
 

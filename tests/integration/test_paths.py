@@ -16,8 +16,8 @@ from fixtures.quotes import fake_settings
 from fixtures.transactions import NOW, Delivery, transaction
 from typer.testing import CliRunner
 
-from finance_assets import cli
 from finance_assets.advisory import results
+from finance_assets.cli import app as cli
 from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE, VENDOR_FILES
 from finance_assets.contracts.transactions import CORE_TRANSACTIONS
 from finance_assets.registry import build_definitions, lake_of
@@ -98,7 +98,7 @@ def test_status_is_shown_wherever_the_home_is(tmp_path: Path, name: str) -> None
     assert result.exception is None or isinstance(result.exception, SystemExit)
 
 
-def test_a_path_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_used_is_reported_in_one_line(tmp_path: Path) -> None:
     environment = {"FINANCE_ASSETS_HOME": str(tmp_path / "wh?t"), "COLUMNS": "200"}
     result = CliRunner().invoke(cli.app, ["status"], prog_name="finance-assets", env=environment)
     assert result.exit_code == 2

@@ -16,7 +16,7 @@ import pytest
 from fixtures.transactions import NOW, Delivery, transaction
 from rich.console import Console
 
-from finance_assets import running
+from finance_assets import demo
 from finance_assets.automation.unfinished import arrivals
 from finance_assets.contracts.model import Contract
 from finance_assets.contracts.transactions import (
@@ -167,20 +167,20 @@ def test_without_a_queue_the_sensor_skips_and_the_run_says_what_to_set(branch: B
 @pytest.mark.cloud
 def test_the_demo_queues_its_payments_once(branch: Branch, sqs: LocalQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_queue, "running", lambda _: nullcontext(sqs))
-    monkeypatch.setattr(running, "SAMPLE_TRANSACTIONS", 40)
+    monkeypatch.setattr(demo, "SAMPLE_TRANSACTIONS", 40)
     shown = Console(file=io.StringIO())
     queue = Queue(sqs.queue_url, "us-east-1")
     for _ in range(2):
-        with running.queued_sample(branch.settings, shown) as queued:
+        with demo.sample_queue(branch.settings, shown) as queued:
             assert queued.transactions_queue_url == sqs.queue_url
             assert queue.depth().visible == 40
-    demo = replace(branch, settings=queued)
+    filled = replace(branch, settings=queued)
     assert dg.AssetKey(["raw", "transactions"]) in waiting(queued)
-    demo.run()
-    assert len(demo.rows(RAW_TRANSACTIONS)) == 40
-    assert all(row["timestamp_utc"] < SAMPLE_NOW for row in demo.rows(CORE_TRANSACTIONS))
+    filled.run()
+    assert len(filled.rows(RAW_TRANSACTIONS)) == 40
+    assert all(row["timestamp_utc"] < SAMPLE_NOW for row in filled.rows(CORE_TRANSACTIONS))
     assert waiting(queued).isdisjoint(dg.AssetKey(contract.asset_key) for contract in CONTRACTS)
-    with running.queued_sample(branch.settings, shown):
+    with demo.sample_queue(branch.settings, shown):
         assert queue.depth().total == 0, "a second demo changes nothing"
 
 
@@ -192,11 +192,11 @@ def test_the_demo_goes_on_without_a_queue_and_leaves_a_set_one_alone(
 
     monkeypatch.setattr(local_queue, "running", refused)
     shown = Console(file=io.StringIO(), width=200)
-    with running.queued_sample(branch.settings, shown) as queued:
+    with demo.sample_queue(branch.settings, shown) as queued:
         assert queued.transactions_queue_url is None
     assert "no transactions: there is no [uv] here" in shown.file.getvalue()  # type: ignore[attr-defined]
     own = branch.settings.model_copy(update={"transactions_queue_url": "http://127.0.0.1:9/own"})
-    with running.queued_sample(own, shown) as queued:
+    with demo.sample_queue(own, shown) as queued:
         assert queued is own
 
 

@@ -19,7 +19,7 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
-from finance_assets.cli import app
+from finance_assets.cli.app import app
 from finance_assets.contracts.transactions import RAW_TRANSACTIONS
 from finance_assets.storage.lake import Lake
 from finance_assets.transactions import consuming, local_queue
@@ -141,7 +141,7 @@ def test_dead_letters_are_listed_and_brought_back(queue: Queue, sqs: LocalQueue)
     assert "\x1b[31m" not in said, "a body cannot colour the terminal"
     assert "[bold]red" in said, "nor is it markup"
     assert dead.depth() == Depth(2, 0, 0), "they are still there"
-    assert "brought 1 messages back" in run("dlq", "replay", "--limit", "1")
+    assert "sent 1 messages back" in run("dlq", "replay", "--limit", "1")
     assert (dead.depth().total, queue.depth().visible) == (1, 1)
     run("dlq", "replay")
     assert (dead.depth().total, queue.depth().visible) == (0, 2)
@@ -152,7 +152,7 @@ def test_the_dead_letters_are_found_without_a_setting(queue: Queue, monkeypatch:
     assert "There are no dead letters." in run("dlq", "list")
 
 
-def test_a_queue_that_does_not_exist_is_told_in_one_line(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_that_does_not_exist_is_reported_in_one_line(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINANCE_ASSETS_TRANSACTIONS_QUEUE_URL", f"{queue.url}-nowhere")
     for command in (["produce", "--count", "1"], ["consume", "--no-dagster"]):
         said = run(*command, status=1)

@@ -14,14 +14,17 @@ import pytest
 from fixtures.quotes import raw_table
 from typer.testing import CliRunner
 
-from finance_assets import cli, running
+from finance_assets import demo
+from finance_assets.cli import app as cli
+from finance_assets.cli import contracts as contract_commands
 from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.market import QUOTES_RAW
-from finance_assets.running import RunOutcome
+from finance_assets.runs import execute
+from finance_assets.runs.results import RunOutcome
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
 
-ROOT = Path(cli.__file__).resolve().parents[1]
+ROOT = Path(cli.__file__).resolve().parents[2]
 COMMANDS = ["demo", "materialize", "status", "home", "contracts", "contracts show", "contracts write"]
 
 
@@ -81,7 +84,7 @@ def test_without_a_command_the_help_is_shown() -> None:
 def test_help_needs_no_heavy_module() -> None:
     """It answers at once: Dagster, pandas and the calendar take seconds."""
     code = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom finance_assets.cli import app\n"
+        "import sys\nfrom typer.testing import CliRunner\nfrom finance_assets.cli.app import app\n"
         "CliRunner().invoke(app, ['--help'])\n"
         "print([name for name in ('dagster', 'pandas', 'pyarrow', 'duckdb') if name in sys.modules])"
     )
@@ -93,7 +96,7 @@ def test_help_needs_no_heavy_module() -> None:
 
 
 @pytest.mark.parametrize("command", [["status"], ["demo"], ["materialize"], ["home"]])
-def test_a_wrong_setting_is_told_in_one_line(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_reported_in_one_line(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINANCE_ASSETS_PROFILE", "cloud")
     said = answer(*command)
     assert said.status == 2
@@ -134,7 +137,7 @@ def test_an_unknown_setting_is_named_and_the_likely_one_with_it(monkeypatch: pyt
     said = answer("home")
     assert said.status == 0
     assert said.error == (
-        "warning: FINANCE_ASSETS_MARKET_STRAT is no setting; did you mean FINANCE_ASSETS_MARKET_START?"
+        "warning: unknown setting FINANCE_ASSETS_MARKET_STRAT; did you mean FINANCE_ASSETS_MARKET_START?"
     )
 
 
@@ -154,8 +157,8 @@ def test_a_wrong_date_is_told_with_an_example(command: str, option: str, day: st
     ("arguments", "words"),
     [
         (["materialize", "--select", 'group:"none"', "--to", "2013-03-01"], "names no asset"),
-        (["materialize", "--select", "((", "--to", "2013-03-01"], "is no selection of assets"),
-        (["materialize", "--from", "2013-03-02"], "no closed session lies between 2013-03-02 and 2013-03-01"),
+        (["materialize", "--select", "((", "--to", "2013-03-01"], "is not a valid asset selection"),
+        (["materialize", "--from", "2013-03-02"], "there is no closed session between 2013-03-02 and 2013-03-01"),
         (["demo", "--from", "2012-05-02", "--to", "2012-05-01"], "the range ends before it begins"),
     ],
 )
@@ -183,9 +186,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             return None
         return RunOutcome(settings, success=seen["success"], rows={"core/quotes": 12}, runs=["1"])
 
-    monkeypatch.setattr(running, "queued_sample", lambda settings, _: nullcontext(settings))
-    monkeypatch.setattr(running, "run_assets", run)
-    monkeypatch.setattr(running, "run_missing", run)
+    monkeypatch.setattr(demo, "sample_queue", lambda settings, _: nullcontext(settings))
+    monkeypatch.setattr(execute, "run_assets", run)
+    monkeypatch.setattr(execute, "run_missing", run)
     return seen
 
 
@@ -236,15 +239,15 @@ def test_materialize_with_dates_makes_sessions_again(made: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt()])
-def test_what_stops_a_run_is_told_in_one_line(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_stops_a_run_is_reported_in_one_line(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(running, "run_missing", run)
+    monkeypatch.setattr(execute, "run_missing", run)
     said = answer("materialize")
     if isinstance(error, KeyboardInterrupt):
         assert said.status == 130
-        assert "interrupted; finance-assets materialize goes on" in said.error
+        assert "interrupted; finance-assets materialize continues" in said.error
     else:
         assert said.status == 2
         assert said.error == "error: OSError: no space left on device"
@@ -257,7 +260,7 @@ def test_the_status_of_an_empty_lake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINANCE_ASSETS_MARKET_START", "2013-02-25")
     said = answer("status")
     assert said.status == 1
-    assert "Nothing was made yet" in said.out
+    assert "No table has been built yet" in said.out
     assert "newest closed session 2013-03-01" in said.out
     for path in CONTRACTS:
         assert path in said.out
@@ -296,7 +299,7 @@ def test_an_unknown_table_is_refused_with_those_that_are_near() -> None:
 
 def test_generated_files_are_written_and_then_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "finance_assets").mkdir()
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "finance_assets" / "cli.py"))
+    monkeypatch.setattr(contract_commands, "__file__", str(tmp_path / "finance_assets" / "cli" / "contracts.py"))
     (tmp_path / "dbt_project" / "models").mkdir(parents=True)
     said = answer("contracts", "write", "--check")
     assert said.status == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from finance_assets.cli import app
+from finance_assets.cli.app import app
 
 pytestmark = pytest.mark.timeout(5, func_only=True)
 GOOD = "Account ID,Period End,Beginning MV,Ending MV,Net Flow,Return %\nA1,2013-01-31,100.00,101.00,0.00,1.00\n"
@@ -40,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # Imported before the time of a test runs.
     import finance_assets.advisory.reading.proposing
     import finance_assets.registry
-    import finance_assets.running  # noqa: F401
+    import finance_assets.runs.execute  # noqa: F401
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FINANCE_ASSETS_HOME", str(tmp_path / "home"))
@@ -57,7 +57,7 @@ def run(*arguments: str, status: int) -> tuple[str, str]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("entrance", ENTRANCES)
-def test_what_is_no_file_is_told_in_one_line(entrance: str, fault: str) -> None:
+def test_what_is_no_file_is_reported_in_one_line(entrance: str, fault: str) -> None:
     make, said = FAULTS[fault]
     make(Path("bad.file"))
     _, error = run(*(part.replace("BAD", "bad.file") for part in ENTRANCES[entrance]), status=2)
@@ -69,7 +69,7 @@ def test_what_is_no_file_is_told_in_one_line(entrance: str, fault: str) -> None:
     assert not Path("out.jsonl").exists()
 
 
-def test_a_file_that_is_too_large_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_too_large_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finance_assets.advisory.reading.inspection.MAX_INSPECTED_BYTES", 10)
     for command in ("inspect", "propose"):
         assert "is too large" in run("vendors", command, "good.csv", status=2)[1]
@@ -112,7 +112,7 @@ def test_a_link_that_is_named_is_followed() -> None:
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, "folder"])
-def test_what_is_no_file_among_the_contracts_is_told_in_one_line(fault: str, home: Path) -> None:
+def test_what_is_no_file_among_the_contracts_is_reported_in_one_line(fault: str, home: Path) -> None:
     make, said = {**FAULTS, "folder": (Path.mkdir, "it is a folder")}[fault]
     (home / "vendors").mkdir(parents=True)
     make(home / "vendors" / "p.yaml")

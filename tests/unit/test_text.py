@@ -18,7 +18,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from finance_assets import dagster_output, terminal
+from finance_assets import dagster_output, terminal_output
+from finance_assets.cli.errors import fail
 from finance_assets.text import (
     SafeLineFormatter,
     SafeLogRecord,
@@ -38,7 +39,7 @@ from finance_assets.text import (
     unescape_name,
 )
 
-PACKAGE = Path(terminal.__file__).parent
+PACKAGE = Path(terminal_output.__file__).parent
 ATTACKS = (
     "\x1b[2J\x1b[31mred",
     "\x1b]8;;http://evil.example\x07click\x1b]8;;\x07",
@@ -83,7 +84,7 @@ def harmful(text: str, kept: str = "") -> list[str]:
 
 def drawn(renderable: object, **options: object) -> str:
     file = io.StringIO()
-    terminal.console(file=file, width=10_000).print(renderable, **options)  # type: ignore[arg-type]
+    terminal_output.console(file=file, width=10_000).print(renderable, **options)  # type: ignore[arg-type]
     return file.getvalue()
 
 
@@ -122,10 +123,10 @@ def test_a_message_may_pass_more_than_one_exit(message: str) -> None:
 @given(ANYTHING)
 def test_the_terminal_shows_nothing_raw(text: str) -> None:
     table = Table("name")
-    table.add_row(terminal.shown(text))
+    table.add_row(terminal_output.shown(text))
     table.add_row(text, style="bold")
-    assert not harmful(drawn(terminal.shown(text), soft_wrap=True)[:-1])
-    for renderable in (table, Text(text), Panel(Text(text), title=terminal.shown(text))):
+    assert not harmful(drawn(terminal_output.shown(text), soft_wrap=True)[:-1])
+    for renderable in (table, Text(text), Panel(Text(text), title=terminal_output.shown(text))):
         assert not harmful(drawn(renderable), "\n")
     assert not harmful(drawn(text, markup=False, soft_wrap=True), "\n")
 
@@ -137,9 +138,9 @@ def test_a_failure_is_one_harmless_line(text: str) -> None:
         error, output = io.StringIO(), io.StringIO()
         patch.setattr("sys.stderr", error)
         patch.setattr("sys.stdout", output)
-        terminal.fail(f"{text}: is wrong")
-        terminal.say(text, stderr=True)
-        terminal.print_text(text)
+        fail(f"{text}: is wrong")
+        terminal_output.say(text, stderr=True)
+        terminal_output.print_text(text)
     assert not harmful(error.getvalue(), "\n")
     assert error.getvalue().count("\n") == 2
     assert not harmful(output.getvalue(), "\n")
@@ -148,9 +149,9 @@ def test_a_failure_is_one_harmless_line(text: str) -> None:
 def test_markup_and_emoji_from_outside_are_text() -> None:
     attack = "[red]x[/red] [link=http://evil.example]y[/link] :skull:"
     file = io.StringIO()
-    console = terminal.console(file=file, width=200)
+    console = terminal_output.console(file=file, width=200)
     console._force_terminal, console._color_system = True, None
-    console.print(terminal.shown(attack))
+    console.print(terminal_output.shown(attack))
     assert file.getvalue() == f"{attack}\n"
 
 
@@ -370,8 +371,8 @@ def test_no_text_takes_long(text: str) -> None:
 
 #: What is built in one module alone -> where.
 EXITS = {
-    r"\brich\.console import .*\bConsole\b": {"terminal.py"},
-    r"\brich\.markup import\b": {"terminal.py"},
+    r"\brich\.console import .*\bConsole\b": {"terminal_output.py"},
+    r"\brich\.markup import\b": {"terminal_output.py"},
     r"\b(typer|click)\.(echo|secho)\(": set(),
     r"\bdg\.(Failure|SkipReason|AssetCheckResult|MaterializeResult)\(": {"dagster_output.py"},
     r"\bdg\.MetadataValue\.(md|text|path|url)\(": {"dagster_output.py"},

@@ -12,7 +12,7 @@ import pytest
 from fixtures.transactions import transaction
 from typer.testing import CliRunner
 
-from finance_assets.cli import app
+from finance_assets.cli.app import app
 from finance_assets.transactions import classifying
 from finance_assets.transactions.classifying import LineError, classify_lines
 

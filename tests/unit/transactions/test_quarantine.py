@@ -10,8 +10,8 @@ import pytest
 from fixtures.transactions import NOW, delivery, transaction
 from typer.testing import CliRunner
 
-from finance_assets import cli_transactions_queue
-from finance_assets.cli import app
+from finance_assets.cli import queue as queue_commands
+from finance_assets.cli.app import app
 from finance_assets.registry import lake_of
 from finance_assets.settings import Settings
 from finance_assets.transactions.batches import write_batch
@@ -49,7 +49,7 @@ class Kept:
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> Kept:
     kept = Kept()
-    monkeypatch.setattr(cli_transactions_queue, "main_queue", lambda _: kept)
+    monkeypatch.setattr(queue_commands, "main_queue", lambda _: kept)
     return kept
 
 

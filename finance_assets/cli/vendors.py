@@ -1,8 +1,4 @@
-"""The commands of the advisory branch: ``vendors …``, ``explain``, ``restatements``.
-
-What belongs here: reading arguments and showing results; the work is done by the advisory room, whose modules are
-imported inside the commands.
-"""
+"""The commands ``vendors …``, ``explain`` and ``restatements``."""
 
 import json
 import os
@@ -12,17 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finance_assets.terminal import (
-    console,
-    day_of,
-    fail,
-    print_text,
-    read_settings,
-    say,
-    shown,
-    shown_message,
-    told_in_one_line,
-)
+from finance_assets.cli.errors import cli_errors, fail, parse_day, read_settings
+from finance_assets.terminal_output import console, print_text, say, shown, shown_message
 from finance_assets.text import escape_name, unescape_name
 
 if TYPE_CHECKING:
@@ -34,10 +21,10 @@ if TYPE_CHECKING:
     from finance_assets.storage.ledger import FileRecord
 
 vendors_app = typer.Typer(
-    help="Files of vendors: look into one, propose a contract, see what is in quarantine, read it again.",
+    help="Vendor files: inspect a file, propose a contract, list the quarantine, read files again.",
     no_args_is_help=True,
 )
-#: Rows that a table on the screen shows of one file.
+#: Maximum number of rows of one file in a table on the screen.
 SHOWN = 20
 
 
@@ -54,33 +41,33 @@ def _table(*names: str) -> "Table":
 
     table = Table(box=SIMPLE_HEAD)
     for name in names:
-        # What does not fit goes to the next line; nothing is cut off.
+        # Long values continue on the next line; nothing is truncated.
         table.add_column(name, overflow="fold")
     return table
 
 
-def _intake() -> "Intake":
+def _open_intake() -> "Intake":
     from finance_assets.registry import intake_of
 
     return intake_of(read_settings())
 
 
-def _contracts(sheet: Path | None) -> "list[VendorContract]":
-    """Return the deployment's contracts; those of a file go before them."""
+def _load_contracts(sheet: Path | None) -> "list[VendorContract]":
+    """Return the vendor contracts of the deployment; those of a given file replace contracts of the same vendor."""
     from finance_assets.advisory.reading.vendor_contract import read_onboarding_sheet
 
-    own = _intake().contracts
+    deployed = _open_intake().contracts
     if sheet is None:
-        return own
+        return deployed
     given = read_onboarding_sheet(sheet)
     names = {contract.vendor for contract in given}
-    return [*given, *(contract for contract in own if contract.vendor not in names)]
+    return [*given, *(contract for contract in deployed if contract.vendor not in names)]
 
 
-def _files(paths: list[Path], max_bytes: int) -> "tuple[list[Path], list[RefusedEntry]]":
-    """Return the files that are named or lie in named folders, and what in the folders the landing zone would refuse.
+def _list_files(paths: list[Path], max_bytes: int) -> "tuple[list[Path], list[RefusedEntry]]":
+    """Return the given files and those in given folders, and the entries that the landing zone would refuse.
 
-    A link that is named is followed; one in a folder is not.
+    A link given on the command line is followed; one in a folder is not.
     """
     from finance_assets.regular_files import check_regular
     from finance_assets.storage.landing import Landing, RefusedEntry, printable_key
@@ -97,8 +84,8 @@ def _files(paths: list[Path], max_bytes: int) -> "tuple[list[Path], list[Refused
                 if size <= max_bytes:
                     found.append(path / key)
                     continue
-                reason = f"too_large: {size:,} bytes, of which at most {max_bytes:,} are looked into here"
-                advice = "split it, or put it into the landing zone, where a run reads it in parts"
+                reason = f"too_large: {size:,} bytes, but at most {max_bytes:,} can be inspected"
+                advice = "split it, or copy it to the landing zone, where a run reads it in parts"
                 refused.append(RefusedEntry(printable_key(key), reason, advice, size, file.modified))
         elif os.path.lexists(path):
             check_regular(path, max_bytes=max_bytes)
@@ -120,23 +107,27 @@ def inspect(
     ] = None,
     received: Annotated[
         str | None,
-        typer.Option("--received", metavar="YYYY-MM-DD", help="Day of receipt. Default: now. Later dates are refused."),
+        typer.Option(
+            "--received",
+            metavar="YYYY-MM-DD",
+            help="Day of receipt. Default: now. Later dates are rejected.",
+        ),
     ] = None,
 ) -> None:
-    """Say what would become of files, row by row, without loading any.
+    """Show how files would be read, row by row, without loading them.
 
-    Exit status 1 means that a file would go to quarantine, or that something in a folder would not be read.
+    Exit status 1 means that a file would be quarantined, or that an entry of a folder would not be read.
     """
-    day = day_of(received, "--received")
+    day = parse_day(received, "--received")
     from finance_assets.advisory.reading.inspection import MAX_INSPECTED_BYTES, inspect_files
 
     at = datetime.now(UTC) if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
-    with told_in_one_line():
-        known = _contracts(contracts)
-        files, refused = _files(paths, MAX_INSPECTED_BYTES)
+    with cli_errors():
+        known = _load_contracts(contracts)
+        files, refused = _list_files(paths, MAX_INSPECTED_BYTES)
         entries = inspect_files(files, known, at)
     if output is not None:
-        # In ASCII: what a name holds does nothing on the screen.
+        # In ASCII, so that control characters in names have no effect on the screen.
         text = json.dumps(entries, indent=1) + "\n"
         if str(output) == "-":
             print_text(text, end="")
@@ -154,9 +145,9 @@ def inspect(
             )
         console().print(table)
         for name, entry in entries.items():
-            said = ", ".join(str(one) for one in (entry.get("file_reason"), *entry.get("warnings", ())) if one)
-            if said:
-                say(f"{escape_name(name)}: {said}")
+            messages = [str(one) for one in (entry.get("file_reason"), *entry.get("warnings", ())) if one]
+            if messages:
+                say(f"{escape_name(name)}: {', '.join(messages)}")
         for name, entry in entries.items():
             for row in entry["quarantined"][:SHOWN]:
                 account = f", account {escape_name(row['account_id'])}" if row.get("account_id") else ""
@@ -172,24 +163,24 @@ def inspect(
 def propose(
     file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A file of the vendor.")],
 ) -> None:
-    """Print the draft of a contract for a file that no contract knows, with the evidence as comments."""
+    """Print a draft contract for a file without a contract, with the evidence as comments."""
     from finance_assets.advisory.reading.inspection import MAX_INSPECTED_BYTES
     from finance_assets.advisory.reading.proposing import propose_contract
     from finance_assets.regular_files import read_regular
 
-    with told_in_one_line():
+    with cli_errors():
         data = read_regular(file, max_bytes=MAX_INSPECTED_BYTES)
     print_text(propose_contract(data, file.name))
 
 
 @vendors_app.command("list")
 def list_vendors() -> None:
-    """Show every vendor that is known: its contract, and what came from it."""
+    """Show all known vendors: their contract and the files received from them."""
     from finance_assets.advisory.explaining import policies_in_words
     from finance_assets.advisory.results import policies
 
-    with told_in_one_line():
-        intake = _intake()
+    with cli_errors():
+        intake = _open_intake()
         register = intake.register().to_pylist()
         names = {contract.vendor: contract for contract in intake.contracts}
         declared = policies(intake.contracts)
@@ -199,7 +190,7 @@ def list_vendors() -> None:
         contract = names.get(name)
         table.add_row(
             shown(name),
-            f"version {contract.version}" if contract else "none: proved by content",
+            f"version {contract.version}" if contract else "none: read by content",
             "\n".join(map(shown_message, policies_in_words(declared.get(name)))),
             str(len(files)),
             str(sum(row["action"] == "quarantine_file" for row in files)),
@@ -211,7 +202,7 @@ def list_vendors() -> None:
 
 @vendors_app.command()
 def quarantine() -> None:
-    """Show the files and rows that were left out, and what of the landing zone is not read, with what to do.
+    """Show quarantined files and rows, and unread entries of the landing zone, with what to do about each.
 
     Exit status 1 means that there are some.
     """
@@ -219,21 +210,21 @@ def quarantine() -> None:
     from finance_assets.contracts.advisory import QUARANTINED_FILES, QUARANTINED_ROWS
     from finance_assets.storage.lake import LakeError
 
-    with told_in_one_line():
-        intake = _intake()
+    with cli_errors():
+        intake = _open_intake()
         lake = intake.lake
         keys = [key for key in lake.partitions(QUARANTINED_FILES) if key != LANDING_ZONE_KEY]
         files = lake.read(QUARANTINED_FILES, keys=keys).table.to_pylist()
         rows = lake.read(QUARANTINED_ROWS).table.to_pylist()
         waiting: tuple[FileRecord, ...] = ()
         try:
-            # As it is now, whether or not a run has noted it.
+            # The current state, whether or not a run has recorded it.
             now = intake.look().unread
             files += intake.left_out(now)
             waiting = now.waiting
         except LakeError as error:
             files += lake.read(QUARANTINED_FILES, keys=[LANDING_ZONE_KEY]).table.to_pylist()
-            say(f"as of the last run, since {error}", stderr=True)
+            say(f"showing the state of the last run, because {error}", stderr=True)
     if not files and not rows:
         console().print("Nothing is in quarantine.")
         return
@@ -251,8 +242,8 @@ def quarantine() -> None:
     for record in waiting:
         if record.retry_ts_utc is not None:
             say(
-                f"{escape_name(record.identity.key)} is tried again from {record.retry_ts_utc:%Y-%m-%d %H:%M:%S} UTC "
-                f"on, after {record.faults} faults"
+                f"{escape_name(record.identity.key)} will be retried after {record.retry_ts_utc:%Y-%m-%d %H:%M:%S} UTC "
+                f"({record.faults} faults so far)"
             )
     suspects = {row["file_sha256"] for row in files}
     single = [row for row in rows if row["file_sha256"] not in suspects]
@@ -274,8 +265,8 @@ def quarantine() -> None:
     raise typer.Exit(1)
 
 
-def _chosen(digests: list[str], known: list[str]) -> list[str]:
-    """Return the files that the first digits of their sha256 name, each of which must be one."""
+def _match_digests(digests: list[str], known: list[str]) -> list[str]:
+    """Return the SHA-256 of the files that the given prefixes identify; each prefix must match exactly one."""
     chosen = []
     for digest in digests:
         found = [each for each in known if each.startswith(digest.lower())]
@@ -291,18 +282,18 @@ def replay(
         list[str], typer.Argument(metavar="SHA256…", help="The files, by the first digits of their sha256.")
     ],
 ) -> None:
-    """Read kept files again, as after a contract was added; what is new in them is known from now on.
+    """Read stored files again, for example after a contract was added; new rows count as known from now on.
 
-    A file that was given up is read by the next run, as after `vendors retry`.
+    A file whose reading was abandoned is read by the next run, as after `vendors retry`.
     """
     from finance_assets.advisory.results import WRITTEN_BY_ONE
     from finance_assets.storage.writers import single_writer
 
-    with told_in_one_line():
-        intake = _intake()
+    with cli_errors():
+        intake = _open_intake()
         waiting = intake.digests_to_retry()
-        chosen = _chosen(digests, [*(row["file_sha256"] for row in intake.register().to_pylist()), *waiting])
-        _retry(intake, [digest for digest in chosen if digest in waiting])
+        chosen = _match_digests(digests, [*(row["file_sha256"] for row in intake.register().to_pylist()), *waiting])
+        _schedule_retry(intake, [digest for digest in chosen if digest in waiting])
         name, *tables = WRITTEN_BY_ONE
         with single_writer(intake.lake, name, tables, tell=say):
             replayed = intake.replay([digest for digest in chosen if digest not in waiting])
@@ -310,7 +301,7 @@ def replay(
             reason = f" ({taken.reason})" if taken.reason else ""
             key = escape_name(taken.key)
             say(f"{key}: {taken.action}{reason}, {taken.rows} rows, {taken.quarantined} quarantined")
-    console().print("finance-assets materialize brings it into the tables that follow.")
+    console().print("finance-assets materialize updates the downstream tables.")
 
 
 @vendors_app.command()
@@ -320,21 +311,23 @@ def retry(
         typer.Argument(metavar="[SHA256…]", help="The files, by the first digits of their sha256. Default: all."),
     ] = None,
 ) -> None:
-    """Let files be read again that were given up, or that wait for a fault to be over; the next run does it."""
-    with told_in_one_line():
-        intake = _intake()
+    """Let the next run read files again that were abandoned, or that wait for a retry after a fault."""
+    with cli_errors():
+        intake = _open_intake()
         waiting = intake.digests_to_retry()
-        _retry(intake, _chosen(digests, waiting) if digests else waiting)
-    console().print("finance-assets materialize reads them." if waiting else "No file was given up, and none waits.")
+        _schedule_retry(intake, _match_digests(digests, waiting) if digests else waiting)
+    console().print(
+        "finance-assets materialize reads them." if waiting else "No file was abandoned, and none waits for a retry."
+    )
 
 
-def _retry(intake: "Intake", digests: list[str]) -> None:
+def _schedule_retry(intake: "Intake", digests: list[str]) -> None:
     for key in intake.retry(digests):
-        say(f"{escape_name(key)}: to be read again")
+        say(f"{escape_name(key)}: will be read again")
 
 
-def _period(text: str) -> tuple[date, date]:
-    """Return the first and last day that a period such as 2013-02, 2013-Q1 or 2013-02-28 stands for."""
+def _parse_period(text: str) -> tuple[date, date]:
+    """Return the first and last day of a period such as 2013-02, 2013-Q1 or 2013-02-28."""
     try:
         if "Q" in text.upper():
             year, quarter = text.upper().replace("-", "").split("Q")
@@ -351,58 +344,59 @@ def _period(text: str) -> tuple[date, date]:
     return day, day
 
 
-def _end_of(day: date | None) -> datetime | None:
-    """Return the last instant of a day: what came with the next one was not known yet."""
+def _end_of_day(day: date | None) -> datetime | None:
+    """Return the last instant of a day in UTC."""
     from finance_assets.advisory.intake import TICK
 
     return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1) - TICK
 
 
 def explain(
-    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Account as the vendor writes it, or as shown.")],
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Account as in the file, or as a table shows it.")],
     period: Annotated[str, typer.Argument(metavar="PERIOD", help="2013-02, 2013-Q1 or 2013-02-28.")],
     as_of: Annotated[
         str | None, typer.Option("--as-of", metavar="YYYY-MM-DD", help="Explain what was known at the end of that day.")
     ] = None,
 ) -> None:
-    """Write out how an account's return came about: the arithmetic, each input with its file and line.
+    """Print how a return of an account was computed: the arithmetic, and the file and line of each input.
 
-    Says too whether computing it now gives the same number, and what is missing where a vendor sent no row. Exit
-    status 1 means that the number is another one, or that there is no row of the period.
+    Also shows whether computing it now gives the same number, and what is missing if a vendor sent no row. Exit
+    status 1 means that the number differs, or that there is no row for the period.
     """
-    first, last = _period(period)
-    known = _end_of(day_of(as_of, "--as-of"))
+    first, last = _parse_period(period)
+    known = _end_of_day(parse_day(as_of, "--as-of"))
     from finance_assets.advisory.results import explanation
 
-    with told_in_one_line():
-        told = explanation(_intake(), account, first, last, as_of=known)
-        if told is None and "\\" in account:
-            # Copied from a table, where it is escaped.
-            told = explanation(_intake(), unescape_name(account), first, last, as_of=known)
-    if told is None and known is not None:
+    with cli_errors():
+        result = explanation(_open_intake(), account, first, last, as_of=known)
+        if result is None and "\\" in account:
+            # The account was copied from a table, where it is escaped.
+            result = explanation(_open_intake(), unescape_name(account), first, last, as_of=known)
+    if result is None and known is not None:
         raise fail(
             f"nothing was known of account {account!r} from {first} to {last} at {known:%Y-%m-%d %H:%M} UTC", status=1
         )
-    if told is None:
+    if result is None:
         raise fail(f"nothing is known of account {account!r} from {first} to {last}", status=1)
-    for line in told.lines:
+    for line in result.lines:
         say(line)
-    raise typer.Exit(0 if told.holds else 1)
+    raise typer.Exit(0 if result.holds else 1)
 
 
 def restatements(
     between: Annotated[
-        tuple[str, str], typer.Option("--between", metavar="D1 D2", help="First and last day of becoming known.")
+        tuple[str, str],
+        typer.Option("--between", metavar="D1 D2", help="First and last day of receipt."),
     ],
 ) -> None:
-    """Show what was corrected between two days: the value before and after, and by which file."""
-    first, last = (day_of(text, "--between") or date.max for text in between)
+    """Show corrections received between two days: old value, new value, and the correcting file."""
+    first, last = (parse_day(text, "--between") or date.max for text in between)
     from finance_assets.advisory.results import restated
 
     start = datetime(first.year, first.month, first.day, tzinfo=UTC)
-    with told_in_one_line():
+    with cli_errors():
         rows: list[dict[str, Any]] = restated(
-            _intake(), start, datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
+            _open_intake(), start, datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
         )
     if not rows:
         console().print(f"Nothing was restated from {first} to {last}.")

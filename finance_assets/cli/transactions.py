@@ -1,8 +1,4 @@
-"""The commands of the transactions branch: ``transactions …``.
-
-What belongs here: ``classify``, ``quarantine`` and ``replay``. The other commands on queues are in
-``cli_transactions_queue``. The work is done by the transactions room, whose modules are imported inside the commands.
-"""
+"""The commands ``transactions classify``, ``quarantine`` and ``replay``; those of queues are in ``cli/queue.py``."""
 
 import os
 import sys
@@ -12,28 +8,28 @@ from typing import Annotated
 
 import typer
 
-from finance_assets import cli_transactions_queue
+from finance_assets.cli import queue as queue_commands
+from finance_assets.cli.errors import cli_errors, fail, read_settings
 from finance_assets.regular_files import UnreadableFileError, open_regular
-from finance_assets.terminal import console, fail, read_settings, say, shown, told_in_one_line
+from finance_assets.terminal_output import console, say, shown
 from finance_assets.text import escape_name, redact_personal_data
 
-#: The largest file of messages that is replayed: all of them are read before the first is sent.
+#: Maximum size of a replayed file: all messages are read before the first is sent.
 MAX_REPLAYED_BYTES = 256 << 20
-
 app = typer.Typer(
-    help="Card-like transactions: classify messages, consume and produce them, bring dead letters back.",
+    help="Card transactions: classify, consume and produce messages, replay rejected ones and dead letters.",
     no_args_is_help=True,
 )
 
 
 def register_commands(root: typer.Typer) -> None:
     """Add the commands of this branch to ``finance-assets``."""
-    cli_transactions_queue.register_commands(app)
+    queue_commands.register_commands(app)
     root.add_typer(app, name="transactions")
 
 
-def instant_of(text: str | None, option: str) -> datetime:
-    """Return the instant that an option was given; now, where it was not given."""
+def parse_instant(text: str | None, option: str) -> datetime:
+    """Return the instant given to an option; the current time if the option was not used."""
     if text is None:
         return datetime.now(UTC)
     try:
@@ -52,20 +48,21 @@ def classify(
         typer.Argument(metavar="IN.jsonl", help="Messages: message_id with body or body_b64; - for standard input."),
     ],
     target: Annotated[
-        Path, typer.Argument(metavar="OUT.jsonl", help="Where to write, a line for a line; - for standard output.")
+        Path,
+        typer.Argument(metavar="OUT.jsonl", help="Output file, one line per input line; - for standard output."),
     ],
     now: Annotated[
         str | None,
         typer.Option(
-            "--now", metavar="ISO", help="Instant against which the future is judged, with zone. Default: now."
+            "--now", metavar="ISO", help="Current time for the rule on future dates, with zone. Default: now."
         ),
     ] = None,
 ) -> None:
-    """Say of each message whether it is accepted, rejected, a duplicate or a conflict; touch no queue and no table.
+    """Show whether each message would be accepted, rejected, a duplicate or a conflict; uses no queue and no table.
 
-    The output appears when it is complete. Exit status 2 means that a line of the input is no message.
+    The output file appears when it is complete. Exit status 2 means that an input line is not a message.
     """
-    at = instant_of(now, "--now")
+    at = parse_instant(now, "--now")
     from finance_assets.transactions.classifying import LineError, classify_file
 
     part = target.with_name(f"{target.name}.part{os.getpid()}")
@@ -86,22 +83,22 @@ def classify(
         raise fail(f"{escape_name(error.filename or source)}: {error.strerror}") from None
     finally:
         part.unlink(missing_ok=True)
-    told = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
-    console(stderr=str(target) == "-").print(f"{sum(counts.values()):,} messages: {told}", soft_wrap=True)
+    summary = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
+    console(stderr=str(target) == "-").print(f"{sum(counts.values()):,} messages: {summary}", soft_wrap=True)
 
 
 @app.command()
 def quarantine(
     reason: Annotated[
-        list[str] | None, typer.Option("--reason", metavar="CODE", help="Only this reason; may be repeated.")
+        list[str] | None, typer.Option("--reason", metavar="CODE", help="Only this reason; can be repeated.")
     ] = None,
     export: Annotated[
         Path | None,
-        typer.Option("--export", metavar="OUT.jsonl", help="Write the messages, to be repaired and replayed."),
+        typer.Option("--export", metavar="OUT.jsonl", help="Write the messages to a file, for correction and replay."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Most messages to show.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Maximum number of messages to show.")] = 20,
 ) -> None:
-    """Show the messages that were rejected or contradict what stands, with the reason.
+    """Show messages that were rejected or that conflict with an accepted transaction, with the reason.
 
     Exit status 1 means that there are some.
     """
@@ -114,7 +111,7 @@ def quarantine(
     from finance_assets.registry import lake_of
     from finance_assets.transactions.quarantine import quarantined, write_lines
 
-    with told_in_one_line():
+    with cli_errors():
         entries = list(quarantined(lake_of(settings), reason or ()))
         if export is not None:
             with export.open("wb") as target:
@@ -126,7 +123,7 @@ def quarantine(
     for name in ("message", "received (UTC)", "transaction", "reason", "detail"):
         table.add_column(name, overflow="fold", no_wrap=name not in ("transaction", "detail"))
     for entry in entries[-limit:]:
-        # The sender chose the id. Redacted before it is cut: half of a card number is not known for one.
+        # The sender chose the id. Redact before truncating: a truncated card number is not recognized.
         sent_id = redact_personal_data(entry["transaction_id"] or "")
         table.add_row(
             shown(entry["message_id"]),
@@ -139,7 +136,8 @@ def quarantine(
     counts = ", ".join(f"{count:,} {code}" for code, count in Counter(e["reason"] for e in entries).most_common())
     console().print(f"{min(limit, len(entries))} of {len(entries):,} shown: {counts}.", soft_wrap=True)
     console().print(
-        "--export OUT.jsonl writes them. Repair the bodies, look with transactions classify, then transactions replay.",
+        "--export OUT.jsonl writes them to a file. Correct the bodies, check them with transactions classify, then "
+        "send them with transactions replay.",
         soft_wrap=True,
     )
     raise typer.Exit(1)
@@ -151,15 +149,15 @@ def replay(
         Path, typer.Argument(metavar="IN.jsonl", help="Messages with body or body_b64, as quarantine exports them.")
     ],
 ) -> None:
-    """Send the messages of a file to the queue, such as those of the quarantine after a repair or a mended rule.
+    """Send the messages of a file to the queue, such as quarantined messages after a correction.
 
-    A message that stands already is a duplicate, without effect. The quarantine keeps what was received.
+    A message that was already accepted counts as a duplicate and has no effect. The quarantine keeps the originals.
     """
     settings = read_settings()
     from finance_assets.transactions.classifying import LineError
     from finance_assets.transactions.quarantine import bodies_of
 
-    with told_in_one_line():
+    with cli_errors():
         try:
             with open_regular(source, max_bytes=MAX_REPLAYED_BYTES) as lines:
                 bodies = bodies_of(lines)
@@ -168,8 +166,9 @@ def replay(
         empty = sum(not body for body in bodies)
         if empty:
             raise fail(
-                f"{escape_name(source)}: {empty} messages have an empty body, which no queue carries; nothing was sent"
+                f"{escape_name(source)}: {empty} messages have an empty body, which SQS does not accept; "
+                "nothing was sent"
             )
-        queue = cli_transactions_queue.main_queue(settings)
+        queue = queue_commands.main_queue(settings)
         sent = len(queue.send(bodies))
     say(f"sent {sent:,} messages to {queue.name}")

@@ -16,23 +16,18 @@ import pytest
 from fixtures.quotes import JANUARY, FakeProvider, fake_settings, raw_row, raw_table, sessions_table, wandering
 from rich.console import Console
 
-from finance_assets import registry, running
+from finance_assets import registry
 from finance_assets.automation.unfinished import unfinished_assets
 from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.market import QUOTES, QUOTES_RAW, TICKER_KPIS, TRADING_SESSIONS
+from finance_assets.demo import newest_live_session
 from finance_assets.market.resources import MarketData
 from finance_assets.registry import build_assets
-from finance_assets.running import (
-    Phase,
-    RunOutcome,
-    RunRefusedError,
-    dagster_home,
-    live_sessions_in,
-    plan_phases,
-    run_assets,
-    run_missing,
-    show_status,
-)
+from finance_assets.runs import execute, instance, status
+from finance_assets.runs.execute import Phase, plan_phases, run_assets, run_missing
+from finance_assets.runs.instance import RunRefusedError, dagster_home
+from finance_assets.runs.results import RunOutcome
+from finance_assets.runs.status import show_status
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
 
@@ -302,7 +297,7 @@ def test_the_table_is_ordered_by_layer_and_says_where_everything_lies(tmp_path: 
 def test_a_range_without_a_closed_session_is_refused(tmp_path: Path) -> None:
     settings = fake_settings(tmp_path)
     for first, last, words in (
-        (date(2012, 1, 14), date(2012, 1, 16), "no closed session lies between 2012-01-14 and 2012-01-16"),
+        (date(2012, 1, 14), date(2012, 1, 16), "there is no closed session between 2012-01-14 and 2012-01-16"),
         (date(2012, 2, 1), None, "they run from 2012-01-03 to 2012-01-31"),
         (date(2012, 1, 9), date(2012, 1, 6), "the range ends before it begins: 2012-01-09 is after 2012-01-06"),
     ):
@@ -336,11 +331,12 @@ def market_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         return made | {"market_data": MarketData(settings, made["ledger"], [provider])}
 
     monkeypatch.setattr(registry, "build_resources", with_provider)
-    monkeypatch.setattr(running, "build_resources", with_provider)
+    monkeypatch.setattr(execute, "build_resources", with_provider)
+    monkeypatch.setattr(status, "build_resources", with_provider)
     # Dagster's own storage: the batched event log of the template is tested where it is defined.
     template = tmp_path / "template.yaml"
     template.write_text("telemetry:\n  enabled: false\n")
-    monkeypatch.setattr(running, "INSTANCE_TEMPLATE", template)
+    monkeypatch.setattr(instance, "INSTANCE_TEMPLATE", template)
     return fake_settings(tmp_path / "home", now=datetime(2012, 1, 6, 22, tzinfo=UTC))
 
 
@@ -368,7 +364,7 @@ def test_what_is_missing_is_made_and_then_nothing_is(market_only: Settings, capf
     lines = {line.split()[0]: line.split() for line in text(shown).splitlines() if line.startswith((" raw", " core"))}
     assert lines["raw/quotes"] == ["raw/quotes", "4", "8", "2012-01-06", "0"]
     assert lines["core/ticker_kpis"] == ["core/ticker_kpis", "4", "8", "2012-01-06", "0"]
-    assert "Never made: staging/" in text(shown)
+    assert "Never built: staging/" in text(shown)
     assert "sessions missing" not in text(shown)
 
 
@@ -406,7 +402,7 @@ def fill(settings: Settings, *days: date, symbols: Sequence[str] = ("AAA", "BBB"
 def test_the_status_of_an_empty_lake_says_how_to_begin(tmp_path: Path) -> None:
     shown = console()
     assert show_status(fake_settings(tmp_path), shown) is False
-    assert "Nothing was made yet. finance-assets demo" in text(shown)
+    assert "No table has been built yet. finance-assets demo" in text(shown)
     assert "newest closed session 2012-01-31" in text(shown)
     for path in CONTRACTS:
         assert f" {path} " in text(shown)
@@ -422,20 +418,20 @@ def test_the_status_names_what_is_missing_and_what_to_do(tmp_path: Path) -> None
     shown = console()
     assert show_status(settings, shown) is False
     assert "3 sessions missing or incomplete: 2012-01-11 to 2012-01-12, 2012-01-31." in text(shown)
-    assert "Never made: raw/instruments, staging/" in text(shown)
-    assert "finance-assets materialize makes what is missing." in text(shown)
+    assert "Never built: raw/instruments, staging/" in text(shown)
+    assert "finance-assets materialize builds what is missing." in text(shown)
     (row,) = (line for line in text(shown).splitlines() if line.startswith(" core/quotes"))
     assert row.split() == ["core/quotes", "18", "35", "2012-01-31", "2"]
 
 
 def test_sessions_of_a_live_provider_are_seen(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
-    assert live_sessions_in(settings) is None
+    assert newest_live_session(settings) is None
     lake = Lake(settings.lake)
     lake.write_partitions(QUOTES_RAW, raw_table(), ["2013-03-01"])
-    assert live_sessions_in(settings) is None
+    assert newest_live_session(settings) is None
     lake.write_partitions(QUOTES_RAW, raw_table(), ["2013-03-04"])
-    assert live_sessions_in(settings) == date(2013, 3, 4)
+    assert newest_live_session(settings) == date(2013, 3, 4)
 
 
 # -- the Dagster instance ----------------------------------------------------------------------------------------------
@@ -467,11 +463,11 @@ PRINTS = """
 import os, subprocess, sys
 from pathlib import Path
 from rich.console import Console
-from finance_assets.running import _output_to
+from finance_assets.runs.progress import redirect_output
 
 console = Console(highlight=False)
 console.print("before")
-with _output_to(Path(sys.argv[1]), console) as shown:
+with redirect_output(Path(sys.argv[1]), console) as shown:
     print("from python")
     sys.stderr.write("to stderr\\n")
     subprocess.run(["echo", "from a command"], check=True)

@@ -1,8 +1,4 @@
-"""The commands on queues: ``transactions produce``, ``consume``, ``queue`` and ``dlq …``.
-
-What belongs here: reading arguments and showing results; the work is done by the transactions room, whose modules are
-imported inside the commands.
-"""
+"""The commands ``transactions produce``, ``consume``, ``queue`` and ``dlq …``."""
 
 import os
 import shlex
@@ -12,21 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finance_assets.terminal import (
-    console,
-    fail,
-    print_text,
-    read_settings,
-    say,
-    shown,
-    shown_message,
-    told_in_one_line,
-)
+from finance_assets.cli.errors import cli_errors, fail, read_settings
+from finance_assets.terminal_output import console, print_text, say, shown, shown_message
 from finance_assets.text import SafeLineFormatter, escape_name, redact_personal_data
 
 if TYPE_CHECKING:
@@ -34,11 +23,9 @@ if TYPE_CHECKING:
     from finance_assets.transactions.queue import Queue
 
 dlq_app = typer.Typer(
-    help="Dead letters: messages on which processing itself broke, again and again.", no_args_is_help=True
+    help="Dead letters: messages on which the processing code failed repeatedly.", no_args_is_help=True
 )
-#: Folder of the local queue in the platform's home.
-LOCAL_FOLDER = "queue"
-#: Characters of a body that a list shows.
+#: Characters of a message body in a list.
 SHOWN = 60
 
 
@@ -53,11 +40,13 @@ def register_commands(app: typer.Typer) -> None:
 
 
 def _queue_folder(settings: "Settings") -> Path:
-    return settings.home_dir / LOCAL_FOLDER
+    from finance_assets.transactions.local_queue import FOLDER_NAME
+
+    return settings.home_dir / FOLDER_NAME
 
 
-def _url(settings: "Settings") -> str:
-    """Return the address of the queue: the setting's, else that of the local queue that runs for this home."""
+def _queue_url(settings: "Settings") -> str:
+    """Return the address of the configured queue, or of the local queue that runs for this home."""
     if settings.transactions_queue_url:
         return settings.transactions_queue_url
     from finance_assets.transactions.local_queue import find
@@ -72,14 +61,14 @@ def _url(settings: "Settings") -> str:
 
 
 def main_queue(settings: "Settings", connections: int = 10) -> "Queue":
-    """Return the queue of transactions; end the command where there is none."""
+    """Return the transaction queue; end the command if there is none."""
     from finance_assets.transactions.queue import Queue
 
-    return Queue(_url(settings), settings.aws_region, settings.arrival_clock, connections)
+    return Queue(_queue_url(settings), settings.aws_region, settings.arrival_clock, connections)
 
 
-def _dead(settings: "Settings") -> "Queue":
-    """Return the queue of dead letters: the setting's, else that of the queue's own redrive policy."""
+def _dead_letter_queue(settings: "Settings") -> "Queue":
+    """Return the configured dead-letter queue, or that of the queue's redrive policy."""
     main = main_queue(settings)
     if settings.transactions_queue_url and settings.transactions_dlq_url:
         return replace(main, url=settings.transactions_dlq_url)
@@ -87,12 +76,13 @@ def _dead(settings: "Settings") -> "Queue":
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def queue_errors() -> Iterator[None]:
+    """Turn errors of queues and consumers into one line with exit status 1."""
     from finance_assets.transactions.aws import AwsError
     from finance_assets.transactions.consuming import ConsumeError
     from finance_assets.transactions.local_queue import LocalQueueError
 
-    with told_in_one_line():
+    with cli_errors():
         try:
             yield
         except (AwsError, ConsumeError, LocalQueueError) as error:
@@ -100,10 +90,10 @@ def _told() -> Iterator[None]:
 
 
 @contextmanager
-def _ended_by_signals(stop: Callable[[], object]) -> Iterator[None]:
-    """Call ``stop`` on SIGTERM, Ctrl-C and the end of the terminal while the block lasts."""
+def _call_on_signals(stop: Callable[[], object]) -> Iterator[None]:
+    """Call ``stop`` on SIGTERM, SIGINT and SIGHUP for the length of a block."""
     numbers = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored under nohup
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
     try:
@@ -118,7 +108,8 @@ def produce(
         float | None, typer.Option("--rate", min=0.01, metavar="N", help="Messages a second. Default: 10.")
     ] = 10.0,
     count: Annotated[
-        int | None, typer.Option("--count", min=0, metavar="N", help="How many. Default: until it is stopped.")
+        int | None,
+        typer.Option("--count", min=0, metavar="N", help="Number of messages. Default: no limit."),
     ] = None,
     bad_rate: Annotated[
         float,
@@ -127,23 +118,22 @@ def produce(
             min=0.0,
             max=1.0,
             metavar="P",
-            help="Share of duplicates, conflicts and messages that break a rule, of every kind there is.",
+            help="Share of duplicates, conflicts and messages that break a rule, of all kinds.",
         ),
     ] = 0.02,
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", metavar="S", help="The same seed and first instant give the same messages. Default: by chance."
+            "--seed", metavar="S", help="The same seed and start time give the same messages. Default: random."
         ),
     ] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="As fast as the queue takes them; --rate is ignored.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Send as fast as the queue accepts; --rate is ignored.")] = False,
 ) -> None:
     """Send simulated card transactions to the queue."""
     settings = read_settings()
     import random
     import threading
     from collections import Counter
-    from datetime import timedelta
 
     from finance_assets.transactions.producing import messages, send
 
@@ -152,7 +142,7 @@ def produce(
     stopped = threading.Event()
     kinds: Counter[str] = Counter()
     step = timedelta(microseconds=1) if speed is None or settings.now is not None else timedelta(seconds=1 / speed)
-    with _told(), _ended_by_signals(stopped.set):
+    with queue_errors(), _call_on_signals(stopped.set):
         to = main_queue(settings)
         say(f"sending to {to.address}, seed {chosen}", stderr=True)
         done = send(
@@ -163,43 +153,47 @@ def produce(
             stop=stopped.is_set,
             told=lambda batch, _: kinds.update(each.expected for each in batch),
         )
-    told = ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items()))
+    summary = ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items()))
     pace = f"{done.count / done.seconds:,.0f} a second" if done.seconds else "at once"
-    console().print(f"sent {done.count:,} messages, {pace}; expected: {told or 'none'}", soft_wrap=True)
+    console().print(f"sent {done.count:,} messages, {pace}; expected: {summary or 'none'}", soft_wrap=True)
 
 
 def consume(
-    receivers: Annotated[int, typer.Option("--receivers", min=1, max=64, help="Threads that receive.")] = 4,
+    receivers: Annotated[int, typer.Option("--receivers", min=1, max=64, help="Number of receiving threads.")] = 4,
     wait_seconds: Annotated[
-        int, typer.Option("--wait-seconds", min=0, max=20, help="How long a receive waits for a first message.")
+        int,
+        typer.Option("--wait-seconds", min=0, max=20, help="Time that a receive request waits for a message."),
     ] = 5,
     batch_seconds: Annotated[
         float,
         typer.Option(
-            "--batch-seconds", min=0.0, max=60.0, help="A micro-batch is written when its first message is so old."
+            "--batch-seconds",
+            min=0.0,
+            max=60.0,
+            help="Write a micro-batch when its first message is this old.",
         ),
     ] = 0.02,
-    held: Annotated[int, typer.Option("--held", min=10, help="Most messages received and not yet deleted.")] = 1000,
+    held: Annotated[int, typer.Option("--held", min=10, help="Most messages received but not yet deleted.")] = 1000,
     metrics_port: Annotated[
-        int | None, typer.Option("--metrics-port", min=0, max=65535, help="Serve /metrics for Prometheus here.")
+        int | None, typer.Option("--metrics-port", min=0, max=65535, help="Serve /metrics for Prometheus on this port.")
     ] = None,
-    metrics_host: Annotated[str, typer.Option("--metrics-host", help="Address on which to serve it.")] = "127.0.0.1",
-    table: Annotated[bool, typer.Option("--table/--no-table", help="Put transactions to DynamoDB.")] = True,
-    dagster: Annotated[bool, typer.Option("--dagster/--no-dagster", help="Tell Dagster of new micro-batches.")] = True,
+    metrics_host: Annotated[str, typer.Option("--metrics-host", help="Address for /metrics.")] = "127.0.0.1",
+    table: Annotated[bool, typer.Option("--table/--no-table", help="Write transactions to DynamoDB.")] = True,
+    dagster: Annotated[bool, typer.Option("--dagster/--no-dagster", help="Report micro-batches to Dagster.")] = True,
     stop_when_idle: Annotated[
         float | None,
         typer.Option(
             "--stop-when-idle",
             min=0.1,
             metavar="SECONDS",
-            help="End when the queue says for so long that there is nothing; exit status 1 where it does not answer.",
+            help="End when the queue has been empty for this long; exit status 1 if it does not respond.",
         ),
     ] = None,
 ) -> None:
-    """Take messages off the queue as they come: to the lake, to DynamoDB, then delete them.
+    """Consume messages continuously: write them to the lake and to DynamoDB, then delete them from the queue.
 
-    Runs until SIGTERM or Ctrl-C, which finishes what is held and ends with status 0. A log line every ten seconds says
-    rate, latency, rejects and lag.
+    Runs until SIGTERM or Ctrl-C, then finishes the received messages and ends with status 0. A log line every ten
+    seconds shows rate, latency, rejects and lag.
     """
     settings = read_settings()
     import logging
@@ -221,7 +215,7 @@ def consume(
         batch_seconds=batch_seconds,
         held_messages=held,
     )
-    with _told(), ExitStack() as stack:
+    with queue_errors(), ExitStack() as stack:
         source = main_queue(settings, connections=receivers + options.deleters + 2)
         placed = TransactionTable(settings.transactions_table, settings.aws_region, origin_of(source.url))
         consumer = Consumer(
@@ -237,25 +231,25 @@ def consume(
             say(f"metrics at {address}", stderr=True)
         if dagster:
             if settings.profile == "local":
-                from finance_assets.running import dagster_home
+                from finance_assets.runs.instance import dagster_home
 
                 dagster_home(settings)
-            # Without a DAGSTER_HOME there is no Dagster to tell.
+            # Without DAGSTER_HOME there is no Dagster instance to report to.
             if os.environ.get("DAGSTER_HOME"):
                 stack.enter_context(DagsterReporter(consumer.monitor))
         freeze_loaded(source, *([placed] if table else []))
-        stack.enter_context(_ended_by_signals(consumer.stop))
+        stack.enter_context(_call_on_signals(consumer.stop))
         say(f"consuming {source.address}", stderr=True)
         consumer.run()
-    told = {name: consumer.monitor.total(f"{name}_total") for name in ("received", "stored", "deleted", "left")}
-    console().print(", ".join(f"{number:,} {name}" for name, number in told.items()), soft_wrap=True)
+    totals = {name: consumer.monitor.total(f"{name}_total") for name in ("received", "stored", "deleted", "left")}
+    console().print(", ".join(f"{number:,} {name}" for name, number in totals.items()), soft_wrap=True)
 
 
 def queue(context: typer.Context) -> None:
-    """Run a real SQS and DynamoDB endpoint on this machine, alone or for the length of a command.
+    """Run a local SQS and DynamoDB endpoint, until Ctrl-C or for the length of a command.
 
-    finance-assets transactions queue -- dagster dev … runs the command with the queue's variables set. Where a queue is
-    set already, or none can be started, the command runs all the same.
+    finance-assets transactions queue -- dagster dev … runs the command with the queue's variables set. If a queue is
+    already configured, or none can be started, the command runs without the local queue.
     """
     settings = read_settings()
     from finance_assets.transactions import local_queue
@@ -263,15 +257,15 @@ def queue(context: typer.Context) -> None:
     command = context.args
     if command and settings.transactions_queue_url:
         raise typer.Exit(_run(command, {}))
-    with _told():
+    with queue_errors():
         try:
             with local_queue.running(_queue_folder(settings)) as running:
                 if command:
                     raise typer.Exit(_run(command, running.environment()))
                 for name, value in running.environment().items():
                     print_text(f"export {name}={shlex.quote(value)}")
-                console(stderr=True).print("The local queue runs; Ctrl-C ends it, and it keeps its messages.")
-                with _ended_by_signals(lambda: None):
+                console(stderr=True).print("The local queue is running. Ctrl-C stops it and saves its messages.")
+                with _call_on_signals(lambda: None):
                     signal.pause()
         except local_queue.LocalQueueError as error:
             if not command:
@@ -281,12 +275,12 @@ def queue(context: typer.Context) -> None:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command to its end; signals reach it, and its status is returned."""
+    """Run a command, forward signals to it, and return its exit status."""
     try:
         process = subprocess.Popen(command, env={**os.environ, **environment})
     except OSError as error:
         raise fail(f"{escape_name(command[0])}: {error.strerror}", status=127) from None
-    # Ctrl-C reaches the command from the terminal; SIGTERM, and the end of the terminal, have to be passed on.
+    # The terminal sends Ctrl-C to the command itself; SIGTERM and SIGHUP have to be forwarded.
     handlers: dict[int, Any] = {signal.SIGTERM: lambda *_: process.terminate(), signal.SIGINT: lambda *_: None}
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         handlers[signal.SIGHUP] = lambda *_: process.terminate()
@@ -303,13 +297,13 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
 def dlq_list(
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Most messages to show.")] = 20,
 ) -> None:
-    """Show dead letters, and leave them there. Exit status 1 means that there are some."""
+    """Show dead letters without removing them. Exit status 1 means that there are some."""
     settings = read_settings()
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    with _told():
-        dead = _dead(settings)
+    with queue_errors():
+        dead = _dead_letter_queue(settings)
         depth = dead.depth()
         letters = dead.peek(limit)
     if not letters and not depth.total:
@@ -320,7 +314,7 @@ def dlq_list(
         table.add_column(name, overflow="fold", no_wrap=name != "body")
     for letter in letters:
         text = letter.body[: SHOWN * 4].decode("utf-8", "replace")
-        # Somebody's payment: redacted before it is cut, for half of a card number is not known for one.
+        # Redact before truncating: a truncated card number is not recognized.
         begun = redact_personal_data(text)
         table.add_row(
             letter.message_id,
@@ -340,17 +334,17 @@ def dlq_list(
 @dlq_app.command("replay")
 def dlq_replay(
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most so many. Default: all there are.")
+        int | None, typer.Option("--limit", min=1, help="Maximum number of messages. Default: all.")
     ] = None,
 ) -> None:
-    """Bring dead letters back to the queue, after what broke on them is mended.
+    """Send dead letters back to the queue, after the cause of their failure is fixed.
 
-    Each is sent before it is deleted, so none is lost; one that is sent twice is a duplicate, without effect.
+    Each is sent before it is deleted, so none is lost; one that is sent twice is a duplicate without effect.
     """
     settings = read_settings()
     from finance_assets.transactions.queue import redrive
 
-    with _told():
+    with queue_errors():
         main = main_queue(settings)
-        moved = redrive(_dead(settings), main, limit)
-    console().print(f"brought {moved:,} messages back to {shown(main.name)}", soft_wrap=True)
+        moved = redrive(_dead_letter_queue(settings), main, limit)
+    console().print(f"sent {moved:,} messages back to {shown(main.name)}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""The ``finance-assets`` command: one module per group of commands."""
