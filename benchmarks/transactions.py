@@ -269,7 +269,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if {"queue", "consumer"} & set(options.only):
-            with local_queue.running(folder / "queue") as made:
+            with local_queue.run_local_queue(folder / "queue") as made:
                 if "queue" in options.only:
                     queue_alone(made, options.rate, options.seconds)
                 if "consumer" in options.only:

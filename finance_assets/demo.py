@@ -50,7 +50,7 @@ def sample_queue(settings: Settings, console: Console) -> Iterator[Settings]:
     with contextlib.ExitStack() as stack:
         if settings.transactions_queue_url is None:
             try:
-                local = stack.enter_context(local_queue.running(settings.home_dir / local_queue.FOLDER_NAME))
+                local = stack.enter_context(local_queue.run_local_queue(settings.home_dir / local_queue.FOLDER_NAME))
                 settings = settings.model_copy(
                     update={
                         "transactions_queue_url": local.queue_url,

@@ -49,9 +49,9 @@ def _queue_url(settings: "Settings") -> str:
     """Return the address of the configured queue, or of the local queue that runs for this home."""
     if settings.transactions_queue_url:
         return settings.transactions_queue_url
-    from finance_assets.transactions.local_queue import find
+    from finance_assets.transactions.local_queue import find_local_queue
 
-    found = find(_queue_folder(settings))
+    found = find_local_queue(_queue_folder(settings))
     if found is None:
         raise fail(
             "there is no queue: set FINANCE_ASSETS_TRANSACTIONS_QUEUE_URL, or start one on this machine with "
@@ -259,10 +259,10 @@ def queue(context: typer.Context) -> None:
         raise typer.Exit(_run(command, {}))
     with queue_errors():
         try:
-            with local_queue.running(_queue_folder(settings)) as running:
+            with local_queue.run_local_queue(_queue_folder(settings)) as running:
                 if command:
-                    raise typer.Exit(_run(command, running.environment()))
-                for name, value in running.environment().items():
+                    raise typer.Exit(_run(command, running.environment))
+                for name, value in running.environment.items():
                     print_text(f"export {name}={shlex.quote(value)}")
                 console(stderr=True).print("The local queue is running. Ctrl-C stops it and saves its messages.")
                 with _call_on_signals(lambda: None):

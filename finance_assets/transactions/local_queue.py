@@ -1,8 +1,8 @@
 """A real SQS and DynamoDB endpoint on this machine, for development, the demo and tests.
 
-What belongs here: starting `ministack` (PyPI, MIT; no Docker) and making the queue, its dead letters and the table in
-it. ministack pins its own botocore, so it runs in an environment of its own, which ``uv tool run`` makes at the first
-start (a download of 20 MB) and keeps. Where uv or the package is out of reach, what is raised says so; the rest of the
+What belongs here: starting `ministack` (PyPI, MIT; no Docker) and creating the queue, its dead-letter queue and the
+table in it. ministack pins its own botocore, so it runs in a separate environment, which ``uv tool run`` creates at the
+first start (a download of 20 MB) and keeps. If uv or the package is unavailable, the error says so; the rest of the
 platform works without a queue.
 """
 
@@ -28,21 +28,20 @@ from finance_assets.transactions.aws import make_client
 
 VERSION = "1.5.33"
 REGION = "us-east-1"
-#: The first start downloads the package.
+#: Time limit of the first start, which downloads the package.
 INSTALL_SECONDS = 240
 START_SECONDS = 30
 READY_SECONDS = 2.0
 STOP_SECONDS = 15
 POLL_SECONDS = 0.05
-#: Folder of the local queue in the home of the platform.
+#: Name of the folder with the state of the local queue, inside the home folder of the platform.
 FOLDER_NAME = "queue"
 QUEUE_NAME = "transactions"
-DEAD_LETTERS_NAME = "transactions-dead-letters"
 TABLE_NAME = "RealTimeTransactions"
-#: Longer than a micro-batch ever takes; what a killed consumer held comes back after so long.
+#: Longer than a micro-batch takes. Messages that a killed consumer had received are delivered again after this time.
 VISIBILITY_SECONDS = 30
-#: Deliveries after which a message on which processing itself breaks is put aside. A consumer that is killed and
-#: started again a few times does not use them up.
+#: Deliveries after which a message that cannot be processed moves to the dead-letter queue. Restarting a killed
+#: consumer a few times does not reach this number.
 MAX_RECEIVE_COUNT = 5
 RETENTION_SECONDS = 14 * 24 * 3600
 STATE_FILE = "local.json"
@@ -56,7 +55,7 @@ class LocalQueueError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class LocalQueue:
-    """Where the local endpoint is, and what was made in it."""
+    """The address of the local endpoint, and its queues and table."""
 
     endpoint: str
     queue_url: str
@@ -64,8 +63,9 @@ class LocalQueue:
     table: str
     pid: int
 
+    @property
     def environment(self) -> dict[str, str]:
-        """Return the variables that point a process at it."""
+        """Environment variables that make a process use this queue."""
         return {
             "FINANCE_ASSETS_TRANSACTIONS_QUEUE_URL": self.queue_url,
             "FINANCE_ASSETS_TRANSACTIONS_DLQ_URL": self.dead_letters_url,
@@ -74,41 +74,43 @@ class LocalQueue:
 
 
 def find_uv() -> Path | None:
-    """Return the uv that ``make setup`` installed, or else the one on the path."""
-    ours = _ROOT / ".tools" / "bin" / "uv"
+    """Return the uv that ``make setup`` installed, otherwise the one on the PATH; None if there is neither."""
+    installed = _ROOT / ".tools" / "bin" / "uv"
     on_path = shutil.which("uv")
-    return ours if ours.exists() else Path(on_path) if on_path else None
+    return installed if installed.exists() else Path(on_path) if on_path else None
 
 
-def tool_command() -> list[str]:
-    """Return the words before a command that runs it in ministack's environment.
+def build_uv_command() -> list[str]:
+    """Return the start of a command line that runs a program in ministack's environment.
 
     Raises
     ------
     LocalQueueError
-        There is no uv.
+        uv was not found.
     """
     uv = find_uv()
     if uv is None:
         raise LocalQueueError(
-            "there is no uv to run the local queue with: neither .tools/bin/uv (make setup) nor one on the path"
+            "the local queue needs uv, which is neither at .tools/bin/uv nor on the PATH; run make setup"
         )
     return [str(uv), "tool", "run", "--quiet", "--python", sys.executable, "--from", f"ministack=={VERSION}"]
 
 
-def install(cwd: Path) -> list[str]:
-    """Make ministack's environment, unless it is there; return the command that starts the endpoint.
+def install_ministack(cwd: Path) -> list[str]:
+    """Create ministack's environment if it does not exist; return the command that starts the endpoint.
+
+    Installing is separate from starting, so that an unreachable registry is not reported as an endpoint that does not
+    start.
 
     Raises
     ------
     LocalQueueError
-        There is no uv, or the package cannot be had. Installing apart from running tells a registry out of reach
-        from an endpoint that does not start.
+        uv was not found, or the package cannot be installed.
     """
-    before = tool_command()
+    uv_command = build_uv_command()
     try:
-        made = subprocess.run(
-            [*before, "python", "-c", ""],
+        result = subprocess.run(
+            [*uv_command, "python", "-c", ""],
             capture_output=True,
             text=True,
             timeout=INSTALL_SECONDS,
@@ -117,13 +119,13 @@ def install(cwd: Path) -> list[str]:
         )
     except subprocess.TimeoutExpired:
         raise LocalQueueError(f"uv did not install ministack=={VERSION} within {INSTALL_SECONDS} s") from None
-    if made.returncode != 0:
-        raise LocalQueueError(f"uv cannot install ministack=={VERSION}: {made.stderr.strip()[-300:]}")
-    return [*before, "ministack"]
+    if result.returncode != 0:
+        raise LocalQueueError(f"uv cannot install ministack=={VERSION}: {result.stderr.strip()[-300:]}")
+    return [*uv_command, "ministack"]
 
 
-def server_environment(port: int, temporary: Path) -> dict[str, str]:
-    """Return the variables that the endpoint is started with, besides those of this process."""
+def build_server_environment(port: int, temporary: Path) -> dict[str, str]:
+    """Return the environment variables of the endpoint, in addition to those of this process."""
     return {
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
@@ -132,20 +134,20 @@ def server_environment(port: int, temporary: Path) -> dict[str, str]:
     }
 
 
-def answers(endpoint: str) -> bool:
-    """Return whether an endpoint is ready."""
+def is_ready(endpoint: str) -> bool:
+    """Return whether an endpoint answers and is ready."""
 
-    def ask() -> bool:
+    def request_status() -> bool:
         with urllib.request.urlopen(f"{endpoint}/_ministack/ready", timeout=READY_SECONDS) as response:
             return bool(response.status == 200)
 
     try:
-        return call_within(ask, READY_SECONDS, f"asking {endpoint} whether it is ready")
+        return call_within(request_status, READY_SECONDS, f"checking whether {endpoint} is ready")
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
 
 
-def create(
+def create_queue(
     endpoint: str,
     *,
     queue: str = QUEUE_NAME,
@@ -154,18 +156,20 @@ def create(
     max_receive_count: int = MAX_RECEIVE_COUNT,
     pid: int = 0,
 ) -> LocalQueue:
-    """Make a queue with its dead letters, and the table; what is there stays as it is.
+    """Create a queue with its dead-letter queue, and the table; those that exist are not changed.
 
     Parameters
     ----------
     endpoint
         Address of the endpoint.
     queue, table
-        Names. That of the dead letters is the queue's with ``-dead-letters``.
-    visibility_seconds, max_receive_count
-        For how long a received message is hidden, and after how many deliveries it is put aside.
+        Names. The dead-letter queue has the name of the queue followed by ``-dead-letters``.
+    visibility_seconds
+        Time in seconds for which a received message is invisible to other consumers.
+    max_receive_count
+        Number of deliveries after which a message moves to the dead-letter queue.
     pid
-        The endpoint's process, where it is known.
+        Process id of the endpoint; 0 if it is unknown.
     """
     sqs = make_client("sqs", region=REGION, endpoint=endpoint)
     dynamodb = make_client("dynamodb", region=REGION, endpoint=endpoint)
@@ -195,45 +199,45 @@ def create(
     return LocalQueue(endpoint, url, dead, table, pid)
 
 
-def find(folder: Path) -> LocalQueue | None:
-    """Return the local queue that runs in ``folder``, or None where none answers."""
+def find_local_queue(folder: Path) -> LocalQueue | None:
+    """Return the local queue that runs in ``folder``; None if none runs or it does not answer."""
     try:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         found = LocalQueue(**state)
     except (OSError, ValueError, TypeError):
         return None
-    return found if answers(found.endpoint) else None
+    return found if is_ready(found.endpoint) else None
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[LocalQueue]:
-    """Run the local queue for the length of a block; one that runs in ``folder`` already is used and left running.
+def run_local_queue(folder: Path) -> Iterator[LocalQueue]:
+    """Run the local queue for the length of a block; if one already runs in ``folder``, use it and leave it running.
 
-    What is in the queue and the table is kept in ``folder`` when the endpoint is ended, and is there again at the
-    next start. An endpoint that is killed forgets it: it is a queue for development, not for keeping.
+    When the endpoint is stopped, the contents of the queue and the table are saved in ``folder`` and restored at the
+    next start. An endpoint that is killed loses them: this queue is for development, not for storage.
 
     Parameters
     ----------
     folder
-        Its state, its log, and the file by which other processes find it.
+        Folder of the state, the log, and the file by which other processes find the endpoint.
 
     Raises
     ------
     LocalQueueError
-        It cannot be started; the message says why and what to do.
+        The endpoint cannot be started; the message says why and what to do.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    there = find(folder)
-    if there is not None:
-        yield there
+    existing = find_local_queue(folder)
+    if existing is not None:
+        yield existing
         return
-    command = install(folder)
-    port = _port(folder)
+    command = install_ministack(folder)
+    port = _choose_port(folder)
     endpoint = f"http://127.0.0.1:{port}"
     log = folder / "ministack.log"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-        **server_environment(port, folder),
+        **build_server_environment(port, folder),
         "PERSIST_STATE": "1",
         "STATE_DIR": str(folder / "state"),
     }
@@ -249,63 +253,64 @@ def running(folder: Path) -> Iterator[LocalQueue]:
         )
     state = folder / STATE_FILE
     try:
-        _wait(process, endpoint, log)
-        made = create(endpoint, pid=process.pid)
+        _wait_until_ready(process, endpoint, log)
+        created = create_queue(endpoint, pid=process.pid)
         temporary = state.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(asdict(made)), encoding="utf-8")
+        temporary.write_text(json.dumps(asdict(created)), encoding="utf-8")
         temporary.replace(state)
-        yield made
+        yield created
     finally:
         state.unlink(missing_ok=True)
-        _stop(process)
+        _stop_process_group(process)
 
 
-def _port(folder: Path) -> int:
-    """Return the endpoint's port: the same at each start, since ministack keeps messages by the queue's address."""
+def _choose_port(folder: Path) -> int:
+    """Return the endpoint's port, the same at each start: ministack saves messages under the address of the queue."""
     file = folder / PORT_FILE
     try:
-        wanted = int(file.read_text(encoding="ascii"))
+        previous = int(file.read_text(encoding="ascii"))
     except (OSError, ValueError):
-        wanted = 0
+        previous = 0
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", previous))
         except OSError:
             raise LocalQueueError(
-                f"port {wanted} of the local queue is in use; end what uses it, or remove {folder} with all messages "
-                "that are kept there"
+                f"port {previous} of the local queue is in use; stop the process that uses it, or remove {folder} "
+                "with all messages saved there"
             ) from None
         port = int(probe.getsockname()[1])
     file.write_text(str(port), encoding="ascii")
     return port
 
 
-def _wait(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not answers(endpoint):
+    while not is_ready(endpoint):
         if process.poll() is not None or time.monotonic() > deadline:
             last = log.read_text(errors="replace").strip()[-300:]
-            why = f"ended with {process.returncode}" if process.poll() is not None else f"silent for {START_SECONDS} s"
-            raise LocalQueueError(f"the local queue does not start ({why}): {last or 'it said nothing'}; see {log}")
+            status = process.poll()
+            reason = f"exit status {status}" if status is not None else f"not ready after {START_SECONDS} s"
+            raise LocalQueueError(f"the local queue did not start ({reason}): {last or 'no output'}; see {log}")
         time.sleep(POLL_SECONDS)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the endpoint and all that it started: it has a session of its own, of which it is the leader."""
+def _stop_process_group(process: subprocess.Popen[bytes]) -> None:
+    """Stop the endpoint and its child processes; it is the leader of its own session."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
-    # uv may end before the endpoint, which is saving its state.
-    while _lives(process) and time.monotonic() < deadline:
+    # uv may end before the endpoint, which is still saving its state.
+    while _is_group_alive(process) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _lives(process: subprocess.Popen[bytes]) -> bool:
-    process.poll()  # a leader that was not waited for would keep its group alive
+def _is_group_alive(process: subprocess.Popen[bytes]) -> bool:
+    process.poll()  # without this, a leader that has ended would keep its group alive
     try:
         os.killpg(process.pid, 0)
     except ProcessLookupError:

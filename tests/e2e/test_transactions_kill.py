@@ -54,7 +54,9 @@ MOST_WAITING = 1500
 def queue(aws: str) -> LocalQueue:
     name = f"killed-{random.randrange(10**9)}"
     # Each kill uses up a delivery of what was held, which is no fault of the message.
-    return local_queue.create(aws, queue=name, table=name, visibility_seconds=HIDDEN_SECONDS, max_receive_count=1000)
+    return local_queue.create_queue(
+        aws, queue=name, table=name, visibility_seconds=HIDDEN_SECONDS, max_receive_count=1000
+    )
 
 
 class Feeder(threading.Thread):
@@ -227,7 +229,7 @@ def test_sigterm_finishes_the_batch(queue: LocalQueue, tmp_path: Path) -> None:
     source.send(each.body for each in islice(messages(5, NOW, bad_rate=0.2), 600))
     environment = {
         **os.environ,
-        **queue.environment(),
+        **queue.environment,
         "FINANCE_ASSETS_HOME": str(tmp_path / "home"),
         "FINANCE_ASSETS_NOW": NOW.isoformat(),
     }

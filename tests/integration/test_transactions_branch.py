@@ -166,7 +166,7 @@ def test_without_a_queue_the_sensor_skips_and_the_run_says_what_to_set(branch: B
 
 @pytest.mark.cloud
 def test_the_demo_queues_its_payments_once(branch: Branch, sqs: LocalQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_queue, "running", lambda _: nullcontext(sqs))
+    monkeypatch.setattr(local_queue, "run_local_queue", lambda _: nullcontext(sqs))
     monkeypatch.setattr(demo, "SAMPLE_TRANSACTIONS", 40)
     shown = Console(file=io.StringIO())
     queue = Queue(sqs.queue_url, "us-east-1")
@@ -190,7 +190,7 @@ def test_the_demo_goes_on_without_a_queue_and_leaves_a_set_one_alone(
     def refused(_: Path) -> Any:
         raise local_queue.LocalQueueError("there is no [uv] here")
 
-    monkeypatch.setattr(local_queue, "running", refused)
+    monkeypatch.setattr(local_queue, "run_local_queue", refused)
     shown = Console(file=io.StringIO(), width=200)
     with demo.sample_queue(branch.settings, shown) as queued:
         assert queued.transactions_queue_url is None

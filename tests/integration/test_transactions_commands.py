@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.cloud]
 
 @pytest.fixture
 def queue(sqs: LocalQueue, monkeypatch: pytest.MonkeyPatch) -> Queue:
-    for name, value in sqs.environment().items():
+    for name, value in sqs.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("FINANCE_ASSETS_NOW", "2026-03-02T09:30:00Z")
     return Queue(sqs.queue_url, "us-east-1")

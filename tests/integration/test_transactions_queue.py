@@ -55,7 +55,7 @@ def test_peeking_leaves_everything_there(sqs: LocalQueue) -> None:
 
 
 def test_dead_letters_come_back(aws: str) -> None:
-    made = local_queue.create(aws, queue="poisoned", table="poisoned", max_receive_count=2)
+    made = local_queue.create_queue(aws, queue="poisoned", table="poisoned", max_receive_count=2)
     queue, dead = Queue(made.queue_url, "us-east-1"), Queue(made.dead_letters_url, "us-east-1")
     queue.send([b"%d" % n for n in range(13)])
     deadline = time.monotonic() + 10
@@ -81,17 +81,17 @@ def test_a_queue_that_does_not_exist_is_named(aws: str) -> None:
 
 def test_the_local_queue_keeps_its_messages_over_a_restart(aws: str, tmp_path: Path) -> None:
     folder = tmp_path / "queue"
-    assert local_queue.find(folder) is None
-    with local_queue.running(folder) as first:
+    assert local_queue.find_local_queue(folder) is None
+    with local_queue.run_local_queue(folder) as first:
         Queue(first.queue_url, "us-east-1").send([b"kept"])
-        with local_queue.running(folder) as again:
+        with local_queue.run_local_queue(folder) as again:
             assert again == first, "one that runs is used"
-        assert local_queue.find(folder) == first, "and left running"
-        assert set(first.environment()) == {
+        assert local_queue.find_local_queue(folder) == first, "and left running"
+        assert set(first.environment) == {
             f"FINANCE_ASSETS_TRANSACTIONS_{name}" for name in ("QUEUE_URL", "DLQ_URL", "TABLE")
         }
-    assert local_queue.find(folder) is None
-    with local_queue.running(folder) as second:
+    assert local_queue.find_local_queue(folder) is None
+    with local_queue.run_local_queue(folder) as second:
         assert [m.body for m in Queue(second.queue_url, "us-east-1").receive()] == [b"kept"]
     with pytest.raises(ProcessLookupError):
         os.killpg(second.pid, 0)
@@ -99,7 +99,7 @@ def test_the_local_queue_keeps_its_messages_over_a_restart(aws: str, tmp_path: P
 
 def test_without_uv_the_message_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(local_queue, "find_uv", lambda: None)
-    with pytest.raises(local_queue.LocalQueueError, match="make setup"), local_queue.running(tmp_path):
+    with pytest.raises(local_queue.LocalQueueError, match="make setup"), local_queue.run_local_queue(tmp_path):
         pass
 
 
@@ -108,17 +108,20 @@ def test_a_registry_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
     fake.write_text("#!/bin/sh\necho 'no route to the index' >&2\nexit 2\n")
     fake.chmod(0o755)
     monkeypatch.setattr(local_queue, "find_uv", lambda: fake)
-    with pytest.raises(local_queue.LocalQueueError, match="no route to the index"), local_queue.running(tmp_path):
+    with (
+        pytest.raises(local_queue.LocalQueueError, match="no route to the index"),
+        local_queue.run_local_queue(tmp_path),
+    ):
         pass
 
 
 def test_a_taken_port_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import socket
 
-    monkeypatch.setattr(local_queue, "install", lambda folder: ["false"])
+    monkeypatch.setattr(local_queue, "install_ministack", lambda folder: ["false"])
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         (tmp_path / local_queue.PORT_FILE).write_text(str(taken.getsockname()[1]))
-        with pytest.raises(local_queue.LocalQueueError, match="in use"), local_queue.running(tmp_path):
+        with pytest.raises(local_queue.LocalQueueError, match="in use"), local_queue.run_local_queue(tmp_path):
             pass
