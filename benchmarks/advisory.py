@@ -38,10 +38,10 @@ import duckdb
 
 from finance_assets.advisory.generating import write_large_csv
 from finance_assets.advisory.reconciliation import age_breaks, performance_breaks
+from finance_assets.advisory.resources import build_intake
 from finance_assets.advisory.results import History, _database, breaks_now, write_performance
 from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE
 from finance_assets.contracts.publishing import ACCOUNT_RETURNS
-from finance_assets.registry import intake_of
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.postgres import as_csv, publish
@@ -106,7 +106,7 @@ def main() -> None:
         for module in MODULES:
             import_module(module)
         print(f"{'loading modules':34} {time.perf_counter() - start:8.1f} s")
-        intake = intake_of(Settings(home=home))
+        intake = build_intake(Settings(home=home))
         os.sync()
         with timings.step("reading into raw tables"):
             (taken,) = intake.take(intake.pending())
@@ -145,7 +145,7 @@ def _many_files(most: int) -> None:
             home = Path(folder)
             _drop_small(home / "landing", files)
             floor = _small_floor(home / "landing", home / "floor")
-            intake = intake_of(Settings(home=home))
+            intake = build_intake(Settings(home=home))
             cpu, times = time.process_time(), [time.perf_counter()]
             assert len(intake.take(intake.pending())) == files
             times.append(time.perf_counter())

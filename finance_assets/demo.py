@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from finance_assets.contracts.market import QUOTES_RAW
 from finance_assets.contracts.transactions import RAW_TRANSACTIONS
 from finance_assets.partitions import partition_days
-from finance_assets.registry import (
-    lake_of,
-    transaction_intake_of,
-)
-from finance_assets.settings import SAMPLE_END, SAMPLE_NOW, Settings
+from finance_assets.reference.sample_period import SAMPLE_END, SAMPLE_NOW
+from finance_assets.resources import build_lake
+from finance_assets.settings import Settings
 from finance_assets.transactions.aws import AwsError
+from finance_assets.transactions.resources import build_transaction_intake
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,7 +69,7 @@ def _send_sample_transactions(settings: Settings) -> None:
 
     from finance_assets.transactions.producing import messages
 
-    intake = transaction_intake_of(settings)
+    intake = build_transaction_intake(settings)
     if intake.queue is None or intake.lake.partitions(RAW_TRANSACTIONS) or intake.depth().total:
         return
     first = SAMPLE_NOW - SAMPLE_TRANSACTION_STEP * SAMPLE_TRANSACTIONS
@@ -83,5 +82,5 @@ def newest_live_session(settings: Settings) -> date | None:
 
     Such a session comes from a live provider, and the sample would overwrite the sessions before it.
     """
-    newest = partition_days(lake_of(settings).partitions(QUOTES_RAW)[-1:])
+    newest = partition_days(build_lake(settings).partitions(QUOTES_RAW)[-1:])
     return newest[0] if newest and newest[0] > SAMPLE_END else None

@@ -2,8 +2,7 @@
 
 What belongs here: ``daily_sessions`` (one partition per exchange session) and, as domains need them, months and dynamic
 sets that a person asks for by name. No other module defines partitions: assets take :data:`SESSIONS`, which
-stands for "one per session" until :func:`finance_assets.registry.build_definitions` puts the deployment's
-calendar, first day and clock in its place.
+is a placeholder for "one per session". :func:`load_assets` replaces it by the sessions of a deployment.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
+from types import ModuleType
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from finance_assets.settings import EXCHANGE_ZONE as EXCHANGE_ZONE
 from finance_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -152,3 +151,19 @@ def daily_sessions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
 def partition_days(keys: Sequence[str]) -> list[date]:
     """Return session partition keys as dates."""
     return [date.fromisoformat(key) for key in keys]
+
+
+def load_assets(module: ModuleType, settings: Settings) -> list[dg.AssetsDefinition]:
+    """Return the assets that a module defines, partitioned by the sessions of a deployment.
+
+    Assets are defined with the placeholder :data:`SESSIONS`, which is replaced by :func:`daily_sessions`.
+    """
+    definitions = [item for item in dg.load_assets_from_modules([module]) if isinstance(item, dg.AssetsDefinition)]
+    if not any(spec.partitions_def == SESSIONS for definition in definitions for spec in definition.specs):
+        return definitions
+    sessions = daily_sessions(settings)
+
+    def replace_placeholder(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.replace_attributes(partitions_def=sessions) if spec.partitions_def == SESSIONS else spec
+
+    return [definition.map_asset_specs(replace_placeholder) for definition in definitions]

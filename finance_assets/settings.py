@@ -20,6 +20,8 @@ from pydantic import AwareDatetime, Field, SecretStr, ValidationError, field_val
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSettingsError
 
+from finance_assets.reference.exchange import EXCHANGE_ZONE
+from finance_assets.reference.sample_period import SAMPLE_END, SAMPLE_NOW, SAMPLE_START
 from finance_assets.text import hide_url_secrets
 
 Clock = Callable[[], datetime]
@@ -27,11 +29,6 @@ Profile = Literal["local", "aws"]
 MacroSource = Literal["sample", "fred"]
 ProviderName = Literal["sample", "alpha_vantage", "yahoo"]
 
-#: First and last session that both data sets of the sample have.
-SAMPLE_START = date(2000, 3, 1)
-SAMPLE_END = date(2013, 3, 1)
-#: The sample's clock stands half an hour after the close of its last session.
-SAMPLE_NOW = datetime(2013, 3, 1, 21, 30, tzinfo=UTC)
 DEFAULT_LIVE_START = date(2016, 1, 4)
 
 PREFIX = "FINANCE_ASSETS_"
@@ -40,8 +37,6 @@ _STRANGE_ON_S3 = frozenset("\\*?[]{}#%")
 #: Secrets Manager has so long to answer, with credentials and repetitions, and answers at most 64 kB of secret.
 SECRET_SECONDS = 8.0
 SECRET_MAX_BYTES = 1024 * 1024
-#: Where the exchange keeps its time; a session's date is a date there.
-EXCHANGE_ZONE = "America/New_York"
 
 
 class SettingsError(UnreadableSettingsError):

@@ -23,12 +23,12 @@ from finance_assets.contracts.advisory import (
 )
 from finance_assets.contracts.dagster_metadata import asset_attributes
 from finance_assets.contracts.model import Contract
+from finance_assets.reference import pools
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.write_steps import sole_writer
 from finance_assets.text import code_span, escape_markdown, escape_name
 
 #: One run at a time reads files or extends the history: the order in which files become known matters.
-ADVISORY_POOL = "advisory"
 #: Files that metadata name.
 LISTED = 50
 
@@ -48,7 +48,7 @@ def _spec(contract: Contract, description: str, *deps: Contract) -> dg.AssetSpec
 @dg.multi_asset(
     name="vendor_intake",
     specs=[_spec(contract, text) for contract, text in _RAW.items()],
-    pool=ADVISORY_POOL,
+    pool=pools.ADVISORY,
 )
 def vendor_intake(
     context: dg.AssetExecutionContext, intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
@@ -89,7 +89,7 @@ def vendor_intake(
 @dg.asset(
     **asset_attributes(PERFORMANCE_HISTORY),
     deps=[dg.AssetKey(VENDOR_FILES.asset_key), dg.AssetKey(VENDOR_ROWS.asset_key)],
-    pool=ADVISORY_POOL,
+    pool=pools.ADVISORY,
 )
 def performance_history(
     context: dg.AssetExecutionContext, intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]
@@ -115,7 +115,7 @@ def performance_history(
 @dg.asset(
     **asset_attributes(ACCOUNT_PERFORMANCE),
     deps=[dg.AssetKey(PERFORMANCE_HISTORY.asset_key)],
-    pool=ADVISORY_POOL,
+    pool=pools.ADVISORY,
 )
 def account_performance(intake: dg.ResourceParam[Intake], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[Any]:
     """One row per vendor, account, grain and period: flows, roll-forward, time-weighted returns linked in chains."""
@@ -134,7 +134,7 @@ def account_performance(intake: dg.ResourceParam[Intake], lake: dg.ResourceParam
 @dg.asset(
     **asset_attributes(RECONCILIATION_BREAKS),
     deps=[dg.AssetKey(ACCOUNT_PERFORMANCE.asset_key), dg.AssetKey(PERFORMANCE_HISTORY.asset_key)],
-    pool=ADVISORY_POOL,
+    pool=pools.ADVISORY,
     io_manager_key="lake_io_manager",
 )
 def reconciliation_breaks(lake: dg.ResourceParam[Lake]) -> Iterator[dg.MaterializeResult[Any]]:
@@ -150,7 +150,7 @@ def reconciliation_breaks(lake: dg.ResourceParam[Lake]) -> Iterator[dg.Materiali
 @dg.asset(
     **asset_attributes(VENDOR_COMPLETENESS),
     deps=[dg.AssetKey(PERFORMANCE_HISTORY.asset_key)],
-    pool=ADVISORY_POOL,
+    pool=pools.ADVISORY,
     io_manager_key="lake_io_manager",
 )
 def vendor_completeness(

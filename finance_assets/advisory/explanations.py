@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal, localcontext
 from typing import Any, Final, NamedTuple
 
-from finance_assets.advisory.twrr import CONTEXT, TIMINGS, net_flow_of, period_return
+from finance_assets.advisory.twrr import CONTEXT, net_flow_of, period_return
+from finance_assets.reference.flow_timings import TIMINGS
 
 __all__ = [
     "HYPOTHESES",

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finance_assets.advisory.explanations import MONEY_TOLERANCE, RETURN_TOLERANCE, TIMING_NAMES
-from finance_assets.advisory.twrr import TIMINGS
+from finance_assets.reference.flow_timings import TIMINGS
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from finance_assets.advisory.history import history_key
 from finance_assets.advisory.probe import ProcessEndedError
 from finance_assets.advisory.unread import LANDING_ZONE_KEY, MAX_ATTEMPTS, Unread, digest_of_record, unread
+from finance_assets.advisory.vendor_contracts import load_all_contracts
 from finance_assets.contracts.advisory import (
     PERFORMANCE_HISTORY,
     QUARANTINED_FILES,
@@ -121,17 +122,6 @@ class Look:
 
     pending: tuple[LandedFile, ...]
     unread: Unread
-
-
-def load_all_contracts(folders: Iterable[Path]) -> list[VendorContract]:
-    """Return the vendor contracts of some folders; those of later folders go before those of earlier ones."""
-    from finance_assets.advisory.reading.vendor_contract import load_contracts
-
-    found: dict[str, VendorContract] = {}
-    for folder in folders:
-        if folder.is_dir():
-            found |= {contract.vendor: contract for contract in load_contracts(folder)}
-    return list(found.values())
 
 
 @dataclass

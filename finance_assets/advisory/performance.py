@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from finance_assets.advisory.returns import DEFAULT_POLICY, Policies, Policy
-from finance_assets.advisory.twrr import TIMINGS
+from finance_assets.reference.flow_timings import TIMINGS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -53,10 +53,10 @@ def main(arguments: Sequence[str]) -> None:
     """Read the file that the command line names."""
     import pyarrow as pa
 
-    from finance_assets.advisory.intake import load_all_contracts
     from finance_assets.advisory.reading.blocks import LARGE_TEXT
     from finance_assets.advisory.reading.containers import FileBytes
     from finance_assets.advisory.reading.reader import read_vendor_file
+    from finance_assets.advisory.vendor_contracts import load_all_contracts
     from finance_assets.storage.lake import ROW_GROUP_ROWS
 
     file, name, *folders = arguments

@@ -26,8 +26,9 @@ from finance_assets.advisory.columns import (
     months_of,
     one_array,
 )
-from finance_assets.advisory.twrr import LARGE_FLOW_THRESHOLD, TIMINGS
+from finance_assets.advisory.twrr import LARGE_FLOW_THRESHOLD
 from finance_assets.contracts.status import STATUSES, Status
+from finance_assets.reference.flow_timings import TIMINGS
 
 if TYPE_CHECKING:
     from datetime import date

@@ -16,6 +16,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from typing import Final, Literal, NamedTuple, get_args
 
 from finance_assets.contracts.status import Status
+from finance_assets.reference.flow_timings import TIMINGS
 
 __all__ = [
     "CONTEXT",
@@ -37,11 +38,6 @@ __all__ = [
     "split_at_large_flows",
     "timing_for",
 ]
-
-Timing = Literal["sod", "eod", "mid", "mixed", "flow_after_valuation"]
-TIMINGS: Final[tuple[str, ...]] = get_args(Timing)
-"""Flow timings: start of day, end of day, middle of the period, money in at the start and out at the end, and
-ending values that are taken before the flow is booked."""
 
 Rule = Literal["declared", "inception", "full_withdrawal", "no_capital"]
 RULES: Final[tuple[str, ...]] = get_args(Rule)

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from finance_assets.automation.schedules import STEP_TAG, market_sessions_job, ranges_to_run
+from finance_assets.automation.morning import STEP_TAG
 from finance_assets.contracts import CONTRACTS, advisory, transactions
 from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
 from finance_assets.contracts.model import Contract, Partitioning, Store
 from finance_assets.dagster_output import skip
 from finance_assets.market.resources import MarketData
+from finance_assets.market.schedules import market_sessions_job, ranges_to_run
 from finance_assets.publishing.quality import check_keys, newest_evaluation
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
@@ -88,7 +89,7 @@ def unfinished_assets(
 
     An asset is unfinished where something has arrived that it does not hold, where its newest run failed before it was
     made, where it was never made, and where it is older than what it is made of, or made of something unfinished.
-    Sessions are planned by :func:`finance_assets.automation.schedules.ranges_to_run`, which looks into the tables.
+    Sessions are planned by :func:`finance_assets.market.schedules.ranges_to_run`, which looks into the tables.
 
     Parameters
     ----------

@@ -198,7 +198,7 @@ def consume(
     settings = read_settings()
     import logging
 
-    from finance_assets.registry import lake_of
+    from finance_assets.resources import build_lake
     from finance_assets.transactions.aws import origin_of
     from finance_assets.transactions.consuming import Consumer, DagsterReporter, Options, freeze_loaded, lake_store
     from finance_assets.transactions.monitoring import serving
@@ -220,7 +220,7 @@ def consume(
         placed = TransactionTable(settings.transactions_table, settings.aws_region, origin_of(source.url))
         consumer = Consumer(
             source,
-            lake_store(lake_of(settings)),
+            lake_store(build_lake(settings)),
             placed if table else None,
             options,
             settings.arrival_clock,

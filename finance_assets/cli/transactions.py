@@ -108,11 +108,11 @@ def quarantine(
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from finance_assets.registry import lake_of
+    from finance_assets.resources import build_lake
     from finance_assets.transactions.quarantine import quarantined, write_lines
 
     with cli_errors():
-        entries = list(quarantined(lake_of(settings), reason or ()))
+        entries = list(quarantined(build_lake(settings), reason or ()))
         if export is not None:
             with export.open("wb") as target:
                 write_lines(entries, target)

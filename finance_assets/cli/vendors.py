@@ -47,9 +47,9 @@ def _table(*names: str) -> "Table":
 
 
 def _open_intake() -> "Intake":
-    from finance_assets.registry import intake_of
+    from finance_assets.advisory.resources import build_intake
 
-    return intake_of(read_settings())
+    return build_intake(read_settings())
 
 
 def _load_contracts(sheet: Path | None) -> "list[VendorContract]":

@@ -7,6 +7,7 @@ What belongs here: one contract per table of the group ``advisory``. Money is ``
 from __future__ import annotations
 
 from finance_assets.contracts.model import Column, Contract, Layer, Partitioning, RowRule
+from finance_assets.reference.flow_timings import TIMINGS
 
 GROUP = "advisory"
 GRANULARITIES = ("daily", "monthly", "quarterly")
@@ -234,7 +235,6 @@ PERFORMANCE_HISTORY = Contract(
     ),
 )
 
-_TIMINGS = ("sod", "eod", "mid", "mixed", "flow_after_valuation")
 _TIMING_RULES = ("declared", "inception", "full_withdrawal", "no_capital")
 
 
@@ -288,7 +288,7 @@ ACCOUNT_PERFORMANCE = Contract(
         ),
         _amount("continuity_difference", "Beginning value less the ending value of the adjacent period before."),
         Column("gap_days", "int32", "days", "Days missing since the period before; null for the first.", True),
-        Column("timing", "string", "enumeration", "Flow timing that was applied.", allowed=_TIMINGS),
+        Column("timing", "string", "enumeration", "Flow timing that was applied.", allowed=TIMINGS),
         Column("timing_rule", "string", "enumeration", "Why that timing.", allowed=_TIMING_RULES),
         Column(
             "policy_version",

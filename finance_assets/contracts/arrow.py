@@ -1,6 +1,6 @@
 """Arrow schemas from contracts, and tables brought to them.
 
-What belongs here: the mapping from contract types to Arrow, and the one cast that every write goes through. The cast
+What belongs here: the one cast that every write uses. The cast
 changes how a value is held, never the value: what would lose a digit, an hour or a zone is an error.
 """
 
@@ -12,40 +12,10 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finance_assets.contracts.arrow_types import ARROW_TYPES
 from finance_assets.contracts.model import Contract, ContractError
 
-ARROW_TYPES: dict[str, pa.DataType] = {
-    "string": pa.string(),
-    "date": pa.date32(),
-    "bool": pa.bool_(),
-    "int32": pa.int32(),
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "price": pa.decimal128(18, 8),
-    "amount": pa.decimal128(28, 8),
-    "rate": pa.decimal128(24, 14),
-    "exact": pa.decimal128(38, 14),
-    "money": pa.decimal128(38, 18),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-}
-
-
 _TEXT_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
-
-
-def arrow_schema(contract: Contract) -> pa.Schema:
-    """Return the Arrow schema of ``contract``; each field carries its unit and description as metadata."""
-    return pa.schema(
-        [
-            pa.field(
-                column.name,
-                ARROW_TYPES[column.type],
-                nullable=column.nullable,
-                metadata={"unit": column.unit, "description": column.description},
-            )
-            for column in contract.columns
-        ]
-    )
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ import dagster as dg
 from finance_assets import dagster_output
 from finance_assets.contracts.model import Contract, Partitioning, Store
 from finance_assets.contracts.validation import SCHEMA_RULE, Violation, row_count, rule_expressions, violations
-from finance_assets.storage.warehouse import POOL as WAREHOUSE_POOL
+from finance_assets.reference.pools import WAREHOUSE as WAREHOUSE_POOL
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from finance_assets.contracts.model import Column, Contract, Layer, Partitioning, RowRule
 from finance_assets.contracts.status import Status
+from finance_assets.reference.anomalies import MODIFIED_Z_THRESHOLD
 
 GROUP = "market"
 
@@ -383,7 +384,7 @@ TICKER_KPIS = Contract(
             "is_volume_anomaly",
             "bool",
             "true/false",
-            "Modified z-score above 3.5; null where it is undefined.",
+            f"Modified z-score above {MODIFIED_Z_THRESHOLD}; null where it is undefined.",
             True,
         ),
         Column("is_low_volume", "bool", "true/false", "z-score of -3 or less; null where it is undefined.", True),

@@ -279,6 +279,18 @@ class Contract:
     @cached_property
     def schema(self) -> pa.Schema:
         """The Arrow schema, with unit and description as field metadata."""
-        from finance_assets.contracts.arrow import arrow_schema
+        import pyarrow as pa
 
-        return arrow_schema(self)
+        from finance_assets.contracts.arrow_types import ARROW_TYPES
+
+        return pa.schema(
+            [
+                pa.field(
+                    column.name,
+                    ARROW_TYPES[column.type],
+                    nullable=column.nullable,
+                    metadata={"unit": column.unit, "description": column.description},
+                )
+                for column in self.columns
+            ]
+        )

@@ -10,6 +10,7 @@ from dataclasses import replace
 from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE
 from finance_assets.contracts.model import Column, Contract, Layer, Partitioning, Store
 from finance_assets.contracts.sectors import MART_SECTOR_PERFORMANCE, RISK_MARTS
+from finance_assets.reference.anomalies import MODIFIED_Z_THRESHOLD
 
 GROUP = "publishing"
 VOLUME_SIGNALS = ("high", "normal", "low")
@@ -62,7 +63,8 @@ TICKER_DOCUMENTS = Contract(
             "volume_anomaly_signal",
             "string",
             "enumeration",
-            "high: modified z-score above 3.5; low: z-score of -3 or less; null where both are undefined.",
+            f"high: modified z-score above {MODIFIED_Z_THRESHOLD}; low: z-score of -3 or less; "
+            "null where both are undefined.",
             True,
             allowed=VOLUME_SIGNALS,
         ),

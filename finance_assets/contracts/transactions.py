@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from finance_assets.contracts.model import Column, Contract, Layer, Partitioning, RowRule, Store
 from finance_assets.contracts.status import Status
+from finance_assets.reference.anomalies import MODIFIED_Z_THRESHOLD
+from finance_assets.reference.transaction_categories import CATEGORIES
 
 GROUP = "transactions"
 OUTCOMES = ("accepted", "rejected")
 RESOLUTIONS = ("accepted", "duplicate", "conflict", "rejected")
-CATEGORIES = ("high_value", "medium_value", "standard")
 #: Code of ISO 4217 for transactions that involve no currency: of messages whose currency could not be read.
 NO_CURRENCY = "XXX"
 SCORE_STATUSES = (Status.OK.value, Status.INSUFFICIENT_HISTORY.value, Status.ZERO_VARIANCE.value)
@@ -359,7 +360,7 @@ def _score(measure: str, words: str) -> tuple[Column, ...]:
             f"is_{measure}_anomaly",
             "bool",
             "true/false",
-            f"Whether {measure}_score is above 3.5; null where there is no score.",
+            f"Whether {measure}_score is above {MODIFIED_Z_THRESHOLD}; null where there is no score.",
             True,
         ),
     )

@@ -15,13 +15,14 @@ from finance_assets.contracts.macro import MACRO_INDICATORS, MACRO_SERIES, STG_M
 from finance_assets.contracts.market import TRADING_SESSIONS
 from finance_assets.macro.point_in_time import LandedSeries, macro_indicators, macro_series
 from finance_assets.macro.resources import MacroData
-from finance_assets.partitions import EXCHANGE_ZONE, SessionCalendar
+from finance_assets.partitions import SessionCalendar
+from finance_assets.reference import pools
+from finance_assets.reference.exchange import EXCHANGE_ZONE
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.write_steps import sole_writer
 from finance_assets.transform.dbt_assets import build_dbt_assets
 
-PROVIDER_POOL = "macro_providers"
 #: Before the morning's first step, on working days.
 MORNINGS = when_missing_or_on("45 5 * * 1-5", EXCHANGE_ZONE)
 
@@ -31,7 +32,7 @@ macro_models = build_dbt_assets("macro_models", (STG_MACRO_INDICATORS,), automat
 @dg.asset(
     **asset_attributes(MACRO_SERIES),
     io_manager_key="lake_io_manager",
-    pool=PROVIDER_POOL,
+    pool=pools.MACRO_PROVIDERS,
     automation_condition=MORNINGS,
     retry_policy=dg.RetryPolicy(max_retries=2, delay=60, backoff=dg.Backoff.EXPONENTIAL),
 )

@@ -25,7 +25,9 @@ from finance_assets.market import kpis as kpi_tables
 from finance_assets.market.ingestion import LandedBatch, instrument_versions, keep_known, raw_quotes
 from finance_assets.market.resources import MarketData
 from finance_assets.market.validation import validate_quotes
-from finance_assets.partitions import EXCHANGE_ZONE, SESSIONS, SessionCalendar, partition_days
+from finance_assets.partitions import SESSIONS, SessionCalendar, partition_days
+from finance_assets.reference import pools
+from finance_assets.reference.exchange import EXCHANGE_ZONE
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.write_steps import sole_writer
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
     from finance_assets.market.sources import Overview, ProviderError
 
 #: One run at a time talks to quote providers, and one rewrites KPIs: the pools' slots are set in dagster.yaml.
-PROVIDER_POOL = "market_providers"
-KPI_POOL = "ticker_kpis"
 #: Calendar and descriptions change rarely: once a week, before Monday's session.
 WEEKLY = when_missing_or_on("0 5 * * 1", EXCHANGE_ZONE)
 #: Tickers listed in a metadata value, and those whose errors a message quotes.
@@ -65,7 +65,7 @@ def trading_sessions(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResu
 @dg.asset(
     **asset_attributes(INSTRUMENTS),
     io_manager_key="lake_io_manager",
-    pool=PROVIDER_POOL,
+    pool=pools.MARKET_PROVIDERS,
     automation_condition=WEEKLY,
     retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
 )
@@ -107,7 +107,7 @@ def instruments(
     partitions_def=SESSIONS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="lake_io_manager",
-    pool=PROVIDER_POOL,
+    pool=pools.MARKET_PROVIDERS,
     retry_policy=dg.RetryPolicy(max_retries=2, delay=60, backoff=dg.Backoff.EXPONENTIAL),
 )
 def raw_quotes_asset(
@@ -230,7 +230,7 @@ def validated_quotes(raw: Any) -> tuple[dg.Output[Any], dg.Output[Any], dg.Outpu
     partitions_def=SESSIONS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="lake_io_manager",
-    pool=KPI_POOL,
+    pool=pools.TICKER_KPIS,
     automation_condition=WHEN_INPUTS_ARE_GOOD,
 )
 def ticker_kpis(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> Iterator[dg.MaterializeResult[Any]]:

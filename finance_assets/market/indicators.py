@@ -49,7 +49,6 @@ __all__ = [
     "MAX_RETURN_SPAN_SESSIONS",
     "RSI_OVERBOUGHT",
     "RSI_OVERSOLD",
-    "VOLUME_MODIFIED_Z_ANOMALY",
     "VOLUME_Z_ANOMALY",
     "Indicator",
     "PriceIndicators",
@@ -80,7 +79,6 @@ RSI_OVERSOLD: Final = 30.0
 """An RSI strictly below this is oversold."""
 VOLUME_Z_ANOMALY: Final = 3.0
 """A volume z-score at or above this is an anomaly (at or below its negative: unusually low)."""
-VOLUME_MODIFIED_Z_ANOMALY: Final = 3.5
 """A modified z-score strictly above this is an anomaly (Iglewicz and Hoaglin)."""
 
 _MAD_TO_SD: Final = 0.67449  # 0.75 quantile of the normal distribution: MAD / sd of normal data
@@ -348,8 +346,8 @@ def volume_modified_zscore(volume: npt.ArrayLike, period: int = 20) -> FloatArra
     -------
     numpy.ndarray
         First value at the observed volume number ``period + 1``. NaN where the MAD is zero (more than half of
-        the window is one same value) or the volume is missing. Above `VOLUME_MODIFIED_Z_ANOMALY` is an
-        anomaly.
+        the window is one same value) or the volume is missing. Above `MODIFIED_Z_THRESHOLD`
+        (:mod:`finance_assets.reference.anomalies`) is an anomaly.
 
     Raises
     ------

@@ -16,6 +16,7 @@ import numpy as np
 
 from finance_assets.contracts.market import TICKER_KPIS
 from finance_assets.contracts.status import STATUSES, Status
+from finance_assets.reference.anomalies import MODIFIED_Z_THRESHOLD
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 HISTORY_QUOTES = 480
 #: Sessions loaded before the first one asked for; tickers for which these do not do are loaded whole.
 HISTORY_SESSIONS = 504
-ANOMALY_MODIFIED_ZSCORE = 3.5
 LOW_VOLUME_ZSCORE = -3.0
 #: Quotes in the widest window: 50 returns of a moving average and the close before them.
 WIDEST_WINDOW = 51
@@ -128,7 +128,7 @@ def ticker_kpis(quotes: pa.Table, actions: pa.Table, sessions: pa.Table, first: 
             # Needs the net income and the dividends of a fiscal period, which only filings state.
             "dividend_payout_ratio": pa.nulls(rows, pa.float64()),
             "dividend_payout_ratio_status": pa.repeat(str(Status.MISSING_INPUT), rows),
-            "is_volume_anomaly": pa.array(modified > ANOMALY_MODIFIED_ZSCORE, pa.bool_(), mask=np.isnan(modified)),
+            "is_volume_anomaly": pa.array(modified > MODIFIED_Z_THRESHOLD, pa.bool_(), mask=np.isnan(modified)),
             "is_low_volume": pa.array(zscore <= LOW_VOLUME_ZSCORE, pa.bool_(), mask=np.isnan(zscore)),
             "window_missing_sessions": pa.array(missing, pa.int32(), mask=missing < 0),
             "price_basis": basis if panel.order is None else basis.take(pa.array(panel.order)),

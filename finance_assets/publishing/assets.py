@@ -26,9 +26,9 @@ from finance_assets.contracts.sectors import MART_SECTOR_PERFORMANCE, RISK_MARTS
 from finance_assets.partitions import SessionCalendar, partition_days
 from finance_assets.publishing.documents import DOCUMENT_SUFFIX, document_bytes, document_name, ticker_documents
 from finance_assets.publishing.quality import check_keys, quality_lines
+from finance_assets.reference.pools import WAREHOUSE as WAREHOUSE_POOL
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
-from finance_assets.storage.warehouse import POOL as WAREHOUSE_POOL
 from finance_assets.storage.warehouse import Warehouse
 from finance_assets.storage.write_steps import sole_writer
 

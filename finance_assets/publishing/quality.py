@@ -5,10 +5,15 @@ What belongs here: the list of every check of the platform, and reading their ne
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import pkgutil
 from collections.abc import Sequence
+from types import ModuleType
 
 import dagster as dg
 
+import finance_assets
 from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.dagster_metadata import CHECK_NAME
 from finance_assets.contracts.dbt import dbt_test_names
@@ -20,18 +25,20 @@ PLANNED_AT_MOST = 20
 
 def check_keys() -> list[dg.AssetCheckKey]:
     """Return the key of every check: those of the contracts, dbt's tests, and those that rooms define."""
-    from importlib import import_module
-
-    from finance_assets.registry import CHECK_MODULES
-
     keys = []
     for contract in CONTRACTS.values():
         names = dbt_test_names(contract) if contract.is_built_by_dbt else [CHECK_NAME]
         keys += [dg.AssetCheckKey(dg.AssetKey(contract.asset_key), name) for name in names]
-    for module in CHECK_MODULES:
-        for checks in dg.load_asset_checks_from_modules([import_module(module)]):
-            keys += list(checks.check_keys)
+    for checks in dg.load_asset_checks_from_modules(_check_modules()):
+        keys += list(checks.check_keys)
     return list(dict.fromkeys(keys))
+
+
+def _check_modules() -> list[ModuleType]:
+    """Return the module ``checks`` of each domain that has one."""
+    packages = [module.name for module in pkgutil.iter_modules(finance_assets.__path__) if module.ispkg]
+    names = [f"{finance_assets.__name__}.{package}.checks" for package in packages]
+    return [importlib.import_module(name) for name in names if importlib.util.find_spec(name) is not None]
 
 
 def newest_evaluation(

@@ -19,10 +19,7 @@ import dagster as dg
 from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
 from finance_assets.market.planning import SessionRange
 from finance_assets.partitions import SessionCalendar
-from finance_assets.registry import (
-    build_definitions,
-    build_resources,
-)
+from finance_assets.registry import build_definitions, build_resources
 from finance_assets.runs.instance import RunRefusedError, dagster_home, first_sentence, open_instance
 from finance_assets.runs.progress import RunProgress, open_file_logger, redirect_output
 from finance_assets.runs.results import RunOutcome, count_noun
@@ -48,7 +45,7 @@ def run_missing(settings: Settings, *, select: str = "*", console: Console) -> R
     Missing and incomplete sessions are built, oldest first, then the tables over all sessions. If all sessions are
     complete, only tables that were never built or are older than their inputs are built.
     """
-    from finance_assets.automation.schedules import ranges_to_run
+    from finance_assets.market.schedules import ranges_to_run
 
     resources = build_resources(settings)
     ranges = ranges_to_run(settings, resources["lake"], resources["market_data"], everything=True)

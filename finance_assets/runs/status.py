@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from finance_assets.advisory.resources import build_intake
 from finance_assets.automation.unfinished import Reason, Unfinished, arrivals, unfinished_assets
 from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.model import Contract, Partitioning, Store
 from finance_assets.partitions import SessionCalendar
-from finance_assets.registry import (
-    build_assets,
-    build_resources,
-    intake_of,
-    lake_of,
-    transaction_intake_of,
-    warehouse_of,
-)
+from finance_assets.registry import build_assets, build_resources
+from finance_assets.resources import build_lake, build_warehouse
 from finance_assets.runs.instance import open_instance
 from finance_assets.runs.results import count_noun, simple_table
 from finance_assets.settings import Settings
@@ -29,6 +24,7 @@ from finance_assets.storage.run_ownership import holder_of
 from finance_assets.storage.runs import UNDER_WAY
 from finance_assets.storage.warehouse import DuckDBWarehouse, WarehouseBusyError, WarehouseError
 from finance_assets.transactions.aws import AwsError
+from finance_assets.transactions.resources import build_transaction_intake
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,10 +40,10 @@ def show_status(settings: Settings, console: Console) -> bool:
 
     A warehouse that another process has opened is shown as in use; this function does not wait for it.
     """
-    from finance_assets.automation.schedules import ranges_to_run
+    from finance_assets.market.schedules import ranges_to_run
     from finance_assets.terminal_output import shown_message as escape
 
-    lake, warehouse = lake_of(settings), warehouse_of(settings, waits=False)
+    lake, warehouse = build_lake(settings), build_warehouse(settings, waits=False)
     closed = SessionCalendar.of(settings).closed_sessions(settings.clock())
     table = simple_table(
         ("table", "left"),
@@ -138,7 +134,7 @@ def _show_landing(settings: Settings, console: Console) -> bool:
     from finance_assets.terminal_output import shown, shown_message
 
     try:
-        unread = intake_of(settings).look().unread
+        unread = build_intake(settings).look().unread
     except LakeError as error:
         console.print(f"[yellow]warning:[/yellow] {shown_message(error)}", soft_wrap=True)
         return True
@@ -162,13 +158,13 @@ def find_unfinished(
     """Return the unfinished assets of a selection, by default of all assets."""
     assets = build_assets(settings)
     selected = {key for asset in assets for key in asset.keys} if select is None else select
-    arrived = _assets_without_data(settings) | arrivals(intake_of(settings), transaction_intake_of(settings))
+    arrived = _assets_without_data(settings) | arrivals(build_intake(settings), build_transaction_intake(settings))
     return unfinished_assets(assets, selected, instance, arrived)
 
 
 def _assets_without_data(settings: Settings) -> dict[dg.AssetKey, str]:
     """Return the unpartitioned assets without stored data, regardless of Dagster's records."""
-    lake, warehouse = lake_of(settings), warehouse_of(settings, waits=False)
+    lake, warehouse = build_lake(settings), build_warehouse(settings, waits=False)
     return {
         dg.AssetKey(contract.asset_key): NOTHING_STORED
         for contract in CONTRACTS.values()

@@ -13,9 +13,9 @@ from finance_assets.automation.conditions import WHEN_HISTORY_IS_NEW
 from finance_assets.contracts import sectors
 from finance_assets.contracts.dagster_metadata import asset_attributes
 from finance_assets.contracts.macro import MACRO_INDICATORS
+from finance_assets.reference.pools import WAREHOUSE as WAREHOUSE_POOL
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
-from finance_assets.storage.warehouse import POOL as WAREHOUSE_POOL
 from finance_assets.transform.dbt_assets import build_dbt_assets
 
 if TYPE_CHECKING:

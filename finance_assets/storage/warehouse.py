@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-POOL = "warehouse"
 LOCK_ATTEMPTS = 5
 LOCK_PAUSE_SECONDS = 0.5
 

@@ -21,6 +21,7 @@ from finance_assets.contracts.transactions import (
     TRANSACTION_ARRIVALS,
     TRANSACTION_CONFLICTS,
 )
+from finance_assets.reference import pools
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.write_steps import sole_writer
 from finance_assets.transactions.draining import QUEUE_IS_NOT_SET, TransactionIntake
@@ -30,7 +31,6 @@ from finance_assets.transactions.settlement import settle
 from finance_assets.transform.dbt_assets import build_dbt_assets
 
 #: One run at a time decides which message stands.
-TRANSACTIONS_POOL = "transactions"
 
 _SETTLED = {
     TRANSACTION_ARRIVALS: "Micro-batches in the order in which they became known, fixed once; from raw/transactions.",
@@ -57,7 +57,7 @@ def _spec(contract: Contract, description: str) -> dg.AssetSpec:
     )
 
 
-@dg.asset(**asset_attributes(RAW_TRANSACTIONS), pool=TRANSACTIONS_POOL)
+@dg.asset(**asset_attributes(RAW_TRANSACTIONS), pool=pools.TRANSACTIONS)
 def raw_transactions(
     context: dg.AssetExecutionContext,
     transaction_intake: dg.ResourceParam[TransactionIntake],
@@ -96,7 +96,7 @@ def raw_transactions(
 @dg.multi_asset(
     name="settled_transactions",
     specs=[_spec(contract, text) for contract, text in _SETTLED.items()],
-    pool=TRANSACTIONS_POOL,
+    pool=pools.TRANSACTIONS,
 )
 def settled_transactions(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]

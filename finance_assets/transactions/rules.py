@@ -17,18 +17,14 @@ from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from finance_assets.transactions.currencies import ACTIVE, WITHDRAWN, currency_code
+from finance_assets.reference.currencies import ACTIVE, WITHDRAWN, currency_code
+from finance_assets.reference.transaction_categories import CATEGORIES, STANDARD, THRESHOLDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 ACCEPTED: Final = "accepted"
 REJECTED: Final = "rejected"
-
-#: Category -> the least amount that belongs to it, whatever the currency; below all of them is :data:`STANDARD`.
-THRESHOLDS: Final = {"high_value": Decimal(1000), "medium_value": Decimal(100)}
-STANDARD: Final = "standard"
-CATEGORIES: Final = (*THRESHOLDS, STANDARD)
 
 MAX_BODY_BYTES: Final = 256 * 1024
 MAX_FIELD_BYTES: Final = 4 * 1024

@@ -30,14 +30,13 @@ from finance_assets import dagster_output
 from finance_assets.contracts.dagster_metadata import column_schema, contract_metadata
 from finance_assets.contracts.dbt import PROJECT_DIR, dbt_test_descriptions
 from finance_assets.contracts.model import Contract, ContractError
+from finance_assets.reference import pools
 from finance_assets.transform.lineage import column_lineage
 
 if TYPE_CHECKING:
     from dagster_dbt import DbtCliInvocation
     from dbt.adapters.base.impl import BaseAdapter
 
-#: One slot in the deployment's configuration: dbt holds the warehouse's file for as long as it runs.
-POOL = "warehouse"
 #: Targets of past runs that are kept for a look at compiled SQL and logs.
 KEPT_TARGETS = 10
 #: Rules of one failed test that are listed.
@@ -136,7 +135,7 @@ def build_dbt_assets(
         check_specs=dbt_check_specs(contracts),
         can_subset=True,
         required_resource_keys={"warehouse"},
-        pool=POOL,
+        pool=pools.WAREHOUSE,
     )
     def dbt_models(
         context: dg.AssetExecutionContext,

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 from fixtures.transactions import NOW, Delivery, transaction
 
-from finance_assets.registry import lake_of
+from finance_assets.resources import build_lake
 from finance_assets.settings import Settings
 from finance_assets.transactions.batches import write_batch
 from finance_assets.transactions.settlement import settle
@@ -27,7 +27,7 @@ def test_dbt_builds_the_rows_that_were_written(tmp_path: Path, folder: str) -> N
     temporary, dagster_home = tmp_path / folder / "tmp", tmp_path / folder / "dagster"
     for path in (temporary, dagster_home):
         path.mkdir(parents=True)
-    lake = lake_of(Settings(home=home))
+    lake = build_lake(Settings(home=home))
     write_batch(lake, [Delivery(f"m{n}", transaction(str(n), currency="EUR")) for n in range(5)], NOW)
     settle(lake)
     environment = os.environ | {

@@ -10,7 +10,7 @@ from pathlib import Path
 from finance_assets.advisory.generating import vendor_files
 from finance_assets.contracts.advisory import CONTRACTS, PERFORMANCE_HISTORY
 from finance_assets.contracts.model import Store
-from finance_assets.settings import SAMPLE_END
+from finance_assets.reference.sample_period import SAMPLE_END
 from finance_assets.storage.lake import Lake
 
 COMMAND = (sys.executable, "-m", "finance_assets.cli", "materialize", "-s", 'group:"advisory"')

@@ -22,6 +22,7 @@ from fixtures.quotes import fake_settings
 from fixtures.transactions import NOW, Delivery, transaction
 
 from finance_assets.advisory.intake import Intake, IntakeError
+from finance_assets.advisory.resources import build_intake
 from finance_assets.advisory.results import History, write_performance
 from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE, PERFORMANCE_HISTORY, VENDOR_ROWS
 from finance_assets.contracts.model import Contract
@@ -33,7 +34,6 @@ from finance_assets.contracts.transactions import (
     TRANSACTION_ARRIVALS,
     TRANSACTION_CONFLICTS,
 )
-from finance_assets.registry import intake_of
 from finance_assets.storage.lake import Lake, LakeError
 from finance_assets.transactions.batches import write_batch
 from finance_assets.transactions.settlement import settle
@@ -113,14 +113,14 @@ def advise(intake: Intake) -> bool:
 
 def test_files_of_vendors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: Account) -> None:
     chance = random.Random(1)
-    whole = intake_of(fake_settings(tmp_path / "whole"))
+    whole = build_intake(fake_settings(tmp_path / "whole"))
     land(Path(whole.landing.uri))
     assert advise(whole)
     expected = contents(whole.lake, *ADVISORY)
     assert [len(rows) for rows in expected] == [6, 6, 6]
     with account.of("disk and memory: files of vendors") as injected:
         for trial in range(FAULTS):
-            intake = intake_of(fake_settings(tmp_path / f"trial{trial}"))
+            intake = build_intake(fake_settings(tmp_path / f"trial{trial}"))
             land(Path(intake.landing.uri))
             intake.ledger.files()  # the database is there
             now = datetime.now(UTC)
@@ -256,9 +256,9 @@ from pathlib import Path
 from test_disk_and_memory import advise, land
 from fixtures.quotes import fake_settings
 from finance_assets.advisory.intake import IntakeError
-from finance_assets.registry import intake_of
+from finance_assets.advisory.resources import build_intake
 from finance_assets.storage.lake import LakeError
-intake = intake_of(fake_settings(Path(sys.argv[1])))
+intake = build_intake(fake_settings(Path(sys.argv[1])))
 land(Path(intake.landing.uri), files=2)
 intake.ledger.files()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

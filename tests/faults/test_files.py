@@ -12,8 +12,8 @@ from fixtures.faults import SCALE, Account, healing
 from fixtures.landing_zone import put_bad_entries, put_odd_names
 from fixtures.quotes import fake_settings
 
+from finance_assets.advisory.resources import build_intake
 from finance_assets.contracts.advisory import VENDOR_FILES, VENDOR_ROWS
-from finance_assets.registry import intake_of
 
 pytestmark = pytest.mark.timeout(300 * SCALE)
 
@@ -33,7 +33,7 @@ def age(folder: Path) -> None:
 
 def test_entries_that_are_no_files(tmp_path: Path, account: Account) -> None:
     with account.of("landing zone: entries that are no files") as injected:
-        intake = intake_of(fake_settings(tmp_path / "home"))
+        intake = build_intake(fake_settings(tmp_path / "home"))
         folder = Path(intake.landing.uri)
         folder.mkdir(parents=True)
         (folder / "good.csv").write_text(GOOD)
@@ -55,7 +55,7 @@ def test_names_that_act_on_a_terminal(tmp_path: Path, account: Account) -> None:
     from finance_assets.text import escape_controls, escape_name, unescape_name
 
     with account.of("landing zone: names that act on a terminal") as injected:
-        intake = intake_of(fake_settings(tmp_path / "home"))
+        intake = build_intake(fake_settings(tmp_path / "home"))
         folder = Path(intake.landing.uri)
         folder.mkdir(parents=True)
         put_odd_names(folder, GOOD.encode())
@@ -77,7 +77,7 @@ def test_names_that_act_on_a_terminal(tmp_path: Path, account: Account) -> None:
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_files_made_to_cost_much(bomb: bombs.Bomb, tmp_path: Path, account: Account) -> None:
     with account.of("files made to cost much") as injected:
-        intake = intake_of(fake_settings(tmp_path / "home"))
+        intake = build_intake(fake_settings(tmp_path / "home"))
         folder = Path(intake.landing.uri)
         folder.mkdir(parents=True)
         (folder / f"a_{bomb.make.__name__}").write_bytes(bomb.make())

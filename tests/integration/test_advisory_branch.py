@@ -32,6 +32,7 @@ from finance_assets.advisory.reading import blocks, layouts, reader
 from finance_assets.advisory.reading.containers import FileBytes
 from finance_assets.advisory.reading.reader import FileReading
 from finance_assets.advisory.reading.vendor_contract import VendorContract
+from finance_assets.advisory.resources import build_intake
 from finance_assets.advisory.results import History, completeness_now
 from finance_assets.advisory.sensors import PLAN_TAG, vendor_files_sensor
 from finance_assets.cli import app as cli
@@ -47,7 +48,7 @@ from finance_assets.contracts.advisory import (
     VENDOR_ROWS,
 )
 from finance_assets.contracts.model import Contract
-from finance_assets.registry import build_definitions, intake_of
+from finance_assets.registry import build_definitions
 from finance_assets.settings import Settings
 from finance_assets.storage import lake as lake_module
 from finance_assets.storage.lake import SMALL_FILE_ROWS, TEMPORARY_FOLDER, Arriving, Lake, LakeError
@@ -70,7 +71,7 @@ class Branch:
         self.settings: Settings = fake_settings(home, **changes)
         self.definitions = build_definitions(self.settings)
         self.landing = Path(self.settings.landing)
-        self.intake: Intake = intake_of(self.settings)
+        self.intake: Intake = build_intake(self.settings)
         self.lake: Lake = self.intake.lake
         self.instance = dg.DagsterInstance.ephemeral(tempdir=str(home))
 
@@ -257,7 +258,7 @@ def test_what_is_listed_as_restated_is_a_break_as_well(branch: Branch) -> None:
     folder.mkdir()
     contract = {"vendor": "wide", "version": 1, "detect": {"required_headers": ["benchmark_return"]}}
     (folder / "wide.yaml").write_text(json.dumps({**contract, "return_unit": "decimal"}))
-    branch.intake = intake_of(branch.settings)
+    branch.intake = build_intake(branch.settings)
     branch.definitions = build_definitions(branch.settings)
     branch.drop("first.csv", "\n".join((header, *lines)) + "\n")
     branch.run()
@@ -568,7 +569,7 @@ def test_the_files_of_the_history_ascend_as_knowledge_does(filled: Branch) -> No
 
 
 def test_a_file_that_is_due_and_does_not_come_is_seen(tmp_path: Path) -> None:
-    intake = intake_of(Settings(home=tmp_path))
+    intake = build_intake(Settings(home=tmp_path))
     drop_sample_files(tmp_path / "landing")
     intake.take(intake.pending())
     history = History(intake.lake)
@@ -588,7 +589,7 @@ def test_a_file_that_is_due_and_does_not_come_is_seen(tmp_path: Path) -> None:
 
 
 def test_months_that_do_not_fit_into_memory_come_out_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    intake = intake_of(Settings(home=tmp_path))
+    intake = build_intake(Settings(home=tmp_path))
     drop_sample_files(tmp_path / "landing")
     intake.take(intake.pending())
     history = History(intake.lake)
@@ -880,7 +881,7 @@ def test_a_broken_contract_is_named_and_no_file_pays_for_it(branch: Branch) -> N
     (folder / "north.yaml").write_text("vendor: [unclosed\n")
     assert "north.yaml is no contract of a vendor: while parsing" in branch.command("vendors", "list")[1]
     (folder / "north.yaml").unlink()
-    branch.intake = intake_of(branch.settings)
+    branch.intake = build_intake(branch.settings)
     branch.run()
     assert len(branch.rows(VENDOR_ROWS)) == 4
 
@@ -923,7 +924,7 @@ def _north(branch: Branch, timing: object) -> None:
         "timing": timing,
     }
     (folder / "north.yaml").write_text(json.dumps(contract))
-    branch.intake = intake_of(branch.settings)
+    branch.intake = build_intake(branch.settings)
 
 
 def _four_months(accounts: int, ending: str) -> str:
@@ -1140,7 +1141,7 @@ def test_a_period_that_only_the_records_of_the_house_have_is_explained(branch: B
     books = {"vendor": "books", "version": 1, "detect": {"required_headers": ["book_value"]}}
     books["columns"] = {"book_value": "ending_market_value"}
     (folder / "books.yaml").write_text(json.dumps(books))
-    branch.intake = intake_of(branch.settings)
+    branch.intake = build_intake(branch.settings)
     branch.definitions = build_definitions(branch.settings)
     branch.drop("vendor.csv", csv(*months("A1", "700.00", *ENDS), *months("A2", "500.00", *ENDS[1:])))
     own = csv(*months("A1", "700.00", *ENDS), *months("A2", "500.00", *ENDS))

@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 from finance_assets.advisory import results
 from finance_assets.advisory.intake import MODIFIED_BEFORE_1970, MODIFIED_IN_FUTURE, Intake, IntakeError
 from finance_assets.advisory.reading import reader
+from finance_assets.advisory.resources import build_intake
 from finance_assets.advisory.sensors import vendor_files_sensor
 from finance_assets.cli import app as cli
 from finance_assets.contracts.advisory import (
@@ -37,7 +38,7 @@ from finance_assets.contracts.advisory import (
     VENDOR_ROWS,
 )
 from finance_assets.contracts.model import Contract, ContractError
-from finance_assets.registry import build_definitions, intake_of
+from finance_assets.registry import build_definitions
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.landing import Landing
 from finance_assets.storage.ledger import FileStatus, Ledger
@@ -57,7 +58,7 @@ class Zone:
 
     def __init__(self, home: Path) -> None:
         self.settings = fake_settings(home)
-        self.intake: Intake = intake_of(self.settings)
+        self.intake: Intake = build_intake(self.settings)
         self.now: datetime | None = None
         self.intake.clock = lambda: self.now or datetime.now(UTC)
         self.paused: list[float] = []
@@ -551,8 +552,8 @@ def test_a_file_that_ends_whatever_reads_it_holds_up_nobody(zone: Zone, tmp_path
     )
     script = (
         "import sys\nfrom pathlib import Path\nfrom fixtures.quotes import fake_settings\n"
-        "from finance_assets.registry import intake_of\n"
-        "intake = intake_of(fake_settings(Path(sys.argv[1])))\n"
+        "from finance_assets.advisory.resources import build_intake\n"
+        "intake = build_intake(fake_settings(Path(sys.argv[1])))\n"
         "print({one.key: one.action for one in intake.take(intake.pending())})\n"
     )
 

@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError
 from fixtures.aws import CREDENTIALS, client
 
 from finance_assets.advisory.intake import MODIFIED_IN_FUTURE
+from finance_assets.advisory.resources import build_intake
 from finance_assets.contracts.advisory import QUARANTINED_FILES, VENDOR_FILES, VENDOR_ROWS
-from finance_assets.registry import intake_of
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import LakeError, S3Options
 from finance_assets.storage.landing import Landing
@@ -45,7 +45,7 @@ def settings(aws_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_an_object_is_read_once_and_a_changed_one_again(settings: Settings, aws_endpoint: str) -> None:
     bucket = settings.lake_uri.removeprefix("s3://").split("/")[0]
-    intake = intake_of(settings)
+    intake = build_intake(settings)
     assert intake.landing.uri == f"s3://{bucket}/lake/incoming"
     with client("s3", aws_endpoint) as s3:
         for key, body in (("a.csv", FILE), ("deep/b.part", FILE), ("deep/", b"")):
@@ -71,7 +71,7 @@ ODD_KEYS = (
 
 
 def test_every_key_is_judged_by_itself(settings: Settings, aws_endpoint: str) -> None:
-    intake = intake_of(settings)
+    intake = build_intake(settings)
     bucket = settings.lake_uri.removeprefix("s3://").split("/")[0]
     with client("s3", aws_endpoint) as s3:
         for number, key in enumerate(ODD_KEYS):
@@ -106,7 +106,7 @@ class Refusing:
 
 
 def test_an_object_that_cannot_be_had_holds_up_no_other(settings: Settings, aws_endpoint: str) -> None:
-    intake = intake_of(settings)
+    intake = build_intake(settings)
     bucket = settings.lake_uri.removeprefix("s3://").split("/")[0]
     names = ["archived", "denied", "gone", "good", "overwritten", "broken"]
     with client("s3", aws_endpoint) as s3:
@@ -139,7 +139,7 @@ def test_an_object_that_cannot_be_had_holds_up_no_other(settings: Settings, aws_
 
 
 def test_a_service_that_is_down_is_not_asked_for_every_object(settings: Settings, aws_endpoint: str) -> None:
-    intake = intake_of(settings)
+    intake = build_intake(settings)
     bucket = settings.lake_uri.removeprefix("s3://").split("/")[0]
     with client("s3", aws_endpoint) as s3:
         for number in range(8):
@@ -154,7 +154,7 @@ def test_a_service_that_is_down_is_not_asked_for_every_object(settings: Settings
 
 
 def test_an_object_of_the_future_is_read_now(settings: Settings, aws_endpoint: str) -> None:
-    intake = intake_of(settings)
+    intake = build_intake(settings)
     bucket = settings.lake_uri.removeprefix("s3://").split("/")[0]
     with client("s3", aws_endpoint) as s3:
         s3.put_object(Bucket=bucket, Key="lake/incoming/a.csv", Body=FILE)

@@ -21,7 +21,7 @@ from fixtures.aws import CREDENTIALS, REGION, client
 
 from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.model import Store
-from finance_assets.registry import lake_of, warehouse_of
+from finance_assets.resources import build_lake, build_warehouse
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import LOCKS_FOLDER
 
@@ -174,7 +174,7 @@ def test_the_lake_reads_back_what_the_run_counted(
     aws: str, on_aws: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = on_aws.settings(monkeypatch)
-    lake = lake_of(settings)
+    lake = build_lake(settings)
     for contract in CONTRACTS.values():
         if contract.store is Store.LAKE:
             assert lake.read(contract).table.num_rows == sum(lake.row_counts(contract).values())
@@ -185,7 +185,7 @@ def test_duckdb_reads_the_lake_on_s3_with_the_extension_from_its_wheel(
     aws: str, on_aws: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = on_aws.settings(monkeypatch)
-    with warehouse_of(settings).connect(read_only=True) as connection:
+    with build_warehouse(settings).connect(read_only=True) as connection:
         httpfs = connection.execute(
             "select installed, loaded from duckdb_extensions() where extension_name = 'httpfs'"
         ).fetchall()

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pytest
 from fixtures.quotes import JANUARY, FakeProvider, MarketBranch, bar, fake_settings, overview, wandering
 
-from finance_assets.automation.schedules import ranges_to_run
 from finance_assets.contracts import market
 from finance_assets.contracts.market import (
     CORPORATE_ACTIONS,
@@ -32,6 +31,7 @@ from finance_assets.contracts.model import Partitioning
 from finance_assets.market.assets import raw_quotes_asset
 from finance_assets.market.kpis import changed_sessions
 from finance_assets.market.planning import SessionRange
+from finance_assets.market.schedules import ranges_to_run
 from finance_assets.market.sources import AuthenticationFailed, ProviderUnavailable, RateLimited
 from finance_assets.settings import Settings
 

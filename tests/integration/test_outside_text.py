@@ -19,10 +19,11 @@ from fixtures.quotes import fake_settings
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
+from finance_assets.advisory.resources import build_intake
 from finance_assets.advisory.sensors import vendor_files_sensor
 from finance_assets.cli import app as cli
 from finance_assets.contracts.advisory import PERFORMANCE_HISTORY, QUARANTINED_FILES, QUARANTINED_ROWS
-from finance_assets.registry import build_definitions, intake_of
+from finance_assets.registry import build_definitions
 from finance_assets.runs.execute import run_missing
 from finance_assets.storage.ledger import Ledger
 from finance_assets.terminal_output import console
@@ -103,7 +104,7 @@ def test_nothing_of_an_attack_is_shown_raw(home: Path, capfd: pytest.CaptureFixt
     logger = logging.Logger("heard")
     logger.addHandler(Heard())
     definitions = build_definitions(settings)
-    intake = intake_of(settings)
+    intake = build_intake(settings)
     with dg.DagsterInstance.ephemeral(tempdir=str(home)) as instance:
         ask = vendor_files_sensor(dg.build_sensor_context(instance=instance, resources={"intake": intake}))
         assert isinstance(ask, dg.RunRequest)

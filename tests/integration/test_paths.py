@@ -20,7 +20,8 @@ from finance_assets.advisory import results
 from finance_assets.cli import app as cli
 from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE, VENDOR_FILES
 from finance_assets.contracts.transactions import CORE_TRANSACTIONS
-from finance_assets.registry import build_definitions, lake_of
+from finance_assets.registry import build_definitions
+from finance_assets.resources import build_lake
 from finance_assets.settings import Settings
 from finance_assets.storage.ledger import Ledger
 from finance_assets.transactions.batches import write_batch
@@ -57,7 +58,7 @@ def test_vendors_files_and_transactions_keep_their_values(
     (landing / "rows currency=JPY [1].csv").write_text(ROWS)
     os.utime(landing / "rows currency=JPY [1].csv", (RECEIVED, RECEIVED))
     definitions = build_definitions(settings)
-    lake = lake_of(settings)
+    lake = build_lake(settings)
     write_batch(lake, [Delivery(f"m{n}", transaction(str(n), currency="EUR")) for n in range(5)], NOW)
     with dg.DagsterInstance.ephemeral(tempdir=str(home)) as instance:
         result = definitions.resolve_job_def("advisory_performance").execute_in_process(
@@ -90,7 +91,7 @@ def test_vendors_files_and_transactions_keep_their_values(
 @pytest.mark.parametrize("name", [name for name in NASTY_FOLDERS if "#" not in name])
 def test_status_is_shown_wherever_the_home_is(tmp_path: Path, name: str) -> None:
     environment = {"FINANCE_ASSETS_HOME": str(tmp_path / name), "COLUMNS": "200"}
-    lake = lake_of(Settings(home=tmp_path / name))
+    lake = build_lake(Settings(home=tmp_path / name))
     write_batch(lake, [Delivery("m1", transaction("1"))], NOW)
     result = CliRunner().invoke(cli.app, ["status"], prog_name="finance-assets", env=environment)
     assert result.exit_code in (0, 1), result.output

@@ -27,7 +27,8 @@ from finance_assets.contracts.transactions import (
     REJECTED_TRANSACTIONS,
     TRANSACTION_CONFLICTS,
 )
-from finance_assets.registry import build_definitions, lake_of, warehouse_of
+from finance_assets.registry import build_definitions
+from finance_assets.resources import build_lake, build_warehouse
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake, parquet_bytes
 from finance_assets.transactions.batches import write_batch
@@ -49,7 +50,7 @@ class Marts:
 
     @property
     def lake(self) -> Lake:
-        return lake_of(self.settings)
+        return build_lake(self.settings)
 
     def rows(self, contract: Contract) -> list[dict[str, Any]]:
         """Rows of a table of the lake."""
@@ -58,7 +59,7 @@ class Marts:
 
     def mart(self, contract: Contract) -> list[dict[str, Any]]:
         """Rows of a relation of the warehouse."""
-        held: list[dict[str, Any]] = warehouse_of(self.settings).read(contract).to_pylist()
+        held: list[dict[str, Any]] = build_warehouse(self.settings).read(contract).to_pylist()
         return held
 
     def materialize(self, selection: dg.AssetSelection, *, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:

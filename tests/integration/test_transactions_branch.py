@@ -17,6 +17,7 @@ from fixtures.transactions import NOW, Delivery, transaction
 from rich.console import Console
 
 from finance_assets import demo
+from finance_assets.advisory.resources import build_intake
 from finance_assets.automation.unfinished import arrivals
 from finance_assets.contracts.model import Contract
 from finance_assets.contracts.transactions import (
@@ -27,14 +28,17 @@ from finance_assets.contracts.transactions import (
     REJECTED_TRANSACTIONS,
     TRANSACTION_CONFLICTS,
 )
-from finance_assets.registry import build_definitions, intake_of, lake_of, transaction_intake_of
-from finance_assets.settings import SAMPLE_NOW, Settings
+from finance_assets.reference.sample_period import SAMPLE_NOW
+from finance_assets.registry import build_definitions
+from finance_assets.resources import build_lake
+from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
 from finance_assets.transactions import local_queue
 from finance_assets.transactions.batches import write_batch
 from finance_assets.transactions.local_queue import LocalQueue
 from finance_assets.transactions.producing import messages
 from finance_assets.transactions.queue import Queue
+from finance_assets.transactions.resources import build_transaction_intake
 from finance_assets.transactions.sensors import (
     INTERVAL_SECONDS,
     queued_transactions_sensor,
@@ -44,7 +48,7 @@ from finance_assets.transactions.sensors import (
 
 def waiting(settings: Settings) -> set[dg.AssetKey]:
     """The assets that do not hold yet what has arrived."""
-    return set(arrivals(intake_of(settings), transaction_intake_of(settings)))
+    return set(arrivals(build_intake(settings), build_transaction_intake(settings)))
 
 
 CORE = (CORE_TRANSACTIONS, DUPLICATE_TRANSACTIONS, TRANSACTION_CONFLICTS, REJECTED_TRANSACTIONS)
@@ -59,7 +63,7 @@ class Branch:
 
     @property
     def lake(self) -> Lake:
-        return lake_of(self.settings)
+        return build_lake(self.settings)
 
     def job(self, name: str = transactions_job.name) -> dg.JobDefinition:
         return build_definitions(self.settings).resolve_job_def(name)

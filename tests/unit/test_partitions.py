@@ -16,13 +16,13 @@ from finance_assets.contracts.arrow import conform
 from finance_assets.contracts.market import TRADING_SESSIONS
 from finance_assets.contracts.validation import violations
 from finance_assets.partitions import (
-    EXCHANGE_ZONE,
     SESSIONS,
     SessionCalendar,
     available_from,
     daily_sessions,
     partition_days,
 )
+from finance_assets.reference.exchange import EXCHANGE_ZONE
 from finance_assets.settings import Settings
 
 NEW_YORK = ZoneInfo(EXCHANGE_ZONE)

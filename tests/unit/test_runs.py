@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -23,7 +24,8 @@ from finance_assets.contracts.market import QUOTES, QUOTES_RAW, TICKER_KPIS, TRA
 from finance_assets.demo import newest_live_session
 from finance_assets.market.resources import MarketData
 from finance_assets.registry import build_assets
-from finance_assets.runs import execute, instance, status
+from finance_assets.resources import build_ledger
+from finance_assets.runs import instance
 from finance_assets.runs.execute import Phase, plan_phases, run_assets, run_missing
 from finance_assets.runs.instance import RunRefusedError, dagster_home
 from finance_assets.runs.results import RunOutcome
@@ -321,18 +323,18 @@ def test_a_selection_that_names_nothing_is_refused_and_shows_how_it_is_done(tmp_
 @pytest.fixture
 def market_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Two made-up tickers in January, without the rooms behind the market, whose warehouse takes minutes."""
-    monkeypatch.setattr(registry, "ASSET_MODULES", {"market": registry.ASSET_MODULES["market"]})
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     provider = FakeProvider(rows={"AAA": wandering(JANUARY), "BBB": wandering(JANUARY, 20.0, 5)})
-    resources = registry.build_resources
 
-    def with_provider(settings: Settings) -> dict[str, Any]:
-        made = resources(settings)
-        return made | {"market_data": MarketData(settings, made["ledger"], [provider])}
+    def with_provider(settings: Settings) -> dg.Definitions:
+        defs = registry.market.definitions(settings)
+        return dg.Definitions(
+            assets=defs.assets,
+            asset_checks=defs.asset_checks,
+            resources={"market_data": MarketData(settings, build_ledger(settings), [provider])},
+        )
 
-    monkeypatch.setattr(registry, "build_resources", with_provider)
-    monkeypatch.setattr(execute, "build_resources", with_provider)
-    monkeypatch.setattr(status, "build_resources", with_provider)
+    monkeypatch.setattr(registry, "DOMAINS", (SimpleNamespace(definitions=with_provider),))
     # Dagster's own storage: the batched event log of the template is tested where it is defined.
     template = tmp_path / "template.yaml"
     template.write_text("telemetry:\n  enabled: false\n")

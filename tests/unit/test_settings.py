@@ -14,16 +14,8 @@ import pytest
 from fixtures.paths import NASTY_FOLDERS
 from pydantic import ValidationError
 
-from finance_assets.settings import (
-    DEFAULT_LIVE_START,
-    SAMPLE_END,
-    SAMPLE_NOW,
-    SAMPLE_START,
-    SECRETS,
-    Settings,
-    SettingsError,
-    midnight_utc,
-)
+from finance_assets.reference.sample_period import SAMPLE_END, SAMPLE_NOW, SAMPLE_START
+from finance_assets.settings import DEFAULT_LIVE_START, SECRETS, Settings, SettingsError, midnight_utc
 
 SECRET = "s3cr3t-of-nobody"
 LEDGER = f"postgresql+psycopg://ledger:{SECRET}@db.example/ledger"

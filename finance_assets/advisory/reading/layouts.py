@@ -496,7 +496,7 @@ class Plan:
     mark: str = "."
 
 
-LARGE_TEXT = 1 << 22
+THREADED_TEXT_BYTES = 1 << 22
 """From so many bytes on, columns of plain numbers are typed while they are read."""
 PLANNED_TEXT = 1 << 18
 """How much of the text is looked at to decide which columns these are."""
@@ -515,7 +515,7 @@ def plan_of(
     Whether all the others are as well, the reading itself tells.
     """
     plan = Plan()
-    if len(data) - start < LARGE_TEXT:
+    if len(data) - start < THREADED_TEXT_BYTES:
         return plan
 
     def sample(text: bytes) -> list[list[str]]:

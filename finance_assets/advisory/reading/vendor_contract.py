@@ -27,7 +27,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from finance_assets.advisory.twrr import LARGE_FLOW_THRESHOLD, TIMINGS, Timing
+from finance_assets.advisory.twrr import LARGE_FLOW_THRESHOLD
+from finance_assets.reference.flow_timings import TIMINGS, Timing
 from finance_assets.regular_files import read_regular
 
 if TYPE_CHECKING:

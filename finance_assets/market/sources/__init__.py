@@ -20,8 +20,6 @@ from finance_assets.market.sources.fallback import FallbackProvider
 from finance_assets.market.sources.instruments import instrument_as_of, instrument_schema, load_instruments
 from finance_assets.market.sources.sample import (
     SAMPLE_CLOCK,
-    SAMPLE_END,
-    SAMPLE_START,
     SAMPLE_SYMBOLS,
     SampleProvider,
 )
@@ -42,8 +40,6 @@ from finance_assets.providers.http import RetryPolicy, Timeouts
 
 __all__ = [
     "SAMPLE_CLOCK",
-    "SAMPLE_END",
-    "SAMPLE_START",
     "SAMPLE_SYMBOLS",
     "AllProvidersFailed",
     "AlphaVantageProvider",

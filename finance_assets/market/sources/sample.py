@@ -52,6 +52,7 @@ from finance_assets.market.sources.base import (
 )
 from finance_assets.providers.errors import Clock, ProviderNotInstalled, SymbolNotFound, UnexpectedResponse, utc_now
 from finance_assets.providers.packages import package_file
+from finance_assets.reference.sample_period import SAMPLE_END, SAMPLE_START
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,8 +61,6 @@ if TYPE_CHECKING:
 
     FloatArray = npt.NDArray[np.float64]
 
-SAMPLE_START = date(2000, 3, 1)
-SAMPLE_END = date(2013, 3, 1)
 SAMPLE_CLOCK = datetime(2013, 3, 1, 21, 30, tzinfo=UTC)
 """Half an hour after the close of the sample's last session: what the sample's clock shows."""
 

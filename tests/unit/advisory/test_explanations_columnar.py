@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from finance_assets.advisory.explanations import HYPOTHESES, Surroundings, explain_break
 from finance_assets.advisory.explanations_columnar import EXPLAINED_CODES, SIDE_COLUMNS, SIDES, explain_breaks
 from finance_assets.advisory.performance import PERFORMANCE_COLUMNS, performance_schema
-from finance_assets.advisory.twrr import CONTEXT, TIMINGS, period_return
+from finance_assets.advisory.twrr import CONTEXT, period_return
+from finance_assets.reference.flow_timings import TIMINGS
 
 D = Decimal
 

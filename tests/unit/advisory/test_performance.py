@@ -19,7 +19,8 @@ from finance_assets.advisory.performance import (
     current_versions,
     performance_schema,
 )
-from finance_assets.advisory.twrr import TIMINGS, annualise, link, period_return, row_return
+from finance_assets.advisory.twrr import annualise, link, period_return, row_return
+from finance_assets.reference.flow_timings import TIMINGS
 
 D = Decimal
 

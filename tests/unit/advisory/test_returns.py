@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from finance_assets.advisory import returns
 from finance_assets.advisory.returns import STATUS_TEXTS, TIMING_RULES, PolicyTable, RowReturns
-from finance_assets.advisory.twrr import TIMINGS, net_flow_of, row_return
+from finance_assets.advisory.twrr import net_flow_of, row_return
+from finance_assets.reference.flow_timings import TIMINGS
 
 MONEY = pa.decimal128(28, 8)
 NAMES = (

@@ -19,7 +19,8 @@ from finance_assets.advisory.reading.vendor_contract import (
     read_onboarding_sheet,
 )
 from finance_assets.advisory.results import policies
-from finance_assets.advisory.twrr import TIMINGS, row_return
+from finance_assets.advisory.twrr import row_return
+from finance_assets.reference.flow_timings import TIMINGS
 
 D = Decimal
 TWENTY = date(2020, 1, 1)

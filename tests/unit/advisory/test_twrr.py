@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from finance_assets.advisory.twrr import (
     CONTEXT,
-    TIMINGS,
     annualise,
     large_flow_days,
     link,
@@ -22,6 +21,7 @@ from finance_assets.advisory.twrr import (
     timing_for,
 )
 from finance_assets.contracts.status import Status
+from finance_assets.reference.flow_timings import TIMINGS
 
 D = Decimal
 

@@ -20,7 +20,6 @@ from finance_assets.automation.conditions import (
     when_missing_or_on,
 )
 from finance_assets.automation.run_failures import failure_alert, failure_message, run_failure_alerts
-from finance_assets.automation.schedules import market_sessions_daily, market_sessions_job, ranges_to_run
 from finance_assets.contracts import market
 from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
 from finance_assets.contracts.market import CORPORATE_ACTIONS, QUOTES, QUOTES_RAW, REJECTED_QUOTES, TICKER_KPIS
@@ -28,6 +27,7 @@ from finance_assets.contracts.model import Partitioning
 from finance_assets.market.kpis import ticker_kpis
 from finance_assets.market.planning import SessionRange
 from finance_assets.market.resources import MarketData
+from finance_assets.market.schedules import market_sessions_daily, market_sessions_job, ranges_to_run
 from finance_assets.market.sources import InMemoryQuotaLedger
 from finance_assets.market.validation import validate_quotes
 from finance_assets.publishing.alerts import Alert

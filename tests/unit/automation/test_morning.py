@@ -11,9 +11,9 @@ import dagster as dg
 import pytest
 from fixtures.rows import good_row, table_of
 
-from finance_assets.automation.schedules import MORNING_SCHEDULES, MORNING_TAG, STEP_TAG, STEPS, waits_for
+from finance_assets.automation.morning import MORNING_SCHEDULES, MORNING_TAG, STEP_TAG, STEPS, waits_for
 from finance_assets.contracts.market import QUOTES
-from finance_assets.registry import lake_of
+from finance_assets.resources import build_lake
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
 
@@ -28,7 +28,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def lake(settings: Settings) -> Lake:
-    lake = lake_of(settings)
+    lake = build_lake(settings)
     held(lake, date(2013, 3, 1))
     return lake
 
@@ -96,7 +96,7 @@ def test_a_step_waits_for_the_one_before_and_for_quotes(
     assert waits_for(step, at(6, 30), settings, lake, instance) == "morning_ingestion, which has not run today"
     ran(instance, "morning_ingestion")
     assert waits_for(step, at(6, 30), settings, lake, instance) is None
-    empty = lake_of(settings.model_copy(update={"home": settings.home / "elsewhere"}))
+    empty = build_lake(settings.model_copy(update={"home": settings.home / "elsewhere"}))
     said = waits_for(step, at(6, 30), settings, empty, instance)
     assert said == "quotes of 2013-03-01; the newest in core/quotes are of no session"
 

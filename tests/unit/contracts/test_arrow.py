@@ -16,7 +16,8 @@ from fixtures.rows import good_row, good_table, table_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finance_assets.contracts.arrow import ARROW_TYPES, conform, empty_table, fit, is_strictly_sorted, storage_schema
+from finance_assets.contracts.arrow import conform, empty_table, fit, is_strictly_sorted, storage_schema
+from finance_assets.contracts.arrow_types import ARROW_TYPES
 from finance_assets.contracts.market import QUOTES
 from finance_assets.contracts.model import ContractError
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from finance_assets.contracts import CONTRACTS, contract_of
-from finance_assets.contracts.arrow import ARROW_TYPES, arrow_schema, storage_schema
+from finance_assets.contracts.arrow import storage_schema
+from finance_assets.contracts.arrow_types import ARROW_TYPES
 from finance_assets.contracts.model import (
     SQL_TYPES,
     Column,
@@ -87,11 +88,12 @@ def test_every_type_has_an_arrow_and_a_sql_type() -> None:
 
 def test_schemas_carry_the_contract_and_files_only_the_types() -> None:
     table = contract()
-    field = arrow_schema(table).field("amount")
+    field = table.schema.field("amount")
     assert field.metadata == {b"unit": b"USD", b"description": b"An amount."}
     assert (field.type, field.nullable) == (pa.decimal128(18, 8), True)
-    assert not arrow_schema(table).field("id").nullable
-    assert table.schema.equals(arrow_schema(table), check_metadata=True)
+    assert not table.schema.field("id").nullable
+    expected = [(c.name, c.unit.encode(), c.description.encode(), c.nullable) for c in table.columns]
+    assert [(f.name, f.metadata[b"unit"], f.metadata[b"description"], f.nullable) for f in table.schema] == expected
     reworded = replace(table, columns=(ID, DAY, replace(AMOUNT, description="Another wording.")))
     assert storage_schema(reworded).equals(storage_schema(table), check_metadata=True)
 

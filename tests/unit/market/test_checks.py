@@ -21,7 +21,7 @@ from finance_assets.market.checks import (
     volume_is_usual,
 )
 from finance_assets.partitions import SessionCalendar
-from finance_assets.registry import lake_of
+from finance_assets.resources import build_lake
 from finance_assets.settings import Settings
 from finance_assets.storage.lake import Lake
 
@@ -36,7 +36,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def lake(settings: Settings) -> Lake:
-    return lake_of(settings)
+    return build_lake(settings)
 
 
 def sessions(settings: Settings) -> list[date]:

@@ -34,6 +34,7 @@ from finance_assets.market.indicators import (
     volume_zscore_with_status,
     window_missing_sessions,
 )
+from finance_assets.reference.anomalies import MODIFIED_Z_THRESHOLD
 
 # StockCharts ChartSchool, "Relative Strength Index (RSI)", spreadsheet of the worked example (QQQQ closes).
 STOCKCHARTS_CLOSES = [
@@ -385,7 +386,7 @@ def test_volume_scores_of_real_volumes_match_pandas(name: str) -> None:
     np.testing.assert_allclose(robust, 0.67449 * (volumes - median) / mad, rtol=1e-9)
     # Spikes come in clusters, which mask each other in the plain score.
     n_plain = int((expected >= indicators.VOLUME_Z_ANOMALY).sum())
-    assert int((robust > indicators.VOLUME_MODIFIED_Z_ANOMALY).sum()) > n_plain > 50
+    assert int((robust > MODIFIED_Z_THRESHOLD).sum()) > n_plain > 50
 
 
 def test_volume_zero_is_an_observation_and_negative_is_not() -> None:

@@ -19,8 +19,6 @@ import pytest
 
 from finance_assets.market.sources import (
     SAMPLE_CLOCK,
-    SAMPLE_END,
-    SAMPLE_START,
     SAMPLE_SYMBOLS,
     ProviderNotInstalled,
     QuoteProvider,
@@ -33,6 +31,7 @@ from finance_assets.market.sources import (
 )
 from finance_assets.market.sources import sample as sample_module
 from finance_assets.market.sources.sample import BOKEH_SYMBOLS, INDEX_SYMBOL, SKFOLIO_SYMBOLS, recover_actions
+from finance_assets.reference.sample_period import SAMPLE_END, SAMPLE_START
 
 for package in ("bokeh_sampledata", "skfolio"):
     if importlib.util.find_spec(package) is None:

@@ -21,7 +21,7 @@ from fixtures.rows import good_row, table_of
 from finance_assets.automation.data_alerts import RISK_METRICS, check_alerts, limit_alerts, overdue_alerts
 from finance_assets.contracts.market import QUOTES
 from finance_assets.publishing.alerts import Alert, EmailSink, SnsSink, alert_sinks, send_alert
-from finance_assets.registry import lake_of
+from finance_assets.resources import build_lake
 from finance_assets.settings import Settings, SettingsError
 from finance_assets.storage.ledger import Ledger
 
@@ -173,7 +173,7 @@ def test_overdue_quotes(tmp_path: Path) -> None:
     friday = date(2013, 3, 1)
     early = Settings(home=tmp_path, now=datetime(2013, 3, 2, 12, tzinfo=UTC), market_start=date(2013, 2, 25))
     late = Settings(home=tmp_path, now=datetime(2013, 3, 2, 14, tzinfo=UTC), market_start=date(2013, 2, 25))
-    lake = lake_of(late)
+    lake = build_lake(late)
     for day in (25, 26, 27, 28):
         row = good_row(QUOTES, session_date=date(2013, 2, day))
         lake.write_partitions(QUOTES, table_of(QUOTES, row), [f"2013-02-{day}"])
@@ -186,7 +186,7 @@ def test_overdue_quotes(tmp_path: Path) -> None:
 
 def test_breached_limits(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, limit_var_99=0.05, limit_drawdown=0.2)
-    lake = lake_of(settings)
+    lake = build_lake(settings)
     assert limit_alerts(settings, lake) == []
     newest, before = date(2013, 3, 1), date(2013, 2, 28)
     rows = [

@@ -10,7 +10,7 @@ from fixtures.rows import good_row, table_of
 
 from finance_assets.contracts.market import QUOTES
 from finance_assets.contracts.publishing import SECTOR_PERFORMANCE
-from finance_assets.registry import lake_of
+from finance_assets.resources import build_lake
 from finance_assets.sectors.checks import composites_are_current, members_are_complete
 from finance_assets.settings import Settings
 
@@ -33,7 +33,7 @@ def judged(result: object) -> tuple[bool, str]:
 
 
 def test_composites_follow_the_quotes(tmp_path: Path) -> None:
-    lake = lake_of(Settings(home=tmp_path))
+    lake = build_lake(Settings(home=tmp_path))
     whole = [(sector, day, 3, 3) for sector in ("Energy", "Utilities") for day in (THURSDAY, FRIDAY)]
     quote = table_of(QUOTES, good_row(QUOTES, session_date=FRIDAY))
     lake.write_partitions(QUOTES, quote, [FRIDAY.isoformat()])

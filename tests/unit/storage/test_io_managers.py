@@ -19,7 +19,7 @@ from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
 from finance_assets.contracts.market import CORPORATE_ACTIONS, INSTRUMENTS, QUOTES, TRADING_SESSIONS
 from finance_assets.contracts.sectors import STG_STOCK_PRICES
-from finance_assets.registry import ASSET_MODULES
+from finance_assets.registry import DOMAINS
 from finance_assets.storage.io_managers import RUN_ROW_COUNT, LakeIOManager, WarehouseIOManager
 from finance_assets.storage.lake import Lake
 from finance_assets.storage.warehouse import DuckDBWarehouse
@@ -352,7 +352,7 @@ def test_no_asset_asks_for_the_profile() -> None:
         "warehouse_backend",
         "uri",
     }
-    for name in (module for modules in ASSET_MODULES.values() for module in modules):
+    for name in (domain.__name__.replace(".definitions", ".assets") for domain in DOMAINS if hasattr(domain, "assets")):
         spec = find_spec(name)
         assert spec is not None
         assert spec.origin is not None

@@ -15,7 +15,8 @@ from fixtures.rows import good_row, table_of
 from finance_assets.contracts.advisory import ACCOUNT_PERFORMANCE
 from finance_assets.contracts.market import QUOTES, TRADING_SESSIONS
 from finance_assets.contracts.transactions import CORE_TRANSACTIONS
-from finance_assets.settings import SAMPLE_NOW, Settings
+from finance_assets.reference.sample_period import SAMPLE_NOW
+from finance_assets.settings import Settings
 from finance_assets.sql import exact_path, literal, pattern_of_files, read_parquet
 from finance_assets.storage.lake import Lake, S3Options
 from finance_assets.storage.ledger import Ledger

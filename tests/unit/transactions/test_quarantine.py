@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from finance_assets.cli import queue as queue_commands
 from finance_assets.cli.app import app
-from finance_assets.registry import lake_of
+from finance_assets.resources import build_lake
 from finance_assets.settings import Settings
 from finance_assets.transactions.batches import write_batch
 from finance_assets.transactions.classifying import classify_lines
@@ -28,8 +28,10 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("FINANCE_ASSETS_HOME", str(tmp_path / "home"))
     made = Settings.from_env()
     received = [transaction("s", "1"), *BAD]
-    write_batch(lake_of(made), [delivery(f"m{place}", body, second=place) for place, body in enumerate(received)], NOW)
-    settle(lake_of(made))
+    write_batch(
+        build_lake(made), [delivery(f"m{place}", body, second=place) for place, body in enumerate(received)], NOW
+    )
+    settle(build_lake(made))
     return made
 
 
@@ -58,14 +60,14 @@ def run(*arguments: str) -> Any:
 
 
 def test_the_quarantine_holds_rejected_messages_and_conflicts_byte_for_byte(settings: Settings) -> None:
-    entries = list(quarantined(lake_of(settings)))
+    entries = list(quarantined(build_lake(settings)))
     assert [(entry["message_id"], entry["reason"]) for entry in entries] == [
         ("m1", "amount_zero"),
         ("m2", "bad_encoding"),
         ("m3", "duplicate_conflict"),
         ("m4", "user_id_missing"),
     ]
-    assert [entry["message_id"] for entry in quarantined(lake_of(settings), ["amount_zero"])] == ["m1"]
+    assert [entry["message_id"] for entry in quarantined(build_lake(settings), ["amount_zero"])] == ["m1"]
     lines = [json.dumps(entry).encode() for entry in entries]
     assert [row["reason"] for row in classify_lines(lines, NOW)] == [
         "amount_zero",
@@ -97,8 +99,8 @@ def test_what_is_exported_is_sent_again_as_it_was_or_repaired(settings: Settings
     run("replay", str(target))
     assert queue.bodies[4] == transaction("a", "7.50")
     again = [delivery(f"n{place}", body, second=60 + place) for place, body in enumerate(queue.bodies[4:])]
-    write_batch(lake_of(settings), again, NOW)
-    assert settle(lake_of(settings)).messages["accepted"] == 1
+    write_batch(build_lake(settings), again, NOW)
+    assert settle(build_lake(settings)).messages["accepted"] == 1
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finance_assets.contracts import transactions as contracts
+from finance_assets.reference.currencies import ACTIVE, WITHDRAWN, currency_code
+from finance_assets.reference.transaction_categories import CATEGORIES
 from finance_assets.transactions import rules
-from finance_assets.transactions.currencies import ACTIVE, WITHDRAWN, currency_code
 from finance_assets.transactions.rules import (
     ACCEPTED,
-    CATEGORIES,
     MAX_BODY_BYTES,
     MAX_DEPTH,
     MAX_FIELD_BYTES,
