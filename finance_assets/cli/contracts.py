@@ -50,6 +50,8 @@ def contracts_write(
     from finance_assets.contracts.generated import stale_files, write_files
 
     root = Path(__file__).resolve().parents[2]
+    if not (root / "dbt_project" / "models").is_dir():
+        raise fail("contracts write regenerates files of a checkout, and this is an installed package")
     with cli_errors():
         if check:
             stale = stale_files(root)

@@ -18,13 +18,14 @@ from typing import Any
 from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.model import Column, Contract, ContractError, Layer, Store
 from finance_assets.contracts.validation import column_expressions, rule_expressions
+from finance_assets.project_files import find_project_path
 
 #: Lake layers that dbt reads, each a dbt source of the same name.
 SOURCE_LAYERS = (Layer.RAW, Layer.CORE)
 #: Warehouse layers that dbt builds, in the order of the data's way.
 MODEL_LAYERS = (Layer.STAGING, Layer.INTERMEDIATE, Layer.MART)
 #: The dbt project of this repository.
-PROJECT_DIR = Path(__file__).resolve().parents[2] / "dbt_project"
+PROJECT_DIR = find_project_path("dbt_project")
 
 _HEADER = """\
 # Generated from finance_assets.contracts. Do not edit: change the contract, then run

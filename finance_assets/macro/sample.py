@@ -72,7 +72,9 @@ class SampleMacroProvider:
         path = package_file("arch", file)
         if path is None:
             raise ProviderNotInstalled(
-                self.name, series.series_id, f"arch/{file} is not installed; run `make setup` again"
+                self.name,
+                series.series_id,
+                f"arch/{file} is not installed; install the dependencies again",
             )
         page = path.read_bytes()
         header, *lines = gzip.decompress(page).decode("utf-8").splitlines()

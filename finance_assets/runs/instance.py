@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster._check import CheckError
 
+from finance_assets.project_files import find_project_path
 from finance_assets.settings import Settings
 from finance_assets.storage.run_ownership import end_dead_runs
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-INSTANCE_TEMPLATE = Path(__file__).resolve().parents[2] / "deploy" / "local" / "dagster.yaml"
+INSTANCE_TEMPLATE = find_project_path("deploy/local/dagster.yaml")
 #: SHA-256 of the templates that earlier releases copied to DAGSTER_HOME.
 EARLIER_TEMPLATES = frozenset({"d853464ba7cbcd813232498c0295bd45fd77bf92c31c4d92d3ff9253adb7ec96"})
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from finance_assets.automation.run_failures import failure_message
+from finance_assets.project_files import is_checkout
 from finance_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ class RunOutcome:
         if next_steps and self.success:
             console.print()
             console.print("Three things to try next", style="bold")
-            console.print("  1. make dev, then open http://localhost:3000: the asset graph, this run, its checks.")
+            start = "make dev" if is_checkout() else "dagster dev -m finance_assets.definitions"
+            console.print(f"  1. {start}, then open http://localhost:3000: the asset graph, this run, its checks.")
             console.print(f"  2. cat {lake}/published/ticker_documents/AAPL.json", soft_wrap=True)
             console.print(
                 "  3. finance-assets explain 9756-0034 2012-11: why a vendor's return differs from the computed one."

@@ -95,7 +95,7 @@ def _httpfs() -> Path:
 
     spec = find_spec("duckdb_extension_httpfs")
     if spec is None or spec.origin is None:
-        raise WarehouseError("the package duckdb-extension-httpfs is missing; run make setup")
+        raise WarehouseError("the package duckdb-extension-httpfs is missing; install the dependencies again")
     found = sorted(Path(spec.origin).parent.glob("extensions/*/httpfs.duckdb_extension"))
     if not found:
         raise WarehouseError("the package duckdb-extension-httpfs holds no extension for this DuckDB")
