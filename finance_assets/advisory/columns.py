@@ -25,7 +25,7 @@ _EXACT = Context(prec=100)
 _BLOCK = 1 << 15
 
 
-def one_array(array: Any) -> Any:
+def combine_chunks(array: Any) -> Any:
     """Return one contiguous array of what may come in pieces."""
     if isinstance(array, pa.ChunkedArray):
         # One piece is not copied.
@@ -75,7 +75,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _here = threading.local()
 
 
-def side_by_side(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+def thread_map(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     """Return what a function gives for each item, computed in threads: Arrow and NumPy use all cores so.
 
     Parameters
@@ -151,7 +151,7 @@ def by_blocks(function: Callable[..., tuple[Any, ...]], *arrays: Any) -> tuple[A
     keep(0, first)
     starts = range(_BLOCK, size, _BLOCK)
     threads = os.cpu_count() or 1
-    side_by_side(part, [starts[place::threads] for place in range(threads)])
+    thread_map(part, [starts[place::threads] for place in range(threads)])
     return whole
 
 
@@ -159,7 +159,7 @@ def encoded(column: Any) -> Any:
     """Return text as one contiguous dictionary array; what is one already is not encoded again."""
     if isinstance(column, pa.ChunkedArray) and pa.types.is_dictionary(column.type):
         column = column.unify_dictionaries()
-    array = one_array(column)
+    array = combine_chunks(column)
     return array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
 
 

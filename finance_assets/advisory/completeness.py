@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-__all__ = ["COMPLETENESS_COLUMNS", "RHYTHMS", "Rhythm", "completeness", "completeness_schema"]
+__all__ = ["COMPLETENESS_COLUMNS", "RHYTHMS", "DeliverySchedule", "completeness", "completeness_schema"]
 
 Frequency = Literal["daily", "weekly", "monthly", "quarterly"]
 RHYTHMS: Final[tuple[str, ...]] = get_args(Frequency)
@@ -45,7 +45,7 @@ _NAMED_AT_MOST: Final = 100
 
 
 @dataclass(frozen=True)
-class Rhythm:
+class DeliverySchedule:
     """How many files a vendor sends."""
 
     frequency: str = "monthly"
@@ -87,7 +87,7 @@ def completeness_schema() -> pa.Schema:
 def completeness(
     history: pa.Table | duckdb.DuckDBPyConnection,
     as_of_month: date,
-    expected: Mapping[str, Rhythm | str] | None = None,
+    expected: Mapping[str, DeliverySchedule | str] | None = None,
 ) -> pa.Table:
     """Compute the completeness calendar of every vendor up to a month.
 
@@ -99,7 +99,7 @@ def completeness(
     as_of_month
         Any day of the last month to look at; a vendor that has stopped shows up to there.
     expected
-        `Rhythm`, or its frequency, by vendor. Vendors without one have no expected files.
+        `DeliverySchedule`, or its frequency, by vendor. Vendors without one have no expected files.
 
     Returns
     -------
@@ -122,7 +122,8 @@ def completeness(
             return completeness(connection, as_of_month, expected)
     connection = history
     rhythms = {
-        vendor: rhythm if isinstance(rhythm, Rhythm) else Rhythm(rhythm) for vendor, rhythm in (expected or {}).items()
+        vendor: rhythm if isinstance(rhythm, DeliverySchedule) else DeliverySchedule(rhythm)
+        for vendor, rhythm in (expected or {}).items()
     }
     last = as_of_month.replace(day=1)
     # Numbers stand for the texts: of a large history every row is grouped and compared with its neighbours.

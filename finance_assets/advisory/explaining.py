@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from finance_assets.advisory.explanations import ROW_HYPOTHESES
 from finance_assets.advisory.performance import KEY_COLUMNS, certified
-from finance_assets.advisory.returns import DEFAULT_POLICY, Policies, Policy, in_turn
+from finance_assets.advisory.returns import DEFAULT_POLICY, Policies, Policy, policies_by_date
 from finance_assets.advisory.sql import connect
 from finance_assets.advisory.twrr import CONTEXT, LARGE_FLOW_THRESHOLD, RowReturn, net_flow_of, period_return
 
@@ -178,7 +178,7 @@ def policies_in_words(given: Any) -> list[str]:
     """
     if given is None:
         return ["default"]
-    several = in_turn(given)
+    several = policies_by_date(given)
     lines = [] if several[0].since is None else [f"default before {several[0].since}"]
     for policy in several:
         since = "" if policy.since is None else f" since {policy.since}"
@@ -388,7 +388,7 @@ def restatements(history: pa.Table, first: datetime, last: datetime, *, include_
 def _policy_in_words(row: Mapping[str, Any], policies: Policies) -> str:
     """Say which policy holds for a row, and since when; and where the row was computed under another one."""
     vendor, day = row["vendor"], row["period_end"]
-    several = in_turn(policies[vendor]) if vendor in policies else []
+    several = policies_by_date(policies[vendor]) if vendor in policies else []
     begun = [policy for policy in several if policy.since is None or policy.since <= day]
     held: Policy = begun[-1] if begun else DEFAULT_POLICY
     following = several[len(begun)].since if len(begun) < len(several) else None

@@ -2,7 +2,8 @@
 
 Belongs here: the names of all hypotheses; of those that close a gap between numbers the arithmetic and the wording, on
 one break and the rows around it. Does not belong here: the same for tables of breaks
-(`finance_assets.advisory.explanations_columnar`), breaks that are about rows (`finance_assets.advisory.circumstances`),
+(`finance_assets.advisory.explanations_columnar`), breaks that are about rows
+(`finance_assets.advisory.row_break_causes`),
 finding breaks (`finance_assets.advisory.reconciliation`), storage, Dagster.
 
 All arithmetic is in decimals. A hypothesis closes the gap if what remains is within the tolerance of the break; it
@@ -22,8 +23,8 @@ __all__ = [
     "RETURN_TOLERANCE",
     "ROW_HYPOTHESES",
     "TIMING_NAMES",
+    "BreakContext",
     "Explanation",
-    "Surroundings",
     "explain_break",
 ]
 
@@ -58,7 +59,7 @@ class Explanation(NamedTuple):
     """What is still unexplained: money, or a return as a decimal fraction."""
 
 
-class Surroundings(NamedTuple):
+class BreakContext(NamedTuple):
     """The row of a break and its neighbours, as rows of the performance table."""
 
     row: Row
@@ -71,7 +72,7 @@ class Surroundings(NamedTuple):
 
 
 def explain_break(
-    code: str, field: str, difference: Decimal, around: Surroundings, tolerance: Decimal | None = None
+    code: str, field: str, difference: Decimal, around: BreakContext, tolerance: Decimal | None = None
 ) -> Explanation | None:
     """Find the first hypothesis that closes the gap of a break.
 
@@ -156,11 +157,11 @@ ROW_HYPOTHESES: Final = {
 }
 """Of breaks that are about rows: by code, in the order in which they are tried, and what proves each.
 
-`finance_assets.advisory.circumstances` tries them on tables, since they rest on other accounts and periods.
+`finance_assets.advisory.row_break_causes` tries them on tables, since they rest on other accounts and periods.
 """
 
 
-def _return_tries(hypothesis: str, field: str, difference: Decimal, around: Surroundings) -> Iterator[Candidate]:
+def _return_tries(hypothesis: str, field: str, difference: Decimal, around: BreakContext) -> Iterator[Candidate]:
     """Try a stated return against the return that the row's values give under a changed assumption."""
     row, stated = around.row, around.row[field]
     values = _Values.of(row, gross=field == "return_gross")
@@ -240,7 +241,7 @@ def _return_tries(hypothesis: str, field: str, difference: Decimal, around: Surr
                 yield from given(f"The {name} period, ended {neighbour['period_end']},", shifted.result())
 
 
-def _continuity_tries(hypothesis: str, field: str, difference: Decimal, around: Surroundings) -> Iterator[Candidate]:
+def _continuity_tries(hypothesis: str, field: str, difference: Decimal, around: BreakContext) -> Iterator[Candidate]:
     """Try a beginning value against the ending value of the period before."""
     row, previous, following = around.row, around.previous, around.following
     if previous is None:
@@ -270,7 +271,7 @@ def _continuity_tries(hypothesis: str, field: str, difference: Decimal, around: 
             yield "The beginning value is the ending value of the same period", opening - row["ending_market_value"]
 
 
-def _rollforward_tries(hypothesis: str, field: str, difference: Decimal, around: Surroundings) -> Iterator[Candidate]:
+def _rollforward_tries(hypothesis: str, field: str, difference: Decimal, around: BreakContext) -> Iterator[Candidate]:
     """Try beginning value, flows and components against the ending value."""
     row, ending = around.row, around.row["ending_market_value"]
     if hypothesis in ("missing_flow", "flow_sign", "fee"):
@@ -292,7 +293,7 @@ def _rollforward_tries(hypothesis: str, field: str, difference: Decimal, around:
                     yield f"{words}, {_money(following[name])}", ending + difference - following[name]
 
 
-def _vendor_tries(hypothesis: str, field: str, difference: Decimal, around: Surroundings) -> Iterator[Candidate]:
+def _vendor_tries(hypothesis: str, field: str, difference: Decimal, around: BreakContext) -> Iterator[Candidate]:
     """Try the same value of two vendors."""
     row, other = around.row, around.other
     if other is None or row[field] is None or other[field] is None:

@@ -33,7 +33,7 @@ __all__ = ["EXPLAINED_CODES", "SIDES", "SIDE_COLUMNS", "explain_breaks"]
 EXPLAINED_CODES: Final = ("RETURN_TOLERANCE", "ROLLFORWARD", "CONTINUITY", "VENDOR_MISMATCH", "VALUE_MISMATCH")
 """Codes whose gap is a number that a hypothesis may close."""
 SIDES: Final = ("own", "previous", "following", "other", "other_previous", "other_following")
-"""Columns of structs with the rows around a break, as in `finance_assets.advisory.explanations.Surroundings`."""
+"""Columns of structs with the rows around a break, as in `finance_assets.advisory.explanations.BreakContext`."""
 SIDE_COLUMNS: Final = (
     "vendor", "period_end", "currency", "beginning_market_value", "contributions", "distributions", "net_flow",
     "ending_market_value", "fees", "timing", "return_net", "return_gross",

@@ -31,7 +31,7 @@ from finance_assets.contracts.advisory import (
     VENDOR_FILES,
     VENDOR_ROWS,
 )
-from finance_assets.storage.faults import is_fault, is_of_one_file, told
+from finance_assets.storage.faults import describe_error, is_fault, is_of_one_file
 from finance_assets.storage.lake import ROW_GROUP_ROWS, Lake
 from finance_assets.storage.landing import QUIET, ChangedError, LandedFile, Landing
 from finance_assets.storage.ledger import FileIdentity, FileRecord, FileStatus, Ledger, Outcome
@@ -81,7 +81,7 @@ class _NotReceivedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class IntakeResult:
     """What became of one file.
 
     Attributes
@@ -198,7 +198,7 @@ class Intake:
         there, rows = self._left_out(now)
         return rows == there
 
-    def left_out(self, now: Unread | None = None) -> list[dict[str, Any]]:
+    def unread_rows(self, now: Unread | None = None) -> list[dict[str, Any]]:
         """Return what ``raw/quarantined_files`` should say of entries that are not read."""
         return self._left_out(now)[1]
 
@@ -248,7 +248,7 @@ class Intake:
 
     # -- doing it ----------------------------------------------------------------------------------------
 
-    def take(self, files: Sequence[LandedFile], log: Callable[[str], None] = lambda _: None) -> list[Taken]:
+    def take(self, files: Sequence[LandedFile], log: Callable[[str], None] = lambda _: None) -> list[IntakeResult]:
         """Read files into the raw tables, one after the other; note what else of the landing zone is not read.
 
         Of each file the bytes are kept first, then its rows and what is quarantined, then its line in
@@ -276,7 +276,7 @@ class Intake:
         keep_freed_memory()
         _ = self.contracts
         known = _Known.of(self.register())
-        taken: list[Taken] = []
+        taken: list[IntakeResult] = []
         faults = 0
         notes = _Notes(self.ledger)
         # Where a run before was killed, any file that it may have been reading can be the reason.
@@ -287,7 +287,9 @@ class Intake:
                 suspects = self.ledger.reading()
                 self.ledger.begin_reading(_A_RUN)
             except Exception as error:
-                raise IntakeError(f"no file was read, since the ledger could not be told ({told(error)})") from error
+                raise IntakeError(
+                    f"no file was read, because the ledger is unavailable ({describe_error(error)})"
+                ) from error
         try:
             for file in files:
                 try:
@@ -302,7 +304,7 @@ class Intake:
                     # Nothing is wrong with the file, and nothing of it may be said here any more.
                     raise
                 except ChangedError as error:
-                    one = Taken(file.identity.key, "changed", str(error))
+                    one = IntakeResult(file.identity.key, "changed", str(error))
                 except Exception as error:
                     one, fault = self._failed(file, error, notes)
                     taken.append(one)
@@ -342,7 +344,7 @@ class Intake:
                 path = self.landing.path(file.identity.key)
             try_reading(path, name, self.contract_folders)
 
-    def _failed(self, file: LandedFile, error: Exception, notes: _Notes) -> tuple[Taken, int]:
+    def _failed(self, file: LandedFile, error: Exception, notes: _Notes) -> tuple[IntakeResult, int]:
         """Note that a file was not dealt with; return that, and 1 where the next file would meet the same fault."""
         is_deadly = isinstance(error, ProcessEndedError)
         is_ours = is_fault(error) or is_deadly or isinstance(error, _NotReceivedError)
@@ -350,21 +352,21 @@ class Intake:
             cause, is_of_file = error.__cause__, is_of_one_file(error.__cause__)
         else:
             cause, is_of_file = error, is_deadly
-        reason = str(error) if is_deadly else told(cause)
+        reason = str(error) if is_deadly else describe_error(cause)
         if not is_ours:
             notes.add(Outcome(file.identity, FileStatus.FAILED, reason))
-            return Taken(file.identity.key, "failed", reason), 0
+            return IntakeResult(file.identity.key, "failed", reason), 0
         notes.write()
         try:
             self.ledger.record_fault(file.identity, reason=reason, now=self.clock())
         except Exception as other:
             raise IntakeError(
-                f"{escape_name(file.identity.key)} could not be dealt with ({reason}), and the ledger could not be "
-                f"told ({told(other)}); the file is not to blame and is tried again, mend the cause"
+                f"{escape_name(file.identity.key)} could not be read ({reason}), and the ledger could not be updated "
+                f"({describe_error(other)}); the file will be retried after the cause is fixed"
             ) from error
-        return Taken(file.identity.key, "failed", reason), 0 if is_of_file else 1
+        return IntakeResult(file.identity.key, "failed", reason), 0 if is_of_file else 1
 
-    def _take(self, file: LandedFile, known: _Known) -> Taken:
+    def _take(self, file: LandedFile, known: _Known) -> IntakeResult:
         """Read one file into the raw tables, and add it to what is known."""
         identity, now = file.identity, self.clock()
         # Known time never runs backwards: a file that was put there with an old date is known from now on.
@@ -401,7 +403,7 @@ class Intake:
             table = pa.Table.from_pylist(rows, schema=storage_schema(QUARANTINED_FILES))
             self.lake.write(QUARANTINED_FILES, table, key=LANDING_ZONE_KEY)
 
-    def replay(self, digests: Sequence[str], log: Callable[[str], None] = lambda _: None) -> list[Taken]:
+    def replay(self, digests: Sequence[str], log: Callable[[str], None] = lambda _: None) -> list[IntakeResult]:
         """Read kept files again, as after a contract was added; what is new in them is known from now on.
 
         Parameters
@@ -480,7 +482,7 @@ class Intake:
         received: datetime,
         known: _Known,
         warning: str = "",
-    ) -> tuple[Taken, str]:
+    ) -> tuple[IntakeResult, str]:
         import pyarrow as pa
 
         from finance_assets.advisory.columns import one_of_many
@@ -516,7 +518,7 @@ class Intake:
             reading = replace(reading, noticed=reading.noticed | {warning})
         digest = reading.sha256
         if reading.refused == "skip_duplicate":
-            return Taken(key, reading.refused, f"the same bytes as {known.loaded[digest].key}"), digest
+            return IntakeResult(key, reading.refused, f"the same bytes as {known.loaded[digest].key}"), digest
         tables = raw_tables(reading, key=key, size=len(data), received=received)
         # raw/vendor_files last: a file that has its line there has all its rows.
         for contract, rows in tables:
@@ -524,7 +526,7 @@ class Intake:
                 self.lake.write(contract, rows, key=digest)
             else:
                 self.lake.write_parts(contract, rows, key=digest)
-        outcome = Taken(
+        outcome = IntakeResult(
             key,
             reading.action,
             reading.file_reason,
@@ -609,11 +611,11 @@ def raw_tables(
     else:
         parts = reading.content.parts(ROW_GROUP_ROWS)
         yield VENDOR_ROWS, [partial(lambda part: with_constants(part(), first_version), part) for part in parts]
-    left_out = with_constants(reading.quarantined, origin)
-    left_out = left_out.append_column("ordinal", pa.array(range(left_out.num_rows), pa.int32()))
+    quarantined = with_constants(reading.quarantined, origin)
+    quarantined = quarantined.append_column("ordinal", pa.array(range(quarantined.num_rows), pa.int32()))
     yield (
         QUARANTINED_ROWS,
-        left_out.append_column("landing_key", pa.repeat(pa.scalar(key, pa.string()), left_out.num_rows)),
+        quarantined.append_column("landing_key", pa.repeat(pa.scalar(key, pa.string()), quarantined.num_rows)),
     )
     is_suspect = reading.refused == "quarantine_file"
     advice = reading.explanation or "compare with a whole file, or write a contract (finance-assets vendors propose)"
@@ -675,7 +677,7 @@ class _Known:
         for row in register.to_pylist():
             known.written.add((row["landing_key"], row["size_bytes"], row["received_ts_utc"]))
             if row["action"] != "quarantine_file":
-                taken = Taken(
+                taken = IntakeResult(
                     row["landing_key"],
                     row["action"],
                     None,
@@ -686,13 +688,13 @@ class _Known:
                 known._load(row["file_sha256"], row["size_bytes"], taken)
         return known
 
-    def add(self, digest: str, identity: FileIdentity, taken: Taken, received: datetime) -> None:
+    def add(self, digest: str, identity: FileIdentity, taken: IntakeResult, received: datetime) -> None:
         """Add a file that was read."""
         self.until = received if self.until is None else max(self.until, received)
         if taken.action != "quarantine_file":
             self._load(digest, identity.size, taken)
 
-    def _load(self, digest: str, size: int, taken: Taken) -> None:
+    def _load(self, digest: str, size: int, taken: IntakeResult) -> None:
         self.loaded[digest] = _Loaded(size, taken)
         self.names[digest] = taken.key
         self.sizes.add(size)
@@ -701,7 +703,7 @@ class _Known:
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     size: int
-    taken: Taken
+    taken: IntakeResult
 
     @property
     def key(self) -> str:
@@ -731,12 +733,12 @@ class _Notes:
             self.ledger.record_all(outcomes)
         except Exception as error:
             raise IntakeError(
-                f"{len(outcomes)} files were dealt with, but the ledger could not be told ({told(error)}); mend the "
-                "cause and materialise raw/vendor_files: they are read again, with the same outcome"
+                f"{len(outcomes)} files were read, but the ledger could not be updated ({describe_error(error)}); fix "
+                "the cause and materialize raw/vendor_files: they are read again, with the same outcome"
             ) from error
 
 
-def _sentence(taken: Taken) -> str:
+def _sentence(taken: IntakeResult) -> str:
     if taken.action in ("failed", "changed"):
         return f"{escape_name(taken.key)}: {taken.action}: {taken.reason}"
     reason = f" ({taken.reason})" if taken.reason else ""

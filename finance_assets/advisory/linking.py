@@ -52,7 +52,7 @@ class Ordered:
 
 
 @dataclass(frozen=True)
-class Alone:
+class RowInputs:
     """What rows have by themselves, in the order of their periods.
 
     Attributes
@@ -308,7 +308,7 @@ class Linker:
         self._kept = {name: np.zeros(0, kind) for name, (kind, _) in _KEPT.items()}
         self._flows = 0.0
 
-    def link(self, series: Ints, days: Ints, alone: Alone) -> Links:
+    def link(self, series: Ints, days: Ints, alone: RowInputs) -> Links:
         """Link rows to those before them, among these and those that were linked before.
 
         Parameters
@@ -372,7 +372,7 @@ class Linker:
                 kept = self._kept[name]
                 self._kept[name] = np.concatenate([kept, np.full(more, nothing, kept.dtype)])
 
-    def _step(self, day: int, series: Ints, here: slice, alone: Alone, made: Links) -> None:
+    def _step(self, day: int, series: Ints, here: slice, alone: RowInputs, made: Links) -> None:
         """Link the rows of one period."""
         kept = self._kept
         count, least = len(series), int(series[0])

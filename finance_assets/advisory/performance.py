@@ -343,12 +343,12 @@ class Performance:
         """
         import pyarrow as pa
 
-        from finance_assets.advisory.columns import one_array
+        from finance_assets.advisory.columns import combine_chunks
 
         for name in KEY_COLUMNS:
             if table[name].null_count:
                 raise ValueError(f"{name} has a null")
-        days = one_array(table["period_end"]).cast(pa.int32()).to_numpy()
+        days = combine_chunks(table["period_end"]).cast(pa.int32()).to_numpy()
         with self._lock:
             *key, currency = (self._texts[name].codes(table[name]) for name in _CODED)
             return Rows(table, days, self._series.numbers(*key), currency)
@@ -390,9 +390,9 @@ class Performance:
         """Link the rows of a window to those of the windows before it, each of which was linked before it."""
         import numpy as np
 
-        from finance_assets.advisory.linking import Alone
+        from finance_assets.advisory.linking import RowInputs
 
-        columns: dict[str, list[Any]] = {name: [] for name in Alone.__dataclass_fields__}
+        columns: dict[str, list[Any]] = {name: [] for name in RowInputs.__dataclass_fields__}
         for part, alone in zip(window.parts, window.returns, strict=True):
             ending, flow = alone.amount("ending_market_value").at_full_scale(), alone.net_flow.at_full_scale()
             for name, values in (
@@ -406,7 +406,7 @@ class Performance:
         none = np.zeros(0, np.int32)
         whole: dict[str, Any] = {name: np.concatenate(values) if values else none for name, values in columns.items()}
         series = np.concatenate([np.zeros(0, np.int64), *(part.series for part in window.parts)])
-        return self._linker.link(series, window.days, Alone(**whole))
+        return self._linker.link(series, window.days, RowInputs(**whole))
 
     def table(self, window: Window, links: Links) -> pa.Table:
         """Return a window's rows of the table; may be called in several threads.

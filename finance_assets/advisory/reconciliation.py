@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, Final
 
-from finance_assets.advisory.circumstances import explain_rows
 from finance_assets.advisory.explanations import MONEY_TOLERANCE, RETURN_TOLERANCE
 from finance_assets.advisory.performance import (
     HISTORY_COLUMNS,
@@ -25,6 +24,7 @@ from finance_assets.advisory.performance import (
     account_performance,
     history_schema,
 )
+from finance_assets.advisory.row_break_causes import explain_rows
 from finance_assets.advisory.sql import connect
 from finance_assets.advisory.twrr import CONTEXT, period_return
 from finance_assets.sql import literal

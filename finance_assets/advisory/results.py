@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from finance_assets.advisory.completeness import Rhythm
+    from finance_assets.advisory.completeness import DeliverySchedule
     from finance_assets.advisory.intake import Intake
     from finance_assets.advisory.linking import Links
     from finance_assets.advisory.reading.vendor_contract import VendorContract
@@ -121,7 +121,7 @@ def _database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WriteSummary:
     """What a computation of ``core/account_performance`` left.
 
     Attributes
@@ -136,7 +136,7 @@ class Written:
     months: tuple[str, ...]
 
 
-def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Written:
+def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> WriteSummary:
     """Compute ``core/account_performance`` of all that is known, and rewrite the months that are other than before.
 
     A period that comes late, or is corrected, changes its month and those after it, since returns are linked. Months
@@ -149,7 +149,7 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
         A file of the history holds rows of other periods than its footer says.
     """
     from finance_assets.advisory.columns import keep_freed_memory
-    from finance_assets.storage.lake import in_turn
+    from finance_assets.storage.lake import map_in_order
 
     keep_freed_memory()
     performance = Performance(policies(contracts))
@@ -159,14 +159,14 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> Writte
     with ThreadPoolExecutor(WRITERS + 1) as pool:
         writing: deque[Future[list[str]]] = deque()
         # Linked one after the other, what is before and after it side by side.
-        for window in in_turn(pool, windows.window, range(len(windows)), WRITERS):
+        for window in map_in_order(pool, windows.window, range(len(windows)), WRITERS):
             counted += len(window)
             writing.append(pool.submit(_write_months, lake, performance, window, performance.link(window)))
             if len(writing) > WRITERS:
                 changed += writing.popleft().result()
         for written in writing:
             changed += written.result()
-    return Written(counted, tuple(changed))
+    return WriteSummary(counted, tuple(changed))
 
 
 def _write_months(lake: Lake, performance: Performance, window: Window, links: Links) -> list[str]:
@@ -366,12 +366,12 @@ def breaks_now(lake: Lake) -> pa.Table:
     return before if now is None else age_breaks(before, found, now)
 
 
-def rhythms(contracts: Sequence[VendorContract], seen: Collection[str]) -> dict[str, Rhythm]:
+def rhythms(contracts: Sequence[VendorContract], seen: Collection[str]) -> dict[str, DeliverySchedule]:
     """Return how often each vendor sends, as its contract says, of those that sent something or should have."""
-    from finance_assets.advisory.completeness import Rhythm
+    from finance_assets.advisory.completeness import DeliverySchedule
 
     return {
-        contract.vendor: Rhythm(contract.rhythm.frequency, contract.rhythm.files)
+        contract.vendor: DeliverySchedule(contract.rhythm.frequency, contract.rhythm.files)
         for contract in contracts
         if contract.rhythm is not None and (contract.vendor in seen or contract.rhythm.since is not None)
     }

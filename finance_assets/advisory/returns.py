@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from finance_assets.advisory.columns import (
+    combine_chunks,
     decimals_of,
     encoded,
     first_days_of,
     integers_of,
     large_decimals,
     months_of,
-    one_array,
 )
 from finance_assets.advisory.twrr import LARGE_FLOW_THRESHOLD
 from finance_assets.contracts.status import STATUSES, Status
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]
 
-__all__ = ["DEFAULT_POLICY", "GRAINS", "TIMING_RULES", "Amount", "Policies", "Policy", "RowReturns", "in_turn"]
+__all__ = ["DEFAULT_POLICY", "GRAINS", "TIMING_RULES", "Amount", "Policies", "Policy", "RowReturns", "policies_by_date"]
 
 GRAINS: Final = ("daily", "monthly", "quarterly")
 TIMING_RULES: Final = ("declared", "inception", "full_withdrawal", "no_capital")
@@ -102,7 +102,7 @@ class PolicyTable:
         self.policies: list[Policy] = [DEFAULT_POLICY]
         self._by_vendor: dict[str, tuple[int, Ints]] = {}
         for vendor, given in policies.items():
-            several = in_turn(given)
+            several = policies_by_date(given)
             since = [_days(policy.since) for policy in several]
             for policy, following in pairwise(several):
                 if policy.since == following.since:
@@ -136,7 +136,7 @@ def _days(since: date | None) -> int:
     return _BEGINNING if since is None else since.toordinal() - 719_163
 
 
-def in_turn(given: Any) -> list[Policy]:
+def policies_by_date(given: Any) -> list[Policy]:
     """Return the policies of one vendor, in any form that `Policies` has, in the order in which they hold."""
     if isinstance(given, Policy):
         return [given]
@@ -223,7 +223,7 @@ class RowReturns:
         numbers = {text: number for number, text in enumerate(GRAINS)}
         places = np.array([numbers.get(text, -1) for text in grain.dictionary.to_pylist()] or [-1], np.int8)
         self.grain: Any = places[grain.indices.fill_null(0).to_numpy(zero_copy_only=False)] if self.size else places[:0]
-        self.ends = one_array(rows["period_end"]).cast(pa.int32()).to_numpy(zero_copy_only=False).astype(np.int64)
+        self.ends = combine_chunks(rows["period_end"]).cast(pa.int32()).to_numpy(zero_copy_only=False).astype(np.int64)
         vendor = encoded(rows["vendor"])
         self._policy = policies.numbers(vendor, self.ends)
 
@@ -236,7 +236,7 @@ class RowReturns:
     @cached_property
     def starts_as_stated(self) -> Bools:
         """Whether the vendor states the first day."""
-        found: Bools = one_array(self._rows["period_start"]).is_valid().to_numpy(zero_copy_only=False)
+        found: Bools = combine_chunks(self._rows["period_start"]).is_valid().to_numpy(zero_copy_only=False)
         return found
 
     @cached_property
@@ -257,7 +257,7 @@ class RowReturns:
         """First day of the period, in days since 1970: stated, or that of the calendar."""
         import pyarrow as pa
 
-        stated = one_array(self._rows["period_start"]).cast(pa.int32())
+        stated = combine_chunks(self._rows["period_start"]).cast(pa.int32())
         if not stated.null_count:
             found: Ints = stated.to_numpy().astype(np.int64)
             return found
@@ -490,7 +490,7 @@ def _amounts(rows: pa.Table) -> dict[str, Amount]:
     """Return the money of rows as integers with one number of decimals; unknown amounts are 0."""
     import pyarrow as pa
 
-    columns = {name: one_array(rows[name]) for name in _MONEY if name in rows.column_names}
+    columns = {name: combine_chunks(rows[name]) for name in _MONEY if name in rows.column_names}
     nothing = Amount(np.zeros(rows.num_rows, np.int64), np.zeros(rows.num_rows, bool), SCALE)
     for scale in (SCALE, _SMALL_SCALE):
         try:

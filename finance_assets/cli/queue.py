@@ -151,7 +151,7 @@ def produce(
             count=count,
             rate=speed,
             stop=stopped.is_set,
-            told=lambda batch, _: kinds.update(each.expected for each in batch),
+            on_sent=lambda batch, _: kinds.update(each.expected for each in batch),
         )
     summary = ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items()))
     pace = f"{done.count / done.seconds:,.0f} a second" if done.seconds else "at once"

@@ -220,7 +220,7 @@ def quarantine() -> None:
         try:
             # The current state, whether or not a run has recorded it.
             now = intake.look().unread
-            files += intake.left_out(now)
+            files += intake.unread_rows(now)
             waiting = now.waiting
         except LakeError as error:
             files += lake.read(QUARANTINED_FILES, keys=[LANDING_ZONE_KEY]).table.to_pylist()

@@ -462,7 +462,7 @@ def _clustering(found: volatility.Clustering) -> dict[str, Any]:
         "volatility": found.volatility,
         "volatility_model": found.volatility_model,
         "is_clustered": found.is_clustered,
-        **_told(values),
+        **_with_statuses(values),
     }
 
 
@@ -518,7 +518,7 @@ def _portfolio(returns: FloatArray, method: str) -> list[dict[str, Any]]:
         held = diversification.optimal_weights(returns, method)
     except diversification.UndefinedWeights as undefined:
         nothing = dict.fromkeys(("weight", "risk_contribution", *names), (None, undefined.status))
-        return [_told(nothing)] * returns.shape[1]
+        return [_with_statuses(nothing)] * returns.shape[1]
     covariance = np.atleast_2d(np.cov(returns, rowvar=False))
     variance = float(held @ covariance @ held)
     shares = diversification.risk_contributions(held, covariance)
@@ -533,7 +533,7 @@ def _portfolio(returns: FloatArray, method: str) -> list[dict[str, Any]]:
         return value, Status.ZERO_VARIANCE if value is None else Status.OK
 
     return [
-        _told(
+        _with_statuses(
             {
                 "weight": (float(weight), Status.OK),
                 "risk_contribution": explained(None if shares is None else float(shares[place])),
@@ -666,7 +666,7 @@ def exposure_table(
             _days(own, "reference_date"), _days(own, "release_date"), _floats(own, "value"), days
         )
         changes[name] = exposure.macro_changes(known, transform)
-    left_out = [_left_out(changes, end) for end in range(days.size)]
+    absent_series = [_absent_series(changes, end) for end in range(days.size)]
     rows: list[dict[str, Any]] = []
     for place, sector in enumerate(panel.names):
         returns = _monthly_returns(panel.levels[:, place], panel.chains[:, place], ends)
@@ -674,7 +674,7 @@ def exposure_table(
         for end in np.flatnonzero(ends >= panel.starts[place]).tolist():
             for model in (*changes, contracts.JOINT_MODEL):
                 names = tuple(changes) if model == contracts.JOINT_MODEL else (model,)
-                absent = left_out[end] if model == contracts.JOINT_MODEL else {}
+                absent = absent_series[end] if model == contracts.JOINT_MODEL else {}
                 chosen = [name for name in names if name not in absent]
                 complete = paired[: end + 1].copy()
                 for name in chosen:
@@ -706,7 +706,7 @@ def exposure_table(
                         **about,
                         "factor": coefficient.factor,
                         "transform": transforms.get(coefficient.factor),
-                        **_told({"coefficient": (coefficient.value, coefficient.status)}),
+                        **_with_statuses({"coefficient": (coefficient.value, coefficient.status)}),
                         "standard_error": coefficient.standard_error,
                         "t_statistic": coefficient.t_statistic,
                         "variance_inflation": coefficient.variance_inflation,
@@ -717,7 +717,7 @@ def exposure_table(
     return pa.concat_tables([_of_rows(contracts.SECTOR_EXPOSURES, rows), kept.table()])
 
 
-def _left_out(changes: Mapping[str, FloatArray], end: int) -> dict[str, Status]:
+def _absent_series(changes: Mapping[str, FloatArray], end: int) -> dict[str, Status]:
     """Return the series that a joint regression up to a month cannot hold, and why; later months play no part."""
     why: dict[str, Status] = {}
     for name, change in changes.items():
@@ -843,11 +843,11 @@ def _measure(name: str, found: Measured) -> dict[str, Any]:
     return {name: pa.array(found.value, mask=np.isnan(found.value)), f"{name}_status": _statuses(found.status)}
 
 
-def _told(values: Mapping[str, tuple[float | None, Status]]) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+def _with_statuses(values: Mapping[str, tuple[float | None, Status]]) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
     for name, (value, status) in values.items():
-        told |= {name: value, f"{name}_status": str(status)}
-    return told
+        columns |= {name: value, f"{name}_status": str(status)}
+    return columns
 
 
 def _table(contract: Contract, columns: Mapping[str, Any]) -> pa.Table:

@@ -166,7 +166,7 @@ def factor_exposure(
     if np.linalg.matrix_rank(scaled, tol=1e-8 * math.sqrt(n)) < len(names):
         return undefined(Status.OUTSIDE_DOMAIN)
 
-    chosen, inflation, dropped = _told_apart(scaled, names, kept)
+    chosen, inflation, dropped = _drop_collinear(scaled, names, kept)
     used = [names.index(name) for name in chosen]
     design = np.column_stack([np.ones(n), x[:, used]])
     orthogonal, upper = np.linalg.qr(np.column_stack([np.ones(n), scaled[:, used]]))
@@ -225,7 +225,7 @@ def _inflation(scaled: FloatArray) -> FloatArray:
     return np.asarray(np.maximum(np.diag(np.linalg.inv(correlation)), 1.0))
 
 
-def _told_apart(
+def _drop_collinear(
     scaled: FloatArray, names: Sequence[str], kept: Sequence[str]
 ) -> tuple[list[str], dict[str, float], dict[str, float]]:
     """Return the factors to use, their inflation, and those left out with theirs."""

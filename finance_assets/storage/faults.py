@@ -63,7 +63,7 @@ def is_of_one_file(error: BaseException) -> bool:
     return False
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return an error as a sentence: its kind and what it says.
 
     What an error says may repeat the data at hand, so that of a mere bug is left out; then the place stands for it.

@@ -172,7 +172,7 @@ class LakeScan:
 
 
 @dataclass(frozen=True, slots=True)
-class Arriving:
+class StagedFile:
     """A file on its way into the lake.
 
     Attributes
@@ -693,7 +693,7 @@ class Lake:
         return digest
 
     @contextmanager
-    def arriving(self, file: Path) -> Iterator[Arriving]:
+    def arriving(self, file: Path) -> Iterator[StagedFile]:
         """Copy a local file into a lake on the same machine, to be read from there and kept under its sha256.
 
         Whoever is working with the file of others then works with bytes that nobody changes. A copy that is not kept
@@ -726,7 +726,7 @@ class Lake:
                     os.replace(temporary, path)
                     _sync_folder(os.path.dirname(path))
 
-            yield Arriving(descriptor, keep)
+            yield StagedFile(descriptor, keep)
 
     def landed_path(self, digest: str, *parts: str, suffix: str = "") -> str:
         """Return the path of landed bytes."""
@@ -1263,7 +1263,7 @@ def _write_sorted(contract: Contract, parts: Iterable[Callable[[], pa.Table]], s
     def files() -> Iterator[memoryview]:
         before: pa.Table | None = None
         empty: memoryview | None = None
-        for ends, data in in_turn(pool, encoded, parts, ENCODERS):
+        for ends, data in map_in_order(pool, encoded, parts, ENCODERS):
             if not ends.num_rows:
                 empty = data
                 continue
@@ -1317,7 +1317,7 @@ def _joined(*tables: pa.Table) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def in_turn(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], ahead: int) -> Iterator[U]:
+def map_in_order(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], ahead: int) -> Iterator[U]:
     """Yield the outcome of ``work`` on each item in their order, while threads work on so many of the next."""
     under_way: deque[Future[U]] = deque()
     for item in items:

@@ -129,7 +129,7 @@ class S3Objects:
     def read(self, path: str) -> tuple[bytes, str]:
         """Return an object's bytes and its ETag; FileNotFoundError where there is none."""
         bucket, _, key = path.partition("/")
-        with _told(path):
+        with _python_errors(path):
             answer = self._client.get_object(Bucket=bucket, Key=key)
             return answer["Body"].read(), str(answer["ETag"])
 
@@ -137,7 +137,7 @@ class S3Objects:
         """Return whether there is an object."""
         bucket, _, key = path.partition("/")
         try:
-            with _told(path):
+            with _python_errors(path):
                 self._client.head_object(Bucket=bucket, Key=key)
         except FileNotFoundError:
             return False
@@ -146,7 +146,7 @@ class S3Objects:
     def names(self, folder: str) -> list[str]:
         """Return the names of the objects right below a folder, sorted."""
         bucket, _, prefix = folder.partition("/")
-        with _told(folder):
+        with _python_errors(folder):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
             keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
         return sorted(key.rsplit("/", 1)[-1] for key in keys)
@@ -154,18 +154,18 @@ class S3Objects:
     def remove(self, path: str) -> None:
         """Remove an object; it need not be there."""
         bucket, _, key = path.partition("/")
-        with _told(path):
+        with _python_errors(path):
             self._client.delete_object(Bucket=bucket, Key=key)
 
     def _in_parts(self, path: str, size: int, part: Callable[[int, int, int, str], str]) -> str:
         """Make an object of parts where there is none; parts of an upload that fails are taken away."""
         bucket, _, key = path.partition("/")
-        with _told(path):
+        with _python_errors(path):
             upload_id = self._client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
         try:
             parts = []
             for number, start in enumerate(range(0, size, self._part_bytes), start=1):
-                with _told(path):
+                with _python_errors(path):
                     etag = part(number, start, min(start + self._part_bytes, size), upload_id)
                 parts.append({"PartNumber": number, "ETag": etag})
             return self._etag(
@@ -179,7 +179,7 @@ class S3Objects:
                 ),
             )
         except BaseException:
-            with suppress(OSError), _told(path):
+            with suppress(OSError), _python_errors(path):
                 self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
             raise
 
@@ -187,7 +187,7 @@ class S3Objects:
         """Make a conditional request, again where it met another one; return the ETag of what it made."""
         for attempt in range(CONFLICT_ATTEMPTS):
             try:
-                with _told(path):
+                with _python_errors(path):
                     return str(request()["ETag"])
             except BlockingIOError:
                 time.sleep(CONFLICT_PAUSE_SECONDS * 2**attempt)
@@ -195,7 +195,7 @@ class S3Objects:
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
+def _python_errors(path: str) -> Iterator[None]:
     """Turn what botocore raises into Python's own errors."""
     from botocore.exceptions import BotoCoreError, ClientError
 

@@ -49,7 +49,7 @@ class ReceivedMessage(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WriteSummary:
     """A micro-batch that is durable.
 
     Attributes
@@ -79,7 +79,7 @@ def batch_key(message_ids: Iterable[str]) -> str:
     return sha256("\n".join(sorted(set(message_ids))).encode()).hexdigest()
 
 
-def write_batch(lake: Lake, messages: Sequence[ReceivedMessage], now: datetime) -> Written:
+def write_batch(lake: Lake, messages: Sequence[ReceivedMessage], now: datetime) -> WriteSummary:
     """Write messages durably as one micro-batch; after this they may be deleted from their queue.
 
     Parameters
@@ -102,14 +102,14 @@ def write_batch(lake: Lake, messages: Sequence[ReceivedMessage], now: datetime) 
         raise ValueError("a micro-batch has at least one message")
     key = batch_key(message.message_id for message in messages)
     if lake.exists(lake.file(RAW_TRANSACTIONS, key)):
-        return Written(key, lake.read(RAW_TRANSACTIONS, keys=[key]).table, was_there=True)
+        return WriteSummary(key, lake.read(RAW_TRANSACTIONS, keys=[key]).table, was_there=True)
     table = batch_table(messages, key, now)
     try:
         lake.write(RAW_TRANSACTIONS, table, key=key)
     except AlreadyThereError:
         # Another receiver of the same messages was faster; its times of receipt stand.
-        return Written(key, lake.read(RAW_TRANSACTIONS, keys=[key]).table, was_there=True)
-    return Written(key, table, was_there=False)
+        return WriteSummary(key, lake.read(RAW_TRANSACTIONS, keys=[key]).table, was_there=True)
+    return WriteSummary(key, table, was_there=False)
 
 
 def batch_table(messages: Sequence[ReceivedMessage], key: str, now: datetime) -> pa.Table:

@@ -371,7 +371,7 @@ class Consumer:
     def _receive(self) -> None:
         while self._may_receive():
             try:
-                messages = self._patiently(
+                messages = self._retry_until(
                     "receive",
                     lambda: self.source.receive(BATCH, self.options.wait_seconds),
                     until=self._ending,
@@ -440,7 +440,7 @@ class Consumer:
         """
         messages = [delivery.message for delivery in deliveries]
         try:
-            stored = self._patiently("write", lambda: self.store(messages, self.clock()))
+            stored = self._retry_until("write", lambda: self.store(messages, self.clock()))
         except (_StoppedError, AwsError, OSError):
             raise
         except Exception as error:
@@ -479,7 +479,7 @@ class Consumer:
 
     def _put_items(self, table: Table, deliveries: list[_Delivery], items: Sequence[Item]) -> list[_Delivery]:
         """Put items, and return the deliveries that are dealt with."""
-        placed = self._patiently("put", lambda: table.put(items))
+        placed = self._retry_until("put", lambda: table.put(items))
         for outcome in ("accepted", "duplicate", "conflict"):
             if number := placed.count(outcome):
                 self.monitor.count("placed_total", number, label("outcome", outcome))
@@ -495,7 +495,7 @@ class Consumer:
         while (deliveries := self._to_delete.get()) is not None:
             messages = [delivery.message for delivery in deliveries]
             for attempt in range(DELETE_ATTEMPTS):
-                messages = self._patiently("delete", partial(self.source.delete, messages))
+                messages = self._retry_until("delete", partial(self.source.delete, messages))
                 if not messages or self._aborting.wait(FIRST_PAUSE_SECONDS * 2**attempt):
                     break
             # What could not be deleted was delivered to somebody else meanwhile: it has no effect there.
@@ -570,7 +570,7 @@ class Consumer:
             self.monitor.set("held", len(self._held))
         log.info("%s", self.monitor.line())
 
-    def _patiently(self, step: str, action: Callable[[], T], until: threading.Event | None = None) -> T:
+    def _retry_until(self, step: str, action: Callable[[], T], until: threading.Event | None = None) -> T:
         """Do something, again and again with back-off while waiting may help."""
         event = until or self._aborting
         told = -TELL_SECONDS

@@ -45,7 +45,7 @@ class RecordFailedError(RuntimeError):
 
 
 @cache
-def ways_out() -> tuple[Store, Table]:
+def build_sinks() -> tuple[Store, Table]:
     """Return where micro-batches and items go; made once per execution environment.
 
     Raises
@@ -97,7 +97,7 @@ def process(messages: Sequence[Message], store: Store, table: Table, now: dateti
             return {message.message_id: error for message in messages}
         half = len(messages) // 2
         return {**process(messages[:half], store, table, now), **process(messages[half:], store, table, now)}
-    return _told(stored, placed)
+    return _outcomes(stored, placed)
 
 
 def _is_outside(error: Exception) -> bool:
@@ -108,24 +108,24 @@ def _is_outside(error: Exception) -> bool:
     return isinstance(error, OSError | AwsError | LakeError)
 
 
-def _told(stored: Stored, placed: Sequence[Placed]) -> dict[str, str | Exception]:
-    told: dict[str, str | Exception] = {
+def _outcomes(stored: Stored, placed: Sequence[Placed]) -> dict[str, str | Exception]:
+    outcomes: dict[str, str | Exception] = {
         message_id: f"rejected ({reason})" for message_id, reason in stored.reasons.items()
     }
     for item, outcome in zip(stored.items, placed, strict=True):
-        told[item.message_id] = _refused(item) if outcome == "failed" else outcome
-    return told
+        outcomes[item.message_id] = _refused(item) if outcome == "failed" else outcome
+    return outcomes
 
 
 def _refused(item: Item) -> Exception:
     return RecordFailedError(f"the table does not take transaction {redact_personal_data(item.key)[:80]!r} as an item")
 
 
-def _judge(told: Mapping[str, str | Exception]) -> Callable[[SQSRecord], str]:
+def _record_outcome(outcomes: Mapping[str, str | Exception]) -> Callable[[SQSRecord], str]:
     """Return what Powertools asks of each record: the outcome, or the error because of which it failed."""
 
     def judge(record: SQSRecord) -> str:
-        outcome = told.get(record.message_id, RecordFailedError("no outcome"))
+        outcome = outcomes.get(record.message_id, RecordFailedError("no outcome"))
         if isinstance(outcome, Exception):
             metrics.add_metric("failed", MetricUnit.Count, 1)
             logger.error("left in the queue", message_id=record.message_id, error=safe_message(outcome))
@@ -156,8 +156,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         A variable is missing; all records are delivered again.
     """
     now = datetime.now(UTC)
-    store, table = ways_out()
-    told = process([message_of(record, now) for record in event.get("Records", ())], store, table, now)
-    logger.info("batch", records=len(told), failed=sum(isinstance(outcome, Exception) for outcome in told.values()))
+    store, table = build_sinks()
+    outcomes = process([message_of(record, now) for record in event.get("Records", ())], store, table, now)
+    logger.info(
+        "batch", records=len(outcomes), failed=sum(isinstance(outcome, Exception) for outcome in outcomes.values())
+    )
     processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
-    return dict(process_partial_response(event, _judge(told), processor, context))
+    return dict(process_partial_response(event, _record_outcome(outcomes), processor, context))

@@ -363,7 +363,7 @@ def send(
     stop: Callable[[], bool] = lambda: False,
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-    told: Callable[[list[Produced], list[str]], None] = lambda batch, ids: None,
+    on_sent: Callable[[list[Produced], list[str]], None] = lambda batch, ids: None,
 ) -> Sent:
     """Send messages, not faster than at a rate.
 
@@ -382,7 +382,7 @@ def send(
         Asked before each batch.
     monotonic, sleep
         The clock.
-    told
+    on_sent
         Called with each batch and its message ids, once it is sent.
     """
     begun = due = monotonic()
@@ -399,5 +399,5 @@ def send(
             due = max(due, monotonic() - 1) + len(batch) / rate
         ids = sender.send([each.body for each in batch])
         sent += len(batch)
-        told(batch, ids)
+        on_sent(batch, ids)
     return Sent(sent, monotonic() - begun)

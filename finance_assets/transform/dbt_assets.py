@@ -432,7 +432,9 @@ def dbt_executable() -> Path:
     # Not resolved: in a virtual environment the interpreter is a link out of it.
     found = Path(sys.executable).parent / ("dbt.exe" if os.name == "nt" else "dbt")
     if not found.exists():
-        raise dagster_output.failure(f"There is no dbt command at {found}; install dbt-core.", allow_retries=False)
+        raise dagster_output.failure(
+            f"There is no dbt command at {found}; install dbt-core, or run make setup.", allow_retries=False
+        )
     return found
 
 

@@ -463,7 +463,7 @@ def test_a_ledger_that_cannot_be_told_costs_nothing(zone: Zone, monkeypatch: pyt
 
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "record_all", locked)
-        with pytest.raises(IntakeError, match=r"\d files were dealt with, but the ledger could not be told .*locked"):
+        with pytest.raises(IntakeError, match=r"\d files were read, but the ledger could not be updated .*locked"):
             zone.intake.take(zone.intake.pending())
         assert not zone.run().success
     assert zone.ledger.files() == []

@@ -219,11 +219,11 @@ def test_one_record_that_breaks_processing_fails_alone() -> None:
 
 
 def test_a_function_without_its_variables_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    from finance_assets.transactions.lambda_handler import ConfigurationError, ways_out
+    from finance_assets.transactions.lambda_handler import ConfigurationError, build_sinks
 
-    ways_out.cache_clear()
+    build_sinks.cache_clear()
     with pytest.raises(ConfigurationError, match="FINANCE_ASSETS_LAKE_URI"):
-        ways_out()
+        build_sinks()
     monkeypatch.setenv("FINANCE_ASSETS_LAKE_URI", "s3://bucket/prefix")
     with pytest.raises(ConfigurationError, match="FINANCE_ASSETS_TRANSACTIONS_TABLE"):
-        ways_out()
+        build_sinks()

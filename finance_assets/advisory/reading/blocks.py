@@ -24,13 +24,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finance_assets.advisory.columns import (
+    combine_chunks,
     decimals_of,
     integers_of,
     months_of,
-    one_array,
     one_of_many,
     ranks_of,
-    side_by_side,
+    thread_map,
 )
 from finance_assets.advisory.reading.budget import OverBudget, current_budget, spending
 from finance_assets.advisory.reading.canonical import (
@@ -45,8 +45,8 @@ from finance_assets.advisory.reading.decoding import is_plain, single_feeds
 from finance_assets.advisory.reading.detection import Interpreted, floats_of, interpret
 from finance_assets.advisory.reading.flagging import (
     NUMBERS,
-    Footing,
     Repeated,
+    RollForwardCheck,
     flagged_texts,
     footing_of,
     neighbours,
@@ -68,7 +68,7 @@ from finance_assets.advisory.reading.layouts import (
     parquet_table,
     plan_of,
 )
-from finance_assets.advisory.reading.outcome import ENCODED_ROWS, ROWS, left_out
+from finance_assets.advisory.reading.outcome import ENCODED_ROWS, ROWS, quarantine_row
 from finance_assets.advisory.reading.rejection import FileRejected
 from finance_assets.advisory.reading.vendor_contract import VendorContract
 
@@ -152,7 +152,7 @@ class LargeRows:
         if sum(size for _, size in self._looked_at) < self.count:
             self._looked_at.clear()
             starts = range(0, self.count, _ROWS_AT_ONCE)
-            side_by_side(lambda start: self._flags(start, min(_ROWS_AT_ONCE, self.count - start)), starts)
+            thread_map(lambda start: self._flags(start, min(_ROWS_AT_ONCE, self.count - start)), starts)
         return {code.partition(":")[0] for text in self._said for code in text.split(";") if code}
 
     def _part(self, start: int, size: int) -> pa.Table:
@@ -198,14 +198,14 @@ class LargeRows:
         if column is None:
             return None
         if self.order is None:
-            return one_array(column.slice(start, size))
+            return combine_chunks(column.slice(start, size))
         places = self.order[start : start + size]
         if _has_short_runs(places):
-            return one_array(column.take(pa.array(places)))
+            return combine_chunks(column.take(pa.array(places)))
         cuts = np.flatnonzero(np.diff(places) != 1) + 1
         starts, stops = places[np.r_[0, cuts]].tolist(), (places[np.r_[cuts, size] - 1] + 1).tolist()
         pieces = [column.slice(first, stop - first) for first, stop in zip(starts, stops, strict=True)]
-        return one_array(pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], column.type))
+        return combine_chunks(pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], column.type))
 
     def _value(self, name: str, row: int) -> Decimal | None:
         """Return the exact value of a number."""
@@ -252,7 +252,7 @@ class _Read:
     said_of_grain: str
     warnings: set[str]
     quarantined: list[dict[str, Any]]
-    footing: Footing
+    footing: RollForwardCheck
     starts: str
     firsts: str
 
@@ -268,7 +268,7 @@ _Tables = Callable[["Callable[[], frozenset[str]] | None"], Iterator[RawTable]]
 
 
 @contextmanager
-def _told(known: Future[frozenset[str]]) -> Iterator[None]:
+def _forward_error(known: Future[frozenset[str]]) -> Iterator[None]:
     """Hand an error on to those who wait for something."""
     try:
         yield
@@ -318,7 +318,7 @@ def read_by_blocks(
         def read(place: int) -> list[_Read]:
             # What is wrong with the first block, those that ask it for accounts hear as well.
             budget.tick()
-            with spending(budget), _told(known) if not place else nullcontext():
+            with spending(budget), _forward_error(known) if not place else nullcontext():
                 found: list[_Read] = []
                 for table in blocks[place](known.result if place else None):
                     made = _read(table, contract, latest, label)
@@ -329,7 +329,7 @@ def read_by_blocks(
                     found.append(_without_rows(made))
                 return found
 
-        return _put_together([made for reads in side_by_side(read, range(len(blocks))) for made in reads])
+        return _put_together([made for reads in thread_map(read, range(len(blocks))) for made in reads])
     except OverBudget:
         raise
     except (NotInBlocksError, FileRejected, pa.ArrowException, OSError):
@@ -442,7 +442,7 @@ def _measured(data: bytes | FileBytes, bounds: Sequence[int]) -> list[_Piece]:
             raise NotInBlocksError
         return _Piece(*bound, text.count(b'"') if b'"' in text else 0, line_ends(text))
 
-    return side_by_side(measured, pairwise(bounds))
+    return thread_map(measured, pairwise(bounds))
 
 
 def _record_lines(text: bytes, piece: _Piece) -> Ints:
@@ -466,12 +466,12 @@ def _read(table: RawTable, contract: VendorContract | None, latest: date, label:
         raise NotInBlocksError
     warnings = set(typed.warnings)
     rows = canonical_rows(table, typed, grain, label, warnings)
-    quarantined = [left_out(row.line, label, row.account, row.reason, row.detail) for row in table.bad]
+    quarantined = [quarantine_row(row.line, label, row.account, row.reason, row.detail) for row in table.bad]
     quarantined += [
-        left_out(line, label, typed.account[row].as_py(), reason, detail)
+        quarantine_row(line, label, typed.account[row].as_py(), reason, detail)
         for row, (reason, detail, line) in sorted(typed.bad.items())
     ]
-    columns = {kind.name: _compact(one_array(rows[kind.name])) for kind in ENCODED_ROWS}
+    columns = {kind.name: _compact(combine_chunks(rows[kind.name])) for kind in ENCODED_ROWS}
     floats = {
         name: None if columns[name] is None else _floats(columns[name], ROWS.field(name).type) for name in NUMBERS
     }
@@ -568,13 +568,13 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
     def ending_values() -> Any:
         emv = columns["ending_market_value"]
         kind = ROWS.field("ending_market_value").type
-        return np.full(count, np.nan) if emv is None else _floats(one_array(emv), kind)
+        return np.full(count, np.nan) if emv is None else _floats(combine_chunks(emv), kind)
 
-    (keys, stored, order), ending = side_by_side(lambda work: work(), (sorted_keys, ending_values))
+    (keys, stored, order), ending = thread_map(lambda work: work(), (sorted_keys, ending_values))
     quarantined = [entry for read in reads for entry in read.quarantined]
     warnings = set().union(*(read.warnings for read in reads))
     skipped: Counter[str] = sum((read.table.skipped for read in reads), Counter())
-    footing: Footing = sum((read.footing for read in reads), Footing())
+    footing: RollForwardCheck = sum((read.footing for read in reads), RollForwardCheck())
     if order is not None:
         order, repeated, their_footing = _without_repeated(columns, stored, order)
         footing -= their_footing
@@ -584,14 +584,12 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
             warnings.add("duplicate_rows")
         if not len(order):
             raise NotInBlocksError
-        series, grain, days, ending = side_by_side(
+        series, grain, days, ending = thread_map(
             lambda column: column[order], (keys.series, keys.grain, keys.days, ending)
         )
         keys = _Keys(series, grain, days, keys.grains)
         if _has_short_runs(order):
-            side_by_side(
-                lambda names: _join_pieces(columns, names), (ENCODED_ROWS.names[::2], ENCODED_ROWS.names[1::2])
-            )
+            thread_map(lambda names: _join_pieces(columns, names), (ENCODED_ROWS.names[::2], ENCODED_ROWS.names[1::2]))
     previous = keys.previous()
     _check_grain(first, columns, keys, previous)
     is_another_sum = footing.is_another_sum(frozenset(name for name in NUMBERS if columns[name] is None))
@@ -613,7 +611,7 @@ def _put_together(reads: Sequence[_Read]) -> ByBlocks:
 
 def _without_repeated(
     columns: Mapping[str, pa.ChunkedArray | None], stored: Ints, order: Ints
-) -> tuple[Ints, Repeated, Footing]:
+) -> tuple[Ints, Repeated, RollForwardCheck]:
     """Leave out of an order the rows that are there more than once; say what became of them, and how they foot."""
     stored = stored[order]
     same = stored[1:] == stored[:-1]
@@ -621,13 +619,13 @@ def _without_repeated(
     if len(again) > _MOST_REPEATED:
         raise NotInBlocksError
     if not len(again):
-        return order, Repeated([], 0, []), Footing()
+        return order, Repeated([], 0, []), RollForwardCheck()
     # Those of one key in the order of the file.
     again = again[np.lexsort((order[again], stored[again]))]
     rows = _taken(columns, order[again])
     found = repeated_rows(rows)
     dropped = rows.take(pa.array(found.dropped, pa.int64()))
-    floats = {name: None if columns[name] is None else floats_of(one_array(dropped[name])) for name in NUMBERS}
+    floats = {name: None if columns[name] is None else floats_of(combine_chunks(dropped[name])) for name in NUMBERS}
     kept = np.ones(len(order), bool)
     kept[again[found.dropped]] = False
     return order[kept], found, footing_of(floats)
@@ -636,7 +634,8 @@ def _without_repeated(
 def _taken(columns: Mapping[str, pa.ChunkedArray | None], places: Ints) -> pa.Table:
     """Return a few rows of the columns of `LargeRows`, as they are in the file."""
     taken = {
-        name: None if column is None else one_array(column.take(pa.array(places))) for name, column in columns.items()
+        name: None if column is None else combine_chunks(column.take(pa.array(places)))
+        for name, column in columns.items()
     }
     return pa.table([_expanded(taken[kind.name], kind.type, len(places)) for kind in ENCODED_ROWS], schema=ENCODED_ROWS)
 
@@ -650,7 +649,7 @@ def _join_pieces(columns: dict[str, pa.ChunkedArray | None], names: Sequence[str
     """Bring columns into one piece each, of which single rows are taken at once; one after the other is let go."""
     for name in names:
         column = columns.pop(name)
-        columns[name] = None if column is None else pa.chunked_array([one_array(column)])
+        columns[name] = None if column is None else pa.chunked_array([combine_chunks(column)])
         del column
 
 
@@ -739,7 +738,7 @@ def _check_grain(first: _Read, columns: dict[str, Any], keys: _Keys, previous: I
     has = previous >= 0
     before, after = keys.days[previous[has]], keys.days[has]
     found = grain_of(
-        first.typed.date_kind, one_array(columns["period_end"]), None, first.said_of_grain, lambda: (before, after)
+        first.typed.date_kind, combine_chunks(columns["period_end"]), None, first.said_of_grain, lambda: (before, after)
     )
     if found != first.grain.common:
         raise NotInBlocksError

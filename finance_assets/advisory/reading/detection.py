@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import by_blocks, integers_of, side_by_side
+from finance_assets.advisory.columns import by_blocks, integers_of, thread_map
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading import values as typing_
 from finance_assets.advisory.reading.containers import FileRejected
@@ -632,7 +632,7 @@ def interpret(table: RawTable, contract: VendorContract | None, latest: date) ->
 
     # Identities
     amounts = [name for name in MONEY if name in single]
-    floats = dict(zip(amounts, side_by_side(lambda name: floats_of(single[name].values), amounts), strict=True))
+    floats = dict(zip(amounts, thread_map(lambda name: floats_of(single[name].values), amounts), strict=True))
     days = pc.fill_null(pc.cast(ends.values, pa.int32()), 0).to_numpy(zero_copy_only=False)
     emv = floats.get("ending_market_value", np.full(rows, np.nan))
     sequence, same = _by_account(account, days)

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import by_blocks, encoded, months_of, one_array, side_by_side, text_ranks
+from finance_assets.advisory.columns import by_blocks, combine_chunks, encoded, months_of, text_ranks, thread_map
 from finance_assets.advisory.reading.canonical import flag_texts
 from finance_assets.advisory.reading.detection import floats_of, implied_range, zeroed
-from finance_assets.advisory.reading.outcome import Part, left_out
+from finance_assets.advisory.reading.outcome import Part, quarantine_row
 from finance_assets.advisory.reading.vendor_contract import MONEY, RETURNS
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def neighbours(
 
 def in_order(rows: pa.Table, part: Part) -> pa.Table:
     """Sort rows by account, grain and period; of exact duplicates one stays, of contradictions none."""
-    account, grain = (text_ranks(one_array(rows[name])) for name in ("account_id", "granularity"))
+    account, grain = (text_ranks(combine_chunks(rows[name])) for name in ("account_id", "granularity"))
     days = pc.cast(rows["period_end"], pa.int32()).to_numpy().astype(np.int64)
     # One number to sort by: days fit into 24 bits and grains into 2.
     keys = (account << 26) | (grain << 24) | (days - int(days.min()))
@@ -121,7 +121,7 @@ def in_stored_order(rows: pa.Table) -> pa.Table:
 
 def _taken(rows: pa.Table, order: Any) -> pa.Table:
     """Return rows in an order; columns are put in order side by side."""
-    columns = side_by_side(lambda column: pc.take(one_array(column), order), rows.columns)
+    columns = thread_map(lambda column: pc.take(combine_chunks(column), order), rows.columns)
     return pa.table(columns, schema=rows.schema)
 
 
@@ -179,7 +179,9 @@ def repeated_rows(rows: pa.Table) -> Repeated:
             continue
         dropped += group
         detail = f"{len(group)} rows of one account and period differ"
-        quarantined += [left_out(lines[place], members[place], key[0], "duplicate_conflict", detail) for place in group]
+        quarantined += [
+            quarantine_row(lines[place], members[place], key[0], "duplicate_conflict", detail) for place in group
+        ]
     return Repeated(dropped, duplicates, quarantined)
 
 
@@ -198,12 +200,12 @@ def flag_rows(rows: pa.Table, part: Part) -> pa.Table:
     pyarrow.Table
         The rows with their flags.
     """
-    arrays = {name: one_array(rows[name]) for name in NUMBERS}
+    arrays = {name: combine_chunks(rows[name]) for name in NUMBERS}
     empty = frozenset(name for name, array in arrays.items() if array.null_count == len(array))
     floats = {name: None if name in empty else floats_of(array) for name, array in arrays.items()}
-    grain = one_array(rows["granularity"])
+    grain = combine_chunks(rows["granularity"])
     ending = floats["ending_market_value"]
-    account = one_array(rows["account_id"]).indices.to_numpy(zero_copy_only=False)
+    account = combine_chunks(rows["account_id"]).indices.to_numpy(zero_copy_only=False)
     grain_of_row = grain.indices.to_numpy(zero_copy_only=False)
     previous = np.arange(-1, rows.num_rows - 1)
     previous[1:][(account[1:] != account[:-1]) | (grain_of_row[1:] != grain_of_row[:-1])] = -1
@@ -216,7 +218,7 @@ def flag_rows(rows: pa.Table, part: Part) -> pa.Table:
     if footing.is_another_sum(empty):
         part.warnings.add("components_do_not_foot")
     texts = flagged_texts(
-        one_array(rows["flags"]),
+        combine_chunks(rows["flags"]),
         floats,
         near,
         lambda name, row: arrays[name][row].as_py(),
@@ -227,34 +229,34 @@ def flag_rows(rows: pa.Table, part: Part) -> pa.Table:
 
 
 @dataclass(frozen=True)
-class Footing:
+class RollForwardCheck:
     """In how many rows beginning value, flow and components can be added up, and in how many the sum is off."""
 
     testable: int = 0
     off: int = 0
 
-    def __add__(self, other: Footing) -> Footing:
-        return Footing(self.testable + other.testable, self.off + other.off)
+    def __add__(self, other: RollForwardCheck) -> RollForwardCheck:
+        return RollForwardCheck(self.testable + other.testable, self.off + other.off)
 
-    def __sub__(self, other: Footing) -> Footing:
-        return Footing(self.testable - other.testable, self.off - other.off)
+    def __sub__(self, other: RollForwardCheck) -> RollForwardCheck:
+        return RollForwardCheck(self.testable - other.testable, self.off - other.off)
 
     def is_another_sum(self, empty: frozenset[str]) -> bool:
         """Whether it is off so often that the components mean something else: then no single row is to blame."""
         return self.off > 0.5 * self.testable and (self.testable > 3 or "income" in empty)
 
 
-def footing_of(floats: Mapping[str, Floats | None]) -> Footing:
+def footing_of(floats: Mapping[str, Floats | None]) -> RollForwardCheck:
     """Count the rows whose components do not foot, of columns as `flagged_texts` takes them."""
     if any(floats[name] is None for name in ("beginning_market_value", "ending_market_value", "appreciation")):
-        return Footing()
+        return RollForwardCheck()
     names = [name for name in MONEY if floats[name] is not None]
 
     def look(*amounts: Any) -> tuple[Any, ...]:
         return _footing(dict(zip(names, amounts, strict=True)))
 
     testable, off = by_blocks(look, *(floats[name] for name in names))
-    return Footing(int(np.count_nonzero(testable)), int(np.count_nonzero(off)))
+    return RollForwardCheck(int(np.count_nonzero(testable)), int(np.count_nonzero(off)))
 
 
 def _footing(f: Mapping[str, Floats]) -> tuple[Bools, Bools]:

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import decimals_of, integers_of, one_array, side_by_side
+from finance_assets.advisory.columns import combine_chunks, decimals_of, integers_of, thread_map
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.budget import current_budget
 from finance_assets.advisory.reading.containers import FileBytes
@@ -442,7 +442,7 @@ def line_ends(data: bytes, start: int = 0) -> int:
         pieces = range(first, min(first + (1 << 26), len(raw)), 1 << 18)
         return sum(int(np.count_nonzero(raw[piece : piece + (1 << 18)] == ord("\n"))) for piece in pieces)
 
-    return sum(side_by_side(count, range(0, len(raw), 1 << 26)))
+    return sum(thread_map(count, range(0, len(raw), 1 << 26)))
 
 
 class _Parsed(NamedTuple):
@@ -641,7 +641,7 @@ def _with_scale(column: Any, kind: Any) -> Any | None:
     limit = (1 << 63) // factor
     if any(piece is None or (len(piece) and not -limit < piece.min() <= piece.max() < limit) for piece in pieces):
         try:
-            cast = pc.cast(one_array(column), kind)
+            cast = pc.cast(combine_chunks(column), kind)
         except pa.ArrowInvalid:
             return None
         return None if _too_large(cast) else cast
@@ -672,7 +672,7 @@ def _upper_halves(decimals: Any) -> tuple[int, int]:
 
 
 def _trimmed_column(column: Any) -> Any:
-    column = one_array(column)
+    column = combine_chunks(column)
     if not pa.types.is_dictionary(column.type):
         return trimmed(column)
     if column.null_count:
@@ -1728,7 +1728,7 @@ def _leave_out_repeated(records: Records, decoder: _Decoder, text: str, failed: 
     line_of = records.line_of or _same_line
     repeated = sorted(decoder.repeated.items())
     starts = sorted({offset for _, offset in records.flat})
-    left_out: dict[int, str] = {}
+    omitted: dict[int, str] = {}
     end = -1
     for place, key in repeated:
         if failed is not None and 0 <= failed <= place:
@@ -1739,10 +1739,10 @@ def _leave_out_repeated(records: Records, decoder: _Decoder, text: str, failed: 
             end = decoder.raw_decode(text, start)[1]
         if start < 0 or (start != place and place >= end):
             raise FileRejected("duplicate_keys", f"line {line_of(place)}: {_named_twice(key)}")
-        left_out.setdefault(start, key)
-    for start, key in left_out.items():
+        omitted.setdefault(start, key)
+    for start, key in omitted.items():
         records.bad.append(BadRow(line_of(start), "", "duplicate_keys", _named_twice(key)))
-    records.flat = [(record, offset) for record, offset in records.flat if offset not in left_out]
+    records.flat = [(record, offset) for record, offset in records.flat if offset not in omitted]
 
 
 def _same_line(offset: int) -> int:
@@ -2276,7 +2276,7 @@ def parquet_table(table: pa.Table, contract: VendorContract | None, *, is_large:
             continue
         text, is_native = _parquet_text(column)
         if is_native:
-            native[i] = one_array(pc.is_valid(text))
+            native[i] = combine_chunks(pc.is_valid(text))
         if is_large and name in {"account_id", "period_start", "period_end", "currency"}:
             text = text.dictionary_encode()
         columns.append(_trimmed_column(text))
@@ -2296,7 +2296,7 @@ def _native_numbers(column: Any, name: str | None, contract: VendorContract | No
     wanted = pa.decimal128(28, 8) if name in MONEY else pa.decimal128(24, 14)
     try:
         if pa.types.is_floating(kind):
-            text = _plain_numbers(one_array(column))
+            text = _plain_numbers(combine_chunks(column))
             if text is None:
                 return None
             digits = max_decimals(pc.fill_null(text, ""))
@@ -2314,7 +2314,7 @@ def _native_numbers(column: Any, name: str | None, contract: VendorContract | No
             return None
     except pa.ArrowException:
         return None
-    return None if _too_large(column) else (one_array(column), digits)
+    return None if _too_large(column) else (combine_chunks(column), digits)
 
 
 def _plain_numbers(column: Any) -> Any | None:
@@ -2342,7 +2342,7 @@ def _parquet_text(column: Any) -> tuple[Any, bool]:
     if pa.types.is_decimal(kind) or pa.types.is_integer(kind):
         return column.cast(pa.string()), True
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        days = one_array(column.dictionary_encode())
+        days = combine_chunks(column.dictionary_encode())
         texts = [None if v is None else v.isoformat()[:10] for v in days.dictionary.to_pylist()]
         return pc.take(pa.array(texts, pa.string()), days.indices), False
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):

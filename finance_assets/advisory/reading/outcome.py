@@ -86,7 +86,7 @@ class Part:
     candidates: list[tuple[str, float]] = field(default_factory=list)
 
 
-def left_out(line: int, member: str, account: str, reason: str, detail: str) -> dict[str, Any]:
+def quarantine_row(line: int, member: str, account: str, reason: str, detail: str) -> dict[str, Any]:
     """Return a row of `QUARANTINED`, without an account that may be personal data, and without any in its texts."""
     # No account is a date; in a line that is shifted it may be one of birth.
     hidden = re.search(PERSONAL_VALUE + r"|^\d{1,4}[-./]\d{1,2}[-./]\d{1,4}$", account or "")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import give_back_freed_memory, one_array
+from finance_assets.advisory.columns import combine_chunks, give_back_freed_memory
 from finance_assets.advisory.reading import headers as naming
 from finance_assets.advisory.reading.blocks import LARGE_TEXT, ByBlocks, LargeRows, read_by_blocks
 from finance_assets.advisory.reading.budget import Budget, OverBudget, current_budget, spending
@@ -51,7 +51,7 @@ from finance_assets.advisory.reading.outcome import (
     QUARANTINED,
     ROWS,
     Part,
-    left_out,
+    quarantine_row,
     without_doubtful_accounts,
 )
 from finance_assets.advisory.reading.rejection import FileRejected
@@ -530,10 +530,12 @@ def _take(
             part.skipped.update({k: v for k, v in table.skipped.items() if v})
         part.warnings |= typed.warnings
         for bad_row in table.bad:
-            part.quarantined.append(left_out(bad_row.line, label, bad_row.account, bad_row.reason, bad_row.detail))
+            part.quarantined.append(
+                quarantine_row(bad_row.line, label, bad_row.account, bad_row.reason, bad_row.detail)
+            )
         ids = typed.account
         for row, (reason, detail, line) in sorted(typed.bad.items()):
-            part.quarantined.append(left_out(line, label, ids[row].as_py(), reason, detail))
+            part.quarantined.append(quarantine_row(line, label, ids[row].as_py(), reason, detail))
         part.tables.append(canonical_rows(table, typed, grains_of(table, typed, chosen.contract), label, part.warnings))
     if part.vendor == "unknown":
         _identify(part, tables[0], read[0], read[0].identity, chosen)
@@ -580,7 +582,7 @@ def _finished(part: Part, name: str, digest: str) -> FileReading:
         rows = pa.concat_tables(tables).unify_dictionaries() if tables else ENCODED_ROWS.empty_table()
         del tables
         if rows.num_rows:
-            rows = pa.table([one_array(column) for column in rows.columns], schema=rows.schema)
+            rows = pa.table([combine_chunks(column) for column in rows.columns], schema=rows.schema)
             rows = in_order(rows, part)
             rows = flag_rows(rows, part)
             if rows.num_rows > LARGE_ROWS:
@@ -588,7 +590,7 @@ def _finished(part: Part, name: str, digest: str) -> FileReading:
                 rows = in_stored_order(rows)
         elif not part.quarantined:
             part.warnings.add("no_data_rows")
-        content = pa.table([one_array(rows[f.name]).cast(f.type) for f in ROWS], schema=ROWS)
+        content = pa.table([combine_chunks(rows[f.name]).cast(f.type) for f in ROWS], schema=ROWS)
         count, grains = content.num_rows, pc.unique(content["granularity"]).to_pylist()
     is_empty = count == 0 and bool(part.quarantined)
     without_doubtful_accounts(

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finance_assets.advisory.columns import one_array
+from finance_assets.advisory.columns import combine_chunks
 
 NUMBER = pa.decimal128(38, 18)
 """Type of every number before it is cast to its column's own type."""
@@ -47,7 +47,7 @@ def trimmed(array: Any) -> Any:
     pyarrow.StringArray
         One contiguous array.
     """
-    return one_array(pc.fill_null(pc.utf8_trim_whitespace(one_array(array)), ""))
+    return combine_chunks(pc.fill_null(pc.utf8_trim_whitespace(combine_chunks(array)), ""))
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def numbers(texts: Any, mark: str = ".", native: Any | None = None, *, round_to:
             mask[list(patched)] = True
             values = pc.replace_with_mask(values, pa.array(mask), pa.array(list(patched.values()), NUMBER))
     return Numbers(
-        one_array(values),
+        combine_chunks(values),
         bad,
         percent=percent,
         dashes=dashes if _any(dashes) else None,
@@ -653,7 +653,7 @@ def unique_readings(
     tuple
         Index of each row into the distinct texts, the texts, and their readings.
     """
-    encoded = one_array(pc.dictionary_encode(texts))
+    encoded = combine_chunks(pc.dictionary_encode(texts))
     distinct = encoded.dictionary.to_pylist()
     return encoded.indices, distinct, [read_date(t, latest, formats) if t else None for t in distinct]
 
@@ -714,7 +714,7 @@ def dates(
         bad[row] = str(reasons[code])
     typed = pc.take(pa.array(values, pa.date32()), indices)
     kind = max(kinds, key=lambda k: kinds[k]) if kinds else "day"
-    return Dates(one_array(typed), bad, kind=kind, order=order)
+    return Dates(combine_chunks(typed), bad, kind=kind, order=order)
 
 
 # --- currencies ------------------------------------------------------------------------------------------------------
@@ -963,7 +963,7 @@ def account_ids(
     """
     warnings: set[str] = set()
     bad: dict[int, str] = {}
-    encoded = one_array(pc.dictionary_encode(texts))
+    encoded = combine_chunks(pc.dictionary_encode(texts))
     reasons: dict[int, str] = {}
     is_plain = pc.match_substring_regex(encoded.dictionary, _PLAIN_ID)
     is_plain = pc.and_not(is_plain, pc.match_substring_regex(encoded.dictionary, _SCIENTIFIC_ID))
@@ -999,5 +999,5 @@ def account_ids(
     ids = pa.DictionaryArray.from_arrays(encoded.indices, pa.array(out, pa.string())) if out else encoded
     # Texts that were written differently may be the same id.
     if pc.count_distinct(ids.dictionary).as_py() != len(ids.dictionary):
-        ids = one_array(ids.cast(pa.string())).dictionary_encode()
+        ids = combine_chunks(ids.cast(pa.string())).dictionary_encode()
     return ids, bad, warnings

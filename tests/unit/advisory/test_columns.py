@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from finance_assets.advisory import columns
 from finance_assets.advisory.columns import (
     by_blocks,
+    combine_chunks,
     decimals_of,
     encoded,
     integers_of,
     keep_freed_memory,
     large_decimals,
-    one_array,
     one_of_many,
-    side_by_side,
     taken,
     text_ranks,
+    thread_map,
 )
 
 
@@ -65,7 +65,7 @@ def test_text_is_encoded_once_and_ranked() -> None:
         assert text_ranks(made).tolist() == [1, 0, 2, 1]
     array = pa.array(["x", "y"]).dictionary_encode()
     assert encoded(array) is array
-    assert one_array(pa.chunked_array([], pa.int64())).equals(pa.array([], pa.int64()))
+    assert combine_chunks(pa.chunked_array([], pa.int64())).equals(pa.array([], pa.int64()))
 
 
 MONEY = pa.decimal128(28, 8)
@@ -114,13 +114,13 @@ def test_work_within_work_is_done_by_its_own_thread() -> None:
         return threading.current_thread().name
 
     def outer(_: int) -> bool:
-        return set(side_by_side(inner, range(3))) == {threading.current_thread().name}
+        return set(thread_map(inner, range(3))) == {threading.current_thread().name}
 
-    assert all(side_by_side(outer, range(4)))
-    assert threading.current_thread().name not in side_by_side(inner, range(3))
+    assert all(thread_map(outer, range(4)))
+    assert threading.current_thread().name not in thread_map(inner, range(3))
     with one_of_many():
-        assert set(side_by_side(inner, range(3))) == {threading.current_thread().name}
-    assert threading.current_thread().name not in side_by_side(inner, range(3))
+        assert set(thread_map(inner, range(3))) == {threading.current_thread().name}
+    assert threading.current_thread().name not in thread_map(inner, range(3))
 
 
 def test_keeping_memory_changes_no_result() -> None:

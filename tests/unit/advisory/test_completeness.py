@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finance_assets.advisory.completeness import Rhythm, completeness, completeness_schema
+from finance_assets.advisory.completeness import DeliverySchedule, completeness, completeness_schema
 
 
 def test_account_that_drops_off_and_one_that_is_withdrawn(make_history: Any, make_months: Any) -> None:
@@ -20,7 +20,7 @@ def test_account_that_drops_off_and_one_that_is_withdrawn(make_history: Any, mak
             quiet, first=3, account_id="comes", file_sha256="f2", received_ts_utc=datetime(2024, 8, 1, tzinfo=UTC)
         ),
     )
-    table = completeness(history, date(2024, 4, 15), {"alpha": Rhythm("monthly", 2), "bravo": "daily"})
+    table = completeness(history, date(2024, 4, 15), {"alpha": DeliverySchedule("monthly", 2), "bravo": "daily"})
     assert table.schema.equals(completeness_schema())
     rows = table.to_pylist()
     assert [
@@ -116,10 +116,10 @@ def test_the_calendar_is_that_of_a_plain_loop(make_history: Any, seed: int) -> N
 
 def test_rhythms() -> None:
     february = date(2024, 2, 1)
-    assert Rhythm("daily").files_in(february) == 21
-    assert Rhythm("weekly", 3).files_in(february) == 12
-    assert Rhythm("quarterly").files_in(february) == 0
+    assert DeliverySchedule("daily").files_in(february) == 21
+    assert DeliverySchedule("weekly", 3).files_in(february) == 12
+    assert DeliverySchedule("quarterly").files_in(february) == 0
     with pytest.raises(ValueError, match="unknown rhythm"):
-        Rhythm("hourly")
+        DeliverySchedule("hourly")
     with pytest.raises(ValueError, match="at least one"):
-        Rhythm("daily", 0)
+        DeliverySchedule("daily", 0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finance_assets.advisory.explanations import HYPOTHESES, Surroundings, explain_break
+from finance_assets.advisory.explanations import HYPOTHESES, BreakContext, explain_break
 
 D = Decimal
 
@@ -46,7 +46,7 @@ def row(**changes: Any) -> dict[str, Any]:
 )
 def test_returns(changes: dict[str, Any], stated: str, hypothesis: str, words: str) -> None:
     this = row(**changes, return_net=D(stated))
-    got = explain_break("RETURN_TOLERANCE", "return_net", D(0), Surroundings(this))
+    got = explain_break("RETURN_TOLERANCE", "return_net", D(0), BreakContext(this))
     assert got is not None
     assert got.hypothesis == hypothesis
     assert words in got.wording
@@ -57,23 +57,23 @@ def test_returns(changes: dict[str, Any], stated: str, hypothesis: str, words: s
 def test_returns_with_neighbours() -> None:
     following = row(beginning_market_value=106_000, ending_market_value=120_000, period_end=date(2024, 3, 31))
     stale = row(contributions=0, distributions=0, ending_market_value=100_000, return_net=D("0.06"))
-    got = explain_break("RETURN_TOLERANCE", "return_net", D("0.06"), Surroundings(stale, None, following))
+    got = explain_break("RETURN_TOLERANCE", "return_net", D("0.06"), BreakContext(stale, None, following))
     assert got is not None
     assert (got.hypothesis, got.remaining) == ("stale_price", 0)
     shifted = row(return_net=D("0.102326"))
-    got = explain_break("RETURN_TOLERANCE", "return_net", D("0.1"), Surroundings(shifted, None, following))
+    got = explain_break("RETURN_TOLERANCE", "return_net", D("0.1"), BreakContext(shifted, None, following))
     assert got is not None
     assert got.hypothesis == "period_shift"
     assert "The following period, ended 2024-03-31," in got.wording
     previous = row(currency="EUR", ending_market_value=90_000)
     other = row(return_net=(D(104_500) - 93_000) / D(91_500))
-    got = explain_break("RETURN_TOLERANCE", "return_net", D("0.1"), Surroundings(other, previous))
+    got = explain_break("RETURN_TOLERANCE", "return_net", D("0.1"), BreakContext(other, previous))
     assert got is not None
     assert got.hypothesis == "currency"
 
 
 def test_nothing_explains_an_arbitrary_return() -> None:
-    around = Surroundings(row(return_net=D("0.2345")))
+    around = BreakContext(row(return_net=D("0.2345")))
     assert explain_break("RETURN_TOLERANCE", "return_net", D("0.21"), around) is None
     assert explain_break("GAP", "period_start", D(3), around) is None
 
@@ -95,7 +95,7 @@ def test_continuity(opening: int, previous: dict[str, Any], hypothesis: str) -> 
     before = row(**previous, period_end=date(2024, 1, 31))
     this = row(beginning_market_value=opening)
     difference = this["beginning_market_value"] - before["ending_market_value"]
-    got = explain_break("CONTINUITY", "beginning_market_value", difference, Surroundings(this, before))
+    got = explain_break("CONTINUITY", "beginning_market_value", difference, BreakContext(this, before))
     assert got is not None
     assert got.hypothesis == hypothesis
     assert got.wording.endswith("cents remain.")
@@ -116,7 +116,7 @@ def test_continuity(opening: int, previous: dict[str, Any], hypothesis: str) -> 
 def test_rollforward(ending: int, difference: str, hypothesis: str) -> None:
     this = row(ending_market_value=ending)
     following = row(beginning_market_value=106_000, ending_market_value=120_000)
-    got = explain_break("ROLLFORWARD", "ending_market_value", D(difference), Surroundings(this, None, following))
+    got = explain_break("ROLLFORWARD", "ending_market_value", D(difference), BreakContext(this, None, following))
     assert got is not None
     assert got.hypothesis == hypothesis
     assert abs(got.remaining) <= D("0.02")
@@ -143,7 +143,7 @@ def test_vendors(field: str, mine: dict[str, Any], theirs: dict[str, Any], hypot
     this, other = row(**mine), row(**theirs, vendor="bravo")
     before = row(ending_market_value=99_999, vendor="bravo")
     after = row(ending_market_value=88_888, beginning_market_value=77_777, vendor="bravo")
-    around = Surroundings(this, None, None, other, before, after)
+    around = BreakContext(this, None, None, other, before, after)
     got = explain_break("VENDOR_MISMATCH", field, this[field] - other[field], around)
     assert got is not None
     assert got.hypothesis == hypothesis
@@ -155,7 +155,7 @@ def test_order_and_wording() -> None:
     )  # fmt: skip
     # The difference is a flow and the fees alike: the first hypothesis is reported.
     this = row(fees=5000)
-    got = explain_break("ROLLFORWARD", "ending_market_value", D("4999.99"), Surroundings(this))
+    got = explain_break("ROLLFORWARD", "ending_market_value", D("4999.99"), BreakContext(this))
     assert got is not None
     assert got.hypothesis == "missing_flow"
     assert got.wording == ("The difference of 4,999.99 is one contribution of this period, 5,000.00; -1 cents remain.")

@@ -10,7 +10,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finance_assets.advisory.explanations import HYPOTHESES, Surroundings, explain_break
+from finance_assets.advisory.explanations import HYPOTHESES, BreakContext, explain_break
 from finance_assets.advisory.explanations_columnar import EXPLAINED_CODES, SIDE_COLUMNS, SIDES, explain_breaks
 from finance_assets.advisory.performance import PERFORMANCE_COLUMNS, performance_schema
 from finance_assets.advisory.twrr import CONTEXT, period_return
@@ -108,7 +108,7 @@ def compared(breaks: list[dict[str, Any]]) -> Counter[tuple[str, str]]:
     got = {row["place"]: row for row in explain_breaks(table).to_pylist()}
     counted: Counter[tuple[str, str]] = Counter()
     for place, one in enumerate(table.to_pylist()):
-        around = Surroundings(*(one[name] for name in SIDES))
+        around = BreakContext(*(one[name] for name in SIDES))
         expected = explain_break(one["code"], one["field"], one["difference"], around)
         found = got.get(place)
         if expected is None:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finance_assets.advisory import linking
-from finance_assets.advisory.linking import Alone, Linker, Links, Series, exact_sums, in_order, put_in_order
+from finance_assets.advisory.linking import Linker, Links, RowInputs, Series, exact_sums, in_order, put_in_order
 
 FIRST = date(2020, 1, 1)
 
@@ -128,7 +128,7 @@ def link(
         links = linker.link(
             np.array(series[here], np.int64),
             np.array(days[here], np.int64),
-            Alone(
+            RowInputs(
                 period_start=np.array(starts[here], np.int32),
                 starts_as_stated=np.array(stated[here], bool),
                 is_daily=np.array(daily[here], bool),

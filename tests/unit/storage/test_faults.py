@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from finance_assets.contracts.model import ContractError
-from finance_assets.storage.faults import is_fault, is_of_one_file, told
+from finance_assets.storage.faults import describe_error, is_fault, is_of_one_file
 from finance_assets.storage.lake import LakeError, NotSortedError
 
 
@@ -80,9 +80,9 @@ def test_a_fault_of_one_file_says_nothing_of_the_next(error: Exception, of_one: 
 
 
 def test_what_a_bug_says_is_not_told_since_it_may_hold_data() -> None:
-    assert told(OSError(errno.ENOSPC, "No space left")) == "OSError: [Errno 28] No space left"
-    assert told(ValueError("900-12-3456")) == "ValueError"
+    assert describe_error(OSError(errno.ENOSPC, "No space left")) == "OSError: [Errno 28] No space left"
+    assert describe_error(ValueError("900-12-3456")) == "ValueError"
     locked = sa.exc.OperationalError(
         "insert", {"reason": "900-12-3456"}, sqlite3.OperationalError("database\nis locked")
     )
-    assert told(locked) == "OperationalError: database is locked"
+    assert describe_error(locked) == "OperationalError: database is locked"

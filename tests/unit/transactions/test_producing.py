@@ -122,5 +122,7 @@ def test_it_stops_when_it_is_told() -> None:
 
 def test_what_was_sent_is_told_with_its_ids() -> None:
     told: list[tuple[int, int]] = []
-    send(messages(1, START), Clock(), count=15, rate=None, told=lambda batch, ids: told.append((len(batch), len(ids))))
+    send(
+        messages(1, START), Clock(), count=15, rate=None, on_sent=lambda batch, ids: told.append((len(batch), len(ids)))
+    )
     assert told == [(10, 10), (5, 5)]
