@@ -16,7 +16,7 @@ export DAGSTER_HOME ?= $(FINANCE_ASSETS_HOME)/dagster
 # One process must not read the byte code of another's half-written file, so the cache is always allowed.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo dev test lint types imports unit faults bench lock clean
+.PHONY: help setup demo dev test generate lint types imports unit faults bench lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,10 @@ dev: $(STAMP)  ## Dagster at http://localhost:3000, sensors and schedules on, wi
 	@$(BIN)/finance-assets transactions queue -- $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
 
 test: lint types imports unit  ## Everything that CI runs
+
+generate: $(STAMP)  ## Write everything that is generated: dbt YAML, data dictionary, graph snapshot
+	@$(BIN)/finance-assets contracts write
+	@UPDATE_SNAPSHOT=1 $(BIN)/python -m pytest -q tests/definitions/test_asset_graph.py
 
 lint: $(STAMP)  ## Format and lint
 	@$(BIN)/ruff format --check .

@@ -4,7 +4,7 @@ What belongs here: pure functions from contracts to YAML text, and the two that 
 it there. The SQL of a model is written by hand in ``dbt_project/models``; what is promised about its rows is not
 written twice, so the rules come out of :mod:`finance_assets.contracts.validation`.
 
-After changing a contract, run ``python -m finance_assets.contracts.dbt``; a test fails while the files are stale.
+After changing a contract, run ``make generate``; a test fails while the files are stale.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROJECT_DIR = find_project_path("dbt_project")
 
 _HEADER = """\
 # Generated from finance_assets.contracts. Do not edit: change the contract, then run
-#   python -m finance_assets.contracts.dbt
+#   make generate
 """
 _LINE_WIDTH = 118
 

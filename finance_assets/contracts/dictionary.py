@@ -1,7 +1,7 @@
 """The data dictionary: every table and column in words, generated from the contracts.
 
 What belongs here: the rendering of contracts as Markdown. After changing a contract, run
-``python -m finance_assets.contracts.dictionary``.
+``make generate``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _INTRODUCTION = """\
 # Data dictionary
 
 <!-- Generated from finance_assets.contracts. Do not edit: change the contract, then run
-     python -m finance_assets.contracts.dictionary -->
+     make generate -->
 
 Every table that the platform keeps: what one row is, where it comes from, and what each column means. Fractions are
 fractions (0.05 is five percent), timestamps are UTC, dates are exchange sessions unless the column says otherwise.

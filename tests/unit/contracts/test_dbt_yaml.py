@@ -58,7 +58,7 @@ def example_model() -> dict[str, Any]:
 
 
 def test_the_projects_yaml_is_up_to_date() -> None:
-    assert stale_dbt_yaml() == [], "run python -m finance_assets.contracts.dbt"
+    assert stale_dbt_yaml() == [], "run make generate"
 
 
 def test_a_changed_contract_makes_the_yaml_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

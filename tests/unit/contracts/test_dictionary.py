@@ -54,5 +54,5 @@ def test_the_kept_dictionary_is_up_to_date() -> None:
     if not DICTIONARY_PATH.exists():
         pytest.skip(f"{DICTIONARY_PATH} was never written")
     assert DICTIONARY_PATH.read_text(encoding="utf-8") == data_dictionary(CONTRACTS.values()), (
-        "run python -m finance_assets.contracts.dictionary"
+        "run make generate"
     )
