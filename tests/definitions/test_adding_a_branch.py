@@ -10,7 +10,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from finance_assets import registry
+from finance_assets import contracts, registry
 from finance_assets.contracts.dagster_metadata import asset_attributes, contract_checks
 from finance_assets.contracts.model import Column, Contract, Layer
 from finance_assets.settings import Settings
@@ -42,6 +42,7 @@ def definitions(_: Settings) -> dg.Definitions:
 
 
 def test_a_new_domain_is_built_checked_and_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(contracts.CONTRACTS, TRADE_COUNTS.path, TRADE_COUNTS)
     monkeypatch.setattr(registry, "DOMAINS", (*registry.DOMAINS, SimpleNamespace(definitions=definitions)))
     settings = Settings(home=tmp_path)
     defs = registry.build_definitions(settings)
