@@ -168,7 +168,7 @@ def _interrupt_who_waits(home: Home) -> None:
         done = run(environment, None, *ADVISORY)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"process {holder.pid}" in done.stdout
-        assert "is gone" in done.stdout
+        assert "has ended" in done.stdout
     finally:
         holder.kill()
         holder.wait()

@@ -51,7 +51,7 @@ from finance_assets.contracts.model import Contract
 from finance_assets.registry import build_definitions
 from finance_assets.settings import Settings
 from finance_assets.storage import lake as lake_module
-from finance_assets.storage.lake import SMALL_FILE_ROWS, TEMPORARY_FOLDER, Arriving, Lake, LakeError
+from finance_assets.storage.lake import SMALL_FILE_ROWS, TEMPORARY_FOLDER, Lake, LakeError, StagedFile
 from finance_assets.storage.ledger import FileStatus
 
 LAST_MONTH = date(2013, 1, 31)
@@ -658,7 +658,7 @@ def test_a_large_file_is_stored_alike_whether_it_is_read_in_blocks_or_whole(
     monkeypatch.setattr(intake_module, "ROW_GROUP_ROWS", 400)
     monkeypatch.setattr(reader, "LARGE_ROWS", 400)
     monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 400)
-    monkeypatch.setattr(layouts, "LARGE_TEXT", 0)
+    monkeypatch.setattr(layouts, "THREADED_TEXT_BYTES", 0)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 14)
     stored = {}
     for name, least in (("blocks", 0), ("whole", 1 << 40)):
@@ -687,7 +687,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     copied: list[Path] = []
     arriving = Lake.arriving
 
-    def noted(self: Lake, file: Path) -> AbstractContextManager[Arriving]:
+    def noted(self: Lake, file: Path) -> AbstractContextManager[StagedFile]:
         copied.append(file)
         return arriving(self, file)
 
@@ -758,7 +758,7 @@ def test_files_are_taken_alike_from_the_copy_in_the_lake(
     monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 400)
     whole = taken_by(Branch(tmp_path / "whole"), tmp_path / "large.csv")
     copied = request.getfixturevalue("large")
-    monkeypatch.setattr(layouts, "LARGE_TEXT", 0)
+    monkeypatch.setattr(layouts, "THREADED_TEXT_BYTES", 0)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 14)
     branch = Branch(tmp_path / "blocks")
     found = taken_by(branch, tmp_path / "large.csv")

@@ -56,7 +56,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[layouts.Plan]:
 
 def both_ways(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[FileReading, FileReading]:
     small = read(data)
-    monkeypatch.setattr(layouts, "LARGE_TEXT", 0)
+    monkeypatch.setattr(layouts, "THREADED_TEXT_BYTES", 0)
     # The plan rests on the first hundred rows or so, and the rest must hold to it.
     monkeypatch.setattr(layouts, "PLANNED_TEXT", 1 << 14)
     large = read(data)
@@ -301,7 +301,7 @@ def test_numbers_of_a_large_parquet_file_stay_numbers(
 @pytest.fixture
 def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read every text in blocks of eight kilobytes."""
-    monkeypatch.setattr(layouts, "LARGE_TEXT", 0)
+    monkeypatch.setattr(layouts, "THREADED_TEXT_BYTES", 0)
     monkeypatch.setattr(layouts, "PLANNED_TEXT", 1 << 14)
     monkeypatch.setattr(blocks, "LARGE_TEXT", 0)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 13)

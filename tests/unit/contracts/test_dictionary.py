@@ -53,6 +53,4 @@ def test_it_is_written_only_where_it_changes(tmp_path: Path) -> None:
 def test_the_kept_dictionary_is_up_to_date() -> None:
     if not DICTIONARY_PATH.exists():
         pytest.skip(f"{DICTIONARY_PATH} was never written")
-    assert DICTIONARY_PATH.read_text(encoding="utf-8") == data_dictionary(CONTRACTS.values()), (
-        "run make generate"
-    )
+    assert DICTIONARY_PATH.read_text(encoding="utf-8") == data_dictionary(CONTRACTS.values()), "run make generate"
