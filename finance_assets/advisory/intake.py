@@ -449,7 +449,7 @@ class Intake:
                 if self.landing.is_s3 or self.lake.is_s3 or file.size < LARGE_TEXT:
                     data = self.landing.read_version(file)
                 else:
-                    copy = stack.enter_context(self.lake.arriving(self.landing.path(file.key)))
+                    copy = stack.enter_context(self.lake.stage_file(self.landing.path(file.key)))
                     self.landing.check_unchanged(file)
                     data = None
             except ChangedError:

@@ -149,7 +149,7 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> WriteS
         A file of the history holds rows of other periods than its footer says.
     """
     from finance_assets.advisory.columns import keep_freed_memory
-    from finance_assets.storage.lake import map_in_order
+    from finance_assets.storage.lake import map_ahead
 
     keep_freed_memory()
     performance = Performance(policies(contracts))
@@ -159,7 +159,7 @@ def write_performance(lake: Lake, contracts: Sequence[VendorContract]) -> WriteS
     with ThreadPoolExecutor(WRITERS + 1) as pool:
         writing: deque[Future[list[str]]] = deque()
         # Linked one after the other, what is before and after it side by side.
-        for window in map_in_order(pool, windows.window, range(len(windows)), WRITERS):
+        for window in map_ahead(pool, windows.window, range(len(windows)), WRITERS):
             counted += len(window)
             writing.append(pool.submit(_write_months, lake, performance, window, performance.link(window)))
             if len(writing) > WRITERS:
@@ -240,7 +240,7 @@ def _stored_rows(lake: Lake) -> list[_Stored]:
         read = partial(lake.read_row_group, PERFORMANCE_HISTORY, columns=columns, dictionaries=_REPETITIVE)
         return [
             _Stored(
-                f"{PERFORMANCE_HISTORY.path}, {group.key}, row group {group.place},",
+                f"{PERFORMANCE_HISTORY.path}, {group.key}, row group {group.index},",
                 partial(read, group),
                 group.rows,
                 None if group.bounds is None else np.array(group.bounds, "datetime64[D]"),

@@ -35,7 +35,8 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
-from finance_assets.storage.lake import LOCKS_FOLDER, NO_LINKS, Lake, LakeError, _lock, _make_folder, _temporary_file
+from finance_assets.storage.lake import LOCKS_FOLDER, Lake, LakeError
+from finance_assets.storage.lake.local_files import NO_LINKS, lock_file, make_folder, open_temporary_file
 from finance_assets.text import safe_logger
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ class _FileClaims:
                 continue
             try:
                 # Shared, so that two who look do not take each other for the holder.
-                is_free = _lock(descriptor, shared=True)
+                is_free = lock_file(descriptor, shared=True)
                 state = str(os.fstat(descriptor).st_mtime_ns)
                 holder = _read_holder(os.pread(descriptor, 1 << 16, 0))
             finally:
@@ -289,9 +290,9 @@ class _FileClaims:
             return Claim(max(tokens), state, is_free, holder)
 
     def make(self, token: int, holder: Holder) -> OwnClaim | None:
-        _make_folder(self._folder)
+        make_folder(self._folder)
         path = os.path.join(self._folder, _name(token))
-        with _temporary_file(self._temporary_folder) as (descriptor, temporary):
+        with open_temporary_file(self._temporary_folder) as (descriptor, temporary):
             # Locked before it has its name: nobody ever sees it free.
             os.write(descriptor, json.dumps({"holder": asdict(holder)}).encode())
             try:
@@ -309,7 +310,7 @@ class _FileClaims:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         except FileExistsError:
             return None
-        _lock(descriptor)
+        lock_file(descriptor)
         os.write(descriptor, json.dumps({"holder": asdict(holder)}).encode())
         return _FileClaim(self._folder, token, descriptor)
 
@@ -437,7 +438,7 @@ class Writer:
         self._ended = threading.Event()
         self._release_lock = threading.Lock()
         self._guarding = ExitStack()
-        self._guarding.enter_context(lake.guarded(self.guard))
+        self._guarding.enter_context(lake.guard_commits(self.guard))
         self._keeper = threading.Thread(target=self._keep, name=f"writer-{name}", daemon=True)
         self._keeper.start()
 
@@ -499,7 +500,7 @@ class Writer:
 def claims_of(lake: Lake, name: str) -> Claims:
     """Return the claims to one right of a lake."""
     folder = f"{lake.root}/{LOCKS_FOLDER}/{name}"
-    return _ObjectClaims(lake.s3_objects, folder) if lake.is_s3 else _FileClaims(folder, lake._temporary_folder)
+    return _ObjectClaims(lake.s3_objects, folder) if lake.is_s3 else _FileClaims(folder, lake.temporary_folder)
 
 
 @contextmanager
@@ -537,7 +538,7 @@ def single_writer(
         From a commit: another process has taken over.
     """
     _release_abandoned(lake, name)
-    with lake._explained("locking", f"{lake.root}/{LOCKS_FOLDER}/{name}"):
+    with lake.explain_s3_errors("locking", f"{lake.root}/{LOCKS_FOLDER}/{name}"):
         claim = _claim(lake, name, run, tell or log.warning)
     writer = Writer(lake, name, tables, claim)
     _held[lake.root, name] = (threading.get_ident(), writer)

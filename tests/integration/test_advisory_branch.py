@@ -50,8 +50,7 @@ from finance_assets.contracts.advisory import (
 from finance_assets.contracts.model import Contract
 from finance_assets.registry import build_definitions
 from finance_assets.settings import Settings
-from finance_assets.storage import lake as lake_module
-from finance_assets.storage.lake import SMALL_FILE_ROWS, TEMPORARY_FOLDER, Lake, LakeError, StagedFile
+from finance_assets.storage.lake import SMALL_FILE_ROWS, TEMPORARY_FOLDER, Lake, LakeError, StagedFile, encoding
 from finance_assets.storage.ledger import FileStatus
 
 LAST_MONTH = date(2013, 1, 31)
@@ -657,7 +656,7 @@ def test_a_large_file_is_stored_alike_whether_it_is_read_in_blocks_or_whole(
     lines = [lines[0], *rows]
     monkeypatch.setattr(intake_module, "ROW_GROUP_ROWS", 400)
     monkeypatch.setattr(reader, "LARGE_ROWS", 400)
-    monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 400)
+    monkeypatch.setattr(encoding, "ROW_GROUP_ROWS", 400)
     monkeypatch.setattr(layouts, "THREADED_TEXT_BYTES", 0)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 14)
     stored = {}
@@ -685,13 +684,13 @@ def large(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Let every file count as a large one; the files that were copied into a lake."""
     monkeypatch.setattr(blocks, "LARGE_TEXT", 1)
     copied: list[Path] = []
-    arriving = Lake.arriving
+    arriving = Lake.stage_file
 
     def noted(self: Lake, file: Path) -> AbstractContextManager[StagedFile]:
         copied.append(file)
         return arriving(self, file)
 
-    monkeypatch.setattr(Lake, "arriving", noted)
+    monkeypatch.setattr(Lake, "stage_file", noted)
     return copied
 
 
@@ -755,7 +754,7 @@ def test_files_are_taken_alike_from_the_copy_in_the_lake(
     write_large_csv(tmp_path / "large.csv", 60, 24)
     monkeypatch.setattr(intake_module, "ROW_GROUP_ROWS", 400)
     monkeypatch.setattr(reader, "LARGE_ROWS", 400)
-    monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 400)
+    monkeypatch.setattr(encoding, "ROW_GROUP_ROWS", 400)
     whole = taken_by(Branch(tmp_path / "whole"), tmp_path / "large.csv")
     copied = request.getfixturevalue("large")
     monkeypatch.setattr(layouts, "THREADED_TEXT_BYTES", 0)

@@ -316,7 +316,7 @@ def test_what_a_file_costs_does_not_depend_on_how_many_there_are(
         monkeypatch.setattr(owner, name, call)
 
     for owner, name in (
-        (Lake, "_listing"), (Lake, "get"), (Lake, "put"), (Lake, "share"), (os, "fsync"), (os, "open"),
+        (Lake, "_list_files"), (Lake, "get"), (Lake, "put"), (Lake, "share"), (os, "fsync"), (os, "open"),
         (results, "versions_of_files"), (results, "new_versions"),
     ):  # fmt: skip
         counted(owner, name)

@@ -53,7 +53,7 @@ BRINGER = """
 import os, signal, sys
 from pathlib import Path
 from finance_assets.storage.lake import Lake
-with Lake(sys.argv[1]).arriving(Path(sys.argv[2])) as copy:
+with Lake(sys.argv[1]).stage_file(Path(sys.argv[2])) as copy:
     if sys.argv[3] == "after":
         copy.keep(sys.argv[4], "vendor_files")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -155,7 +155,7 @@ def test_a_file_that_arrives_is_kept_whole_or_swept(tmp_path: Path, when: str) -
     else:
         assert left == []
         assert lake.get(lake.landed_path(digest, "vendor_files")) == data
-    with lake.arriving(tmp_path / "theirs.csv") as copy:
+    with lake.stage_file(tmp_path / "theirs.csv") as copy:
         copy.keep(digest, "vendor_files")
     found = [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]
     assert found == [Path(lake.landed_path(digest, "vendor_files"))]

@@ -21,19 +21,24 @@ import pyarrow.parquet as pq
 import pytest
 from fixtures.rows import good_row, table_of
 
+import finance_assets.storage.lake.files as lake_files
 from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.arrow import conform, storage_schema
 from finance_assets.contracts.market import CORPORATE_ACTIONS, INSTRUMENTS, QUOTES, TRADING_SESSIONS
 from finance_assets.contracts.model import Column, Contract, ContractError
-from finance_assets.storage import lake as lake_module
 from finance_assets.storage.lake import (
     LANDING_FOLDER,
     TEMPORARY_FOLDER,
     AlreadyThereError,
     Lake,
     LakeError,
+    NotSortedError,
     WriterOptions,
+    encoding,
+    landed_files,
+    local_files,
     parquet_bytes,
+    table_reader,
 )
 from finance_assets.storage.writers import WriterBusyError, single_writer
 
@@ -49,7 +54,7 @@ def lake(tmp_path: Path) -> Lake:
 def either(request: pytest.FixtureRequest, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
     """A lake that reads its files whole, and one that takes them all for large ones."""
     if request.param == "scanned":
-        monkeypatch.setattr(lake_module, "WHOLE_FILE_BYTES", 0)
+        monkeypatch.setattr(table_reader, "WHOLE_FILE_BYTES", 0)
     return lake
 
 
@@ -160,7 +165,7 @@ def test_another_wording_of_the_contract_changes_no_byte(lake: Lake) -> None:
 
 
 def test_a_large_table_has_row_groups_with_statistics(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 1000)
+    monkeypatch.setattr(encoding, "ROW_GROUP_ROWS", 1000)
     lake.write(TRADING_SESSIONS, shuffled(sessions(2500), 1))
     metadata = pq.read_metadata(lake.file(TRADING_SESSIONS))
     assert metadata.num_row_groups == 3
@@ -287,15 +292,15 @@ def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_return(
     assert steps == ["sync file", "rename", "sync folder"]
 
     steps.clear()
-    monkeypatch.setattr(lake_module, "WRITERS", 1)
+    monkeypatch.setattr(lake_files, "WRITERS", 1)
     lake.write_partitions(QUOTES, quotes(), DAYS)
     assert steps == ["sync file", "rename"] * 3 + ["sync folder"], "the folder once for all its files"
 
 
 def test_new_folders_are_durable_too(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
-    real = lake_module._sync_folder
-    monkeypatch.setattr(lake_module, "_sync_folder", lambda folder: (synced.append(folder), real(folder)))
+    real = local_files.sync_folder
+    monkeypatch.setattr(local_files, "sync_folder", lambda folder: (synced.append(folder), real(folder)))
     lake.put(f"{lake.root}/a/b/file", b"x")
     above = os.path.dirname(lake.root)
     assert {above, lake.root, f"{lake.root}/a", f"{lake.root}/a/b"} <= set(synced)
@@ -329,7 +334,7 @@ def test_after_an_error_no_other_partition_is_begun(lake: Lake, monkeypatch: pyt
         raise OSError("the disk is gone")
 
     monkeypatch.setattr(Lake, "_replace", broken)
-    monkeypatch.setattr(lake_module, "WRITERS", 2)
+    monkeypatch.setattr(lake_files, "WRITERS", 2)
     with pytest.raises(OSError, match="the disk is gone"):
         lake.write_partitions(QUOTES, quotes(days, symbols=1), days)
     assert len(begun) < len(days)
@@ -350,7 +355,7 @@ def test_what_a_dead_writer_left_is_swept_and_what_a_live_one_writes_is_not(lake
 
 
 def test_a_file_that_is_swept_before_it_is_locked_is_made_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock, swept = lake_module._lock, []
+    lock, swept = local_files.lock_file, []
 
     def after_the_sweeper(descriptor: int) -> bool | None:
         if not swept:
@@ -358,7 +363,7 @@ def test_a_file_that_is_swept_before_it_is_locked_is_made_again(lake: Lake, monk
             os.unlink(swept[0])
         return lock(descriptor)
 
-    monkeypatch.setattr(lake_module, "_lock", after_the_sweeper)
+    monkeypatch.setattr(local_files, "lock_file", after_the_sweeper)
     lake.write(TRADING_SESSIONS, sessions(2))
     assert swept
     assert lake.row_counts(TRADING_SESSIONS) == {"data": 2}
@@ -435,7 +440,7 @@ def whole(descriptor: int) -> bytes:
 
 
 def test_a_file_is_kept_under_its_sha256_and_can_still_be_read(lake: Lake, arriving: Path) -> None:
-    with lake.arriving(arriving) as copy:
+    with lake.stage_file(arriving) as copy:
         # What others do to theirs changes nothing.
         arriving.write_bytes(b"another file")
         assert whole(copy.descriptor) == ARRIVING
@@ -449,10 +454,10 @@ def test_a_file_is_kept_under_its_sha256_and_can_still_be_read(lake: Lake, arriv
 
 
 def test_a_file_that_is_not_kept_leaves_nothing(lake: Lake, arriving: Path) -> None:
-    with lake.arriving(arriving):
+    with lake.stage_file(arriving):
         pass
     assert files(lake) == {}
-    with pytest.raises(ValueError, match="no verdict"), lake.arriving(arriving):
+    with pytest.raises(ValueError, match="no verdict"), lake.stage_file(arriving):
         raise ValueError("no verdict")
     assert files(lake) == {}
     assert arriving.read_bytes() == ARRIVING
@@ -463,9 +468,9 @@ def test_what_is_kept_already_is_kept_once(lake: Lake, arriving: Path, before: s
     if before == "landed":
         lake.land(ARRIVING, "vendor_files")
     elif before == "arrived":
-        with lake.arriving(arriving) as copy:
+        with lake.stage_file(arriving) as copy:
             copy.keep(ARRIVING_DIGEST, "vendor_files")
-    with lake.arriving(arriving) as copy:
+    with lake.stage_file(arriving) as copy:
         if before == "kept twice":
             copy.keep(ARRIVING_DIGEST, "vendor_files")
         node = os.stat(f"{lake.root}/{KEPT_AS}").st_ino
@@ -476,7 +481,7 @@ def test_what_is_kept_already_is_kept_once(lake: Lake, arriving: Path, before: s
 
 
 def test_two_that_bring_the_same_bytes_at_once_keep_one_file(lake: Lake, arriving: Path) -> None:
-    with lake.arriving(arriving) as one, Lake(lake.root).arriving(arriving) as other:
+    with lake.stage_file(arriving) as one, Lake(lake.root).stage_file(arriving) as other:
         # The sweeper of the other leaves alone what the first is reading.
         assert len(files(lake)) == 2
         one.keep(ARRIVING_DIGEST, "vendor_files")
@@ -495,7 +500,7 @@ def test_what_is_no_file_is_named(lake: Lake, tmp_path: Path, kind: str, why: st
         path.mkdir()
     elif kind == "pipe":
         os.mkfifo(path)
-    with pytest.raises(LakeError, match=f"{path} cannot be copied into {lake.root}: .*{why}"), lake.arriving(path):
+    with pytest.raises(LakeError, match=f"{path} cannot be copied into {lake.root}: .*{why}"), lake.stage_file(path):
         pytest.fail("nothing has arrived")
     assert files(lake) == {}
 
@@ -507,8 +512,8 @@ def test_a_file_for_which_there_is_no_room_is_named_and_leaves_nothing(
         Path(target).write_bytes(ARRIVING[:9])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(lake_module.shutil, "copyfile", full)
-    with pytest.raises(LakeError, match=rf"{arriving} cannot be .*: No space left"), lake.arriving(arriving):
+    monkeypatch.setattr(landed_files.shutil, "copyfile", full)
+    with pytest.raises(LakeError, match=rf"{arriving} cannot be .*: No space left"), lake.stage_file(arriving):
         pytest.fail("not all of it has arrived")
     assert files(lake) == {}
 
@@ -527,7 +532,7 @@ def test_a_file_for_which_there_is_no_room_is_named_and_leaves_nothing(
 def test_a_file_that_arrives_is_called_by_its_sha256_alone(
     lake: Lake, arriving: Path, digest: str, parts: tuple[str, ...]
 ) -> None:
-    with lake.arriving(arriving) as copy, pytest.raises(LakeError, match="cannot name"):
+    with lake.stage_file(arriving) as copy, pytest.raises(LakeError, match="cannot name"):
         copy.keep(digest, *parts)
     assert files(lake) == {}
 
@@ -535,7 +540,7 @@ def test_a_file_that_arrives_is_called_by_its_sha256_alone(
 def test_a_file_that_arrives_is_on_the_disk_before_its_name_and_the_name_before_the_return(
     lake: Lake, arriving: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with lake.arriving(arriving) as copy:
+    with lake.stage_file(arriving) as copy:
         steps = steps_on_disk(lake, monkeypatch)
         os.makedirs(f"{lake.root}/{LANDING_FOLDER}/vendor_files")
         copy.keep(ARRIVING_DIGEST, "vendor_files")
@@ -549,7 +554,7 @@ def test_a_file_that_cannot_be_kept_leaves_nothing(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    with lake.arriving(arriving) as copy:
+    with lake.stage_file(arriving) as copy:
         os.makedirs(f"{lake.root}/{LANDING_FOLDER}/vendor_files")
         monkeypatch.setattr(os, fails, full)
         with pytest.raises(OSError, match="No space left"):
@@ -600,7 +605,7 @@ def test_rows_come_in_the_order_of_their_partitions(either: Lake) -> None:
     either.write_partitions(QUOTES, table, days)
     read = either.read(QUOTES).table
     assert read.equals(conform(QUOTES, table, order=("session_date", "symbol")))
-    if lake_module.WHOLE_FILE_BYTES:
+    if table_reader.WHOLE_FILE_BYTES:
         assert read.column("close").num_chunks <= 2, "many small files do not make many small chunks"
 
 
@@ -652,7 +657,7 @@ def test_files_that_go_for_ever_are_given_up(lake: Lake, monkeypatch: pytest.Mon
     monkeypatch.setattr(Lake, "_read_files", always_gone)
     with pytest.raises(FileNotFoundError):
         lake.read(QUOTES)
-    assert len(tries) == lake_module.READ_ATTEMPTS
+    assert len(tries) == table_reader.READ_ATTEMPTS
 
 
 @pytest.mark.parametrize("content", [b"", b"half a file", b"PAR1 in name only PAR1"])
@@ -672,7 +677,7 @@ def test_a_broken_file_is_named_and_not_read_again(
     with pytest.raises(LakeError, match="is not a whole Parquet file") as caught:
         either.read(QUOTES)
     assert path in str(caught.value)
-    assert "make its partition again" in str(caught.value)
+    assert "materialise its partition again" in str(caught.value)
     assert len(tries) == 1
     with pytest.raises(LakeError, match=f"{DAYS[1]}.parquet is not a whole"):
         either.row_counts(QUOTES)
@@ -692,14 +697,14 @@ def test_what_is_no_table_is_no_partition(lake: Lake) -> None:
 
 def test_rows_are_counted_without_files_that_are_gone(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     lake.write_partitions(QUOTES, quotes(), DAYS)
-    listing = Lake._listing
+    listing = Lake._list_files
 
     def then_one_goes(self: Lake, *arguments: Any) -> Any:
         found = listing(self, *arguments)
         os.unlink(self.file(QUOTES, DAYS[0]))
         return found
 
-    monkeypatch.setattr(Lake, "_listing", then_one_goes)
+    monkeypatch.setattr(Lake, "_list_files", then_one_goes)
     assert lake.row_counts(QUOTES) == {DAYS[1]: 3, DAYS[2]: 3}
 
 
@@ -753,7 +758,7 @@ def test_a_value_that_todays_contract_has_no_room_for_is_refused_and_not_rounded
     with pytest.raises(LakeError, match=r"core/quotes\.close: 0\.3333333333333333 in row 0") as caught:
         either.read(QUOTES)
     assert either.file(QUOTES, DAYS[0]) in str(caught.value)
-    assert "make its partition again" in str(caught.value)
+    assert "materialise its partition again" in str(caught.value)
     assert either.read(QUOTES, columns=["volume"]).table.num_rows == 1, "other columns can be read"
 
 
@@ -761,7 +766,7 @@ def test_a_value_that_todays_contract_has_no_room_for_is_refused_and_not_rounded
 
 
 def test_small_and_large_files_hold_the_same_values() -> None:
-    for count in (lake_module.SMALL_FILE_ROWS - 1, lake_module.SMALL_FILE_ROWS):
+    for count in (encoding.SMALL_FILE_ROWS - 1, encoding.SMALL_FILE_ROWS):
         table = sessions(count)
         read = pq.read_table(pa.BufferReader(parquet_bytes(table)))
         assert read.equals(table)
@@ -795,10 +800,10 @@ def test_text_that_comes_as_a_dictionary_gives_the_file_of_plain_text(texts: int
 
 
 def test_row_groups_are_read_by_themselves_in_todays_types(either: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 2)
+    monkeypatch.setattr(encoding, "ROW_GROUP_ROWS", 2)
     either.write_partitions(QUOTES, quotes(symbols=5), DAYS)
     groups = either.row_groups(QUOTES)
-    assert [(group.key, group.place, group.rows) for group in groups[:4]] == [
+    assert [(group.key, group.index, group.rows) for group in groups[:4]] == [
         (DAYS[0], 0, 2), (DAYS[0], 1, 2), (DAYS[0], 2, 1), (DAYS[1], 0, 2)
     ]  # fmt: skip
     names = ["symbol", "session_date", "close"]
@@ -821,7 +826,7 @@ def test_row_groups_are_read_by_themselves_in_todays_types(either: Lake, monkeyp
     with pytest.raises(LakeError, match=r"replaced while it was read|not a whole Parquet file"):
         either.read_row_group(QUOTES, groups[0], names)
     Path(either.file(QUOTES, DAYS[1])).unlink()
-    with pytest.raises(LakeError, match="make its partition again"):
+    with pytest.raises(LakeError, match="materialise its partition again"):
         either.read_row_group(QUOTES, groups[3], names)
 
 
@@ -858,7 +863,7 @@ def test_a_partition_that_came_out_as_it_was_is_not_touched(either: Lake) -> Non
 @pytest.fixture
 def in_parts(monkeypatch: pytest.MonkeyPatch) -> int:
     """Rows of a row group, few enough for a test."""
-    monkeypatch.setattr(lake_module, "ROW_GROUP_ROWS", 400)
+    monkeypatch.setattr(encoding, "ROW_GROUP_ROWS", 400)
     return 400
 
 
@@ -879,7 +884,7 @@ def test_parts_that_are_not_in_order_leave_the_file_as_it_was(lake: Lake, in_par
     if wrong == "within a part":
         second = shuffled(second, 1).select(first.column_names)
     parts = [second, first] if wrong == "between parts" else [first, first] if wrong == "twice" else [first, second]
-    with pytest.raises(lake_module.NotSortedError, match=r"raw/trading_sessions: .*not sorted by"):
+    with pytest.raises(NotSortedError, match=r"raw/trading_sessions: .*not sorted by"):
         lake.write_parts(TRADING_SESSIONS, [part.combine_chunks for part in parts])
     assert lake.get(lake.file(TRADING_SESSIONS)) == before
     assert os.listdir(os.path.join(lake.root, TEMPORARY_FOLDER)) == []

@@ -164,7 +164,7 @@ def test_rows_of_a_partition_that_is_not_written_are_refused_and_nothing_is_writ
 
 def test_a_file_is_not_copied_as_it_is_into_a_lake_on_s3(tmp_path: Path) -> None:
     lake = Lake("s3://bucket/lake")
-    with pytest.raises(LakeError, match="land its bytes"), lake.arriving(tmp_path / "file"):
+    with pytest.raises(LakeError, match="land its bytes"), lake.stage_file(tmp_path / "file"):
         pass
 
 
@@ -250,7 +250,7 @@ COPIES = replace(TRADING_SESSIONS, name="copies_of_sessions")
 
 
 def test_a_large_file_is_copied_in_parts(aws: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finance_assets.storage.lake.COPY_PART_BYTES", PART)
+    monkeypatch.setattr("finance_assets.storage.lake.files.COPY_PART_BYTES", PART)
     with S3Proxy(aws) as proxy:
         lake = lake_at(bucket, proxy.url)
         source, path = lake.file(TRADING_SESSIONS), lake.file(COPIES, "a+b=c")
@@ -283,7 +283,7 @@ def test_a_copy_that_fails_leaves_no_half_object(
     said: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("finance_assets.storage.lake.COPY_PART_BYTES", PART)
+    monkeypatch.setattr("finance_assets.storage.lake.files.COPY_PART_BYTES", PART)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     lake = lake_at(bucket, aws)
     lake.put(lake.file(TRADING_SESSIONS), os.urandom(LARGE))
@@ -385,7 +385,7 @@ from dataclasses import replace
 from finance_assets.contracts.market import TRADING_SESSIONS
 from finance_assets.storage import lake
 uri, endpoint, name = sys.argv[1:]
-lake.COPY_PART_BYTES = 5 << 20
+lake.files.COPY_PART_BYTES = 5 << 20
 print("copying", flush=True)
 there = lake.Lake(uri, lake.S3Options("us-east-1", endpoint))
 there.share(TRADING_SESSIONS, "data", replace(TRADING_SESSIONS, name=name), "data")
@@ -476,7 +476,7 @@ def test_two_writers_and_a_reader_at_once(aws: str, bucket: str) -> None:
 def test_a_file_replaced_between_two_requests_of_a_reader(
     aws: str, bucket: str, old: int, new: int, after: str, whole_file_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finance_assets.storage.lake.WHOLE_FILE_BYTES", whole_file_bytes)
+    monkeypatch.setattr("finance_assets.storage.lake.table_reader.WHOLE_FILE_BYTES", whole_file_bytes)
     writer = lake_at(bucket, aws)
     writer.write(TRADING_SESSIONS, sessions(old))
     replaced: list[str] = []
@@ -597,7 +597,7 @@ def test_a_lake_at_the_root_of_a_bucket(aws: str, bucket: str) -> None:
 def test_an_append_only_object_is_never_replaced(
     aws: str, bucket: str, part_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finance_assets.storage.lake.COPY_PART_BYTES", part_bytes)
+    monkeypatch.setattr("finance_assets.storage.lake.files.COPY_PART_BYTES", part_bytes)
     lake = lake_at(bucket, aws)
     only = replace(TRADING_SESSIONS, name="arrived", partitioning=Partitioning.ARRIVAL, append_only=True)
     rows = sessions(3)
@@ -624,12 +624,12 @@ def test_an_append_only_object_is_never_replaced(
 
 
 def test_a_large_append_only_object_is_never_replaced(aws: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finance_assets.storage.lake.COPY_PART_BYTES", PART)
+    monkeypatch.setattr("finance_assets.storage.lake.files.COPY_PART_BYTES", PART)
     lake = lake_at(bucket, aws)
     path = f"{lake.root}/one"
     first, second = os.urandom(LARGE), os.urandom(LARGE)
-    lake._put_all([path], lambda _: first, is_new=True)
-    lake._put_all([path], lambda _: first, is_new=True)
+    lake._put_files([path], lambda _: first, is_new=True)
+    lake._put_files([path], lambda _: first, is_new=True)
     with pytest.raises(AlreadyThereError):
-        lake._put_all([path], lambda _: second, is_new=True)
+        lake._put_files([path], lambda _: second, is_new=True)
     assert lake.get(path) == first
