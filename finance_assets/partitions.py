@@ -7,6 +7,7 @@ is a placeholder for "one per session". :func:`load_assets` replaces it by the s
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -22,6 +23,9 @@ from finance_assets.settings import Settings
 if TYPE_CHECKING:
     import exchange_calendars as xcals
     import pyarrow as pa
+
+# Backfill policies are the one beta parameter in use (see docs/architecture.md). Partitioned assets import this module.
+warnings.filterwarnings("ignore", message=".*`backfill_policy`.*", category=dg.BetaWarning)
 
 #: How far ahead of the clock the calendar is known, so that a long-lived process meets next year's holidays.
 CALENDAR_AHEAD = timedelta(days=400)

@@ -6,7 +6,6 @@ call :func:`build_definitions`.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,9 +21,6 @@ from finance_assets.sectors import definitions as sectors
 from finance_assets.settings import Settings
 from finance_assets.storage.io_managers import LakeIOManager, WarehouseIOManager
 from finance_assets.transactions import definitions as transactions
-
-# Backfill policies are the one beta parameter in use (see docs/architecture.md).
-warnings.filterwarnings("ignore", message=".*`backfill_policy`.*", category=dg.BetaWarning)
 
 DOMAINS = (market, macro, sectors, advisory, transactions, publishing, automation)
 

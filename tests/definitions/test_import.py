@@ -86,3 +86,14 @@ def test_heavy_libraries_wait_until_they_are_used(loaded: dict[str, object]) -> 
 def test_definitions_load_in_under_four_seconds(loaded: dict[str, object]) -> None:
     assert isinstance(loaded["seconds"], float)
     assert loaded["seconds"] < 4.0
+
+
+def test_no_warning_is_printed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import finance_assets.definitions"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "Warning" not in done.stderr
