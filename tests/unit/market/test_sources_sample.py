@@ -387,8 +387,8 @@ def test_another_edition_of_the_package_is_refused(text: str, tmp_path: Path, mo
 def test_reading_the_sample_imports_neither_package() -> None:
     code = (
         "import sys\n"
-        "from finance_assets.market.sources import SAMPLE_CLOCK, SAMPLE_END, SAMPLE_START, SAMPLE_SYMBOLS, "
-        "SampleProvider\n"
+        "from finance_assets.market.sources import SAMPLE_CLOCK, SAMPLE_SYMBOLS, SampleProvider\n"
+        "from finance_assets.reference.sample_period import SAMPLE_END, SAMPLE_START\n"
         "provider = SampleProvider(clock=lambda: SAMPLE_CLOCK)\n"
         "for symbol in ('AAPL', 'XOM', '^GSPC'):\n"
         "    provider.fetch_quotes(symbol, SAMPLE_START, SAMPLE_END)\n"

@@ -333,7 +333,7 @@ def test_after_an_error_no_other_partition_is_begun(lake: Lake, monkeypatch: pyt
         begun.append(path)
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(Lake, "_replace", broken)
+    monkeypatch.setattr(Lake, "_replace_file", broken)
     monkeypatch.setattr(lake_files, "WRITERS", 2)
     with pytest.raises(OSError, match="the disk is gone"):
         lake.write_partitions(QUOTES, quotes(days, symbols=1), days)
@@ -1009,7 +1009,7 @@ def test_an_append_only_file_is_never_replaced(
     ):
         other = replace(contract, name="other", append_only=False)
         lake.write(other, rows.slice(0, 0), key="two")
-        with pytest.raises(AlreadyThereError, match=r"one\.parquet is there and holds something else.*never replaced"):
+        with pytest.raises(AlreadyThereError, match=r"one\.parquet exists with different content.*never replaced"):
             writing()
     assert {path: data for path, data in files(lake).items() if "other" not in path} == before
     assert os.listdir(f"{lake.root}/{TEMPORARY_FOLDER}") == []
