@@ -18,7 +18,7 @@ def find_project_path(relative: str) -> Path:
     FileNotFoundError
         Neither the installed package nor the checkout has it.
     """
-    package = Path(str(resources.files("finance_assets")))
+    package = _package_folder()
     for root in (package / INSTALLED_FOLDER, package.parent):
         path = root / relative
         if path.exists():
@@ -26,7 +26,13 @@ def find_project_path(relative: str) -> Path:
     raise FileNotFoundError(f"{relative} is missing from the installation of finance-assets; install it again")
 
 
-def is_checkout() -> bool:
-    """Return whether the package runs from a checkout, not from an installed wheel."""
-    package = Path(str(resources.files("finance_assets")))
-    return not (package / INSTALLED_FOLDER).exists() and (package.parent / "pyproject.toml").exists()
+def find_checkout() -> Path | None:
+    """Return the root of the checkout from which the package runs; None if it runs from an installed wheel."""
+    package = _package_folder()
+    if (package / INSTALLED_FOLDER).exists() or not (package.parent / "pyproject.toml").exists():
+        return None
+    return package.parent
+
+
+def _package_folder() -> Path:
+    return Path(str(resources.files("finance_assets")))

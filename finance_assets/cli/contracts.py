@@ -1,6 +1,5 @@
 """The commands ``contracts show`` and ``contracts write``."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,9 +47,10 @@ def contracts_write(
 ) -> None:
     """Generate dbt's YAML and docs/data_dictionary.md from the contracts."""
     from finance_assets.contracts.generated import stale_files, write_files
+    from finance_assets.project_files import find_checkout
 
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "dbt_project" / "models").is_dir():
+    root = find_checkout()
+    if root is None:
         raise fail("contracts write regenerates files of a checkout, and this is an installed package")
     with cli_errors():
         if check:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from finance_assets.contracts.market import QUOTES_RAW
+from finance_assets.resources import build_ledger
 from finance_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -216,3 +217,8 @@ def held_symbols(lake: Lake, sessions: Iterable[date], contract: Contract = QUOT
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(days)], strict=True):
         held[table.column("session_date")[start].as_py()].update(symbols[start:end].tolist())
     return held
+
+
+def build_market_data(settings: Settings) -> MarketData:
+    """Return the quotes and descriptions of a deployment; requests are counted in its ledger."""
+    return MarketData(settings, build_ledger(settings))

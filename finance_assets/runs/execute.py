@@ -18,8 +18,10 @@ import dagster as dg
 
 from finance_assets.contracts.dagster_metadata import RANGE_END_TAG, RANGE_START_TAG
 from finance_assets.market.planning import SessionRange
+from finance_assets.market.resources import build_market_data
 from finance_assets.partitions import SessionCalendar
-from finance_assets.registry import build_definitions, build_resources
+from finance_assets.registry import build_definitions
+from finance_assets.resources import build_lake
 from finance_assets.runs.instance import RunRefusedError, dagster_home, first_sentence, open_instance
 from finance_assets.runs.progress import RunProgress, open_file_logger, redirect_output
 from finance_assets.runs.results import RunOutcome, count_noun
@@ -47,8 +49,7 @@ def run_missing(settings: Settings, *, select: str = "*", console: Console) -> R
     """
     from finance_assets.market.schedules import ranges_to_run
 
-    resources = build_resources(settings)
-    ranges = ranges_to_run(settings, resources["lake"], resources["market_data"], everything=True)
+    ranges = ranges_to_run(settings, build_lake(settings), build_market_data(settings), everything=True)
     return _execute(settings, select, ranges, console)
 
 
@@ -204,7 +205,7 @@ def _execute(settings: Settings, select: str, ranges: Sequence[SessionRange], co
     with contextlib.ExitStack() as stack:
         instance = stack.enter_context(open_instance(settings, console))
         if not ranges:
-            selected = set(find_unfinished(settings, instance, selected))
+            selected = set(find_unfinished(settings, instance, assets, selected))
             if not selected:
                 return None
         phases = plan_phases(assets, selected)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from finance_assets.automation.run_failures import failure_message
-from finance_assets.project_files import is_checkout
+from finance_assets.project_files import find_checkout
 from finance_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class RunOutcome:
         if next_steps and self.success:
             console.print()
             console.print("Three things to try next", style="bold")
-            start = "make dev" if is_checkout() else "dagster dev -m finance_assets.definitions"
+            start = "make dev" if find_checkout() else "dagster dev -m finance_assets.definitions"
             console.print(f"  1. {start}, then open http://localhost:3000: the asset graph, this run, its checks.")
             console.print(f"  2. cat {lake}/published/ticker_documents/AAPL.json", soft_wrap=True)
             console.print(

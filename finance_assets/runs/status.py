@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,9 @@ from finance_assets.advisory.resources import build_intake
 from finance_assets.automation.unfinished import Reason, Unfinished, arrivals, unfinished_assets
 from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.model import Contract, Partitioning, Store
+from finance_assets.market.resources import build_market_data
 from finance_assets.partitions import SessionCalendar
-from finance_assets.registry import build_assets, build_resources
+from finance_assets.registry import build_assets
 from finance_assets.resources import build_lake, build_warehouse
 from finance_assets.runs.instance import open_instance
 from finance_assets.runs.results import count_noun, simple_table
@@ -78,8 +80,7 @@ def show_status(settings: Settings, console: Console) -> bool:
     last = closed[-1] if closed else "none"
     console.print(f"clock      {settings.clock():%Y-%m-%d %H:%M} UTC, newest closed session {last}")
     console.print(table)
-    resources = build_resources(settings)
-    ranges = ranges_to_run(settings, lake, resources["market_data"], everything=True)
+    ranges = ranges_to_run(settings, lake, build_market_data(settings), everything=True)
     everything = sum(first <= day <= last for day in closed for first, last in ranges)
     # Both print, so both are called.
     behind = any([_show_runs(settings, console), _show_landing(settings, console)])
@@ -113,7 +114,8 @@ def _show_runs(settings: Settings, console: Console) -> bool:
             whose = holder_of(instance.root_directory, run.run_id) or run.status.value.lower().replace("_", " ")
             console.print(f"Active: run {run.run_id[:8]}, {escape(str(whose))}.", soft_wrap=True)
         try:
-            unfinished = find_unfinished(settings, instance)
+            assets = build_assets(settings)
+            unfinished = find_unfinished(settings, instance, assets, {key for asset in assets for key in asset.keys})
         except AwsError as error:
             console.print(f"[yellow]warning:[/yellow] the queue is unreachable: {escape(str(error))}", soft_wrap=True)
             return True
@@ -153,11 +155,12 @@ def _show_landing(settings: Settings, console: Console) -> bool:
 
 
 def find_unfinished(
-    settings: Settings, instance: dg.DagsterInstance, select: AbstractSet[dg.AssetKey] | None = None
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    assets: Sequence[dg.AssetsDefinition],
+    selected: AbstractSet[dg.AssetKey],
 ) -> dict[dg.AssetKey, Unfinished]:
-    """Return the unfinished assets of a selection, by default of all assets."""
-    assets = build_assets(settings)
-    selected = {key for asset in assets for key in asset.keys} if select is None else select
+    """Return the unfinished assets of a selection from all assets of the deployment."""
     arrived = _assets_without_data(settings) | arrivals(build_intake(settings), build_transaction_intake(settings))
     return unfinished_assets(assets, selected, instance, arrived)
 

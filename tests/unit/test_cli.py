@@ -14,9 +14,8 @@ import pytest
 from fixtures.quotes import raw_table
 from typer.testing import CliRunner
 
-from finance_assets import demo
+from finance_assets import demo, project_files
 from finance_assets.cli import app as cli
-from finance_assets.cli import contracts as contract_commands
 from finance_assets.contracts import CONTRACTS
 from finance_assets.contracts.market import QUOTES_RAW
 from finance_assets.runs import execute
@@ -34,7 +33,7 @@ class Answer:
     def __init__(self, arguments: Sequence[str]) -> None:
         result = CliRunner().invoke(cli.app, list(arguments), prog_name="finance-assets")
         self.status = result.exit_code
-        self.out, self.err = (re.sub(r"\x1b\[[0-9;]*m", "", said) for said in (result.stdout, result.stderr))
+        self.out, self.err = (re.sub(r"\x1b\[[0-9;]*m", "", stream) for stream in (result.stdout, result.stderr))
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
 
@@ -53,32 +52,32 @@ def answer(*arguments: str) -> Answer:
 
 
 def test_help_begins_with_where_to_begin() -> None:
-    said = answer("--help")
-    assert said.status == 0
-    flat = " ".join(said.out.split())
+    result = answer("--help")
+    assert result.status == 0
+    flat = " ".join(result.out.split())
     assert "Start with demo" in flat
     assert "FINANCE_ASSETS_" in flat
     for command in ("demo", "materialize", "status", "home", "contracts"):
-        assert re.search(rf"│ {command} +[A-Z]", said.out), f"{command} says nothing of itself"
-    assert "[bold]" not in said.out
+        assert re.search(rf"│ {command} +[A-Z]", result.out), f"{command} says nothing of itself"
+    assert "[bold]" not in result.out
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_and_every_option(command: str) -> None:
     for option in ("--help", "-h"):
-        said = answer(*command.split(), option)
-        assert said.status == 0
-    assert "Usage: finance-assets" in said.out
-    assert "[bold]" not in said.out
-    for line in said.out.splitlines():
+        result = answer(*command.split(), option)
+        assert result.status == 0
+    assert "Usage: finance-assets" in result.out
+    assert "[bold]" not in result.out
+    for line in result.out.splitlines():
         match = re.match(r"│ (--[a-z]+)", line)
         if match is not None:
             assert len(re.sub(r"[│\s]|--?[a-z]+|[A-Z-]{3,}", "", line)) > 10, f"{match[1]} has no help: {line}"
 
 
 def test_without_a_command_the_help_is_shown() -> None:
-    said = answer()
-    assert "Usage: finance-assets" in said.out + said.err
+    result = answer()
+    assert "Usage: finance-assets" in result.out + result.err
 
 
 def test_help_needs_no_heavy_module() -> None:
@@ -98,10 +97,10 @@ def test_help_needs_no_heavy_module() -> None:
 @pytest.mark.parametrize("command", [["status"], ["demo"], ["materialize"], ["home"]])
 def test_a_wrong_setting_is_reported_in_one_line(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINANCE_ASSETS_PROFILE", "cloud")
-    said = answer(*command)
-    assert said.status == 2
-    assert said.error.startswith("error: settings: FINANCE_ASSETS_PROFILE: Input should be 'local' or 'aws'")
-    assert said.out == ""
+    result = answer(*command)
+    assert result.status == 2
+    assert result.error.startswith("error: settings: FINANCE_ASSETS_PROFILE: Input should be 'local' or 'aws'")
+    assert result.out == ""
 
 
 @pytest.mark.parametrize(
@@ -116,27 +115,27 @@ def test_a_wrong_setting_is_reported_in_one_line(command: list[str], monkeypatch
 )
 def test_the_line_names_the_variable(variable: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
-    said = answer("status")
-    assert said.status == 2
-    assert words in said.error
+    result = answer("status")
+    assert result.status == 2
+    assert words in result.error
 
 
 def test_a_secret_in_a_wrong_setting_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINANCE_ASSETS_PROFILE", "aws")
     monkeypatch.setenv("FINANCE_ASSETS_LEDGER_URL", "postgresql://user:T0PSECRET@host/db")
     monkeypatch.setenv("FINANCE_ASSETS_ALPHA_VANTAGE_API_KEY", "T0PSECRET")
-    said = answer("status")
-    assert said.status == 2
-    assert "FINANCE_ASSETS_LAKE_URI" in said.error
-    assert "T0PSECRET" not in said.out + said.err
+    result = answer("status")
+    assert result.status == 2
+    assert "FINANCE_ASSETS_LAKE_URI" in result.error
+    assert "T0PSECRET" not in result.out + result.err
 
 
 def test_an_unknown_setting_is_named_and_the_likely_one_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINANCE_ASSETS_MARKET_STRAT", "2012-01-03")
     monkeypatch.setenv("FINANCE_ASSETS_DBT_SCRATCH", "/tmp")
-    said = answer("home")
-    assert said.status == 0
-    assert said.error == (
+    result = answer("home")
+    assert result.status == 0
+    assert result.error == (
         "warning: unknown setting FINANCE_ASSETS_MARKET_STRAT; did you mean FINANCE_ASSETS_MARKET_START?"
     )
 
@@ -148,9 +147,9 @@ def test_an_unknown_setting_is_named_and_the_likely_one_with_it(monkeypatch: pyt
 @pytest.mark.parametrize("option", ["--from", "--to"])
 @pytest.mark.parametrize("day", ["yesterday", "2013-02-30", "01.03.2013", ""])
 def test_a_wrong_date_is_told_with_an_example(command: str, option: str, day: str) -> None:
-    said = answer(command, option, day)
-    assert said.status == 2
-    assert said.error == f"error: {option} takes a date such as 2013-03-01, not {day!r}"
+    result = answer(command, option, day)
+    assert result.status == 2
+    assert result.error == f"error: {option} takes a date such as 2013-03-01, not {day!r}"
 
 
 @pytest.mark.parametrize(
@@ -166,10 +165,10 @@ def test_what_cannot_be_run_is_refused_in_one_line(
     arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINANCE_ASSETS_MARKET_START", "2013-02-25")
-    said = answer(*arguments)
-    assert said.status == 2
-    assert said.error.startswith("error: ")
-    assert words in said.error
+    result = answer(*arguments)
+    assert result.status == 2
+    assert result.error.startswith("error: ")
+    assert words in result.error
 
 
 # -- demo and materialize ----------------------------------------------------------------------------------------------
@@ -193,31 +192,31 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_the_demo_runs_everything_and_says_what_to_try_next(made: dict[str, Any]) -> None:
-    said = answer("demo", "--from", "2012-05-01")
-    assert said.status == 0
+    result = answer("demo", "--from", "2012-05-01")
+    assert result.status == 0
     assert (str(made["first"]), made["last"], made.get("select", "*")) == ("2012-05-01", None, "*")
-    assert "1 run succeeded" in said.out
-    assert "Three things to try next" in said.out
+    assert "1 run succeeded" in result.out
+    assert "Three things to try next" in result.out
     made["success"] = False
     assert answer("demo").status == 1
 
 
 def test_the_demo_refuses_another_provider(monkeypatch: pytest.MonkeyPatch, made: dict[str, Any]) -> None:
     monkeypatch.setenv("FINANCE_ASSETS_MARKET_PROVIDERS", "yahoo")
-    said = answer("demo")
-    assert said.status == 2
-    assert "FINANCE_ASSETS_MARKET_PROVIDERS is yahoo" in said.error
-    assert "materialize" in said.error
+    result = answer("demo")
+    assert result.status == 2
+    assert "FINANCE_ASSETS_MARKET_PROVIDERS is yahoo" in result.error
+    assert "materialize" in result.error
     assert "console" not in made
 
 
 def test_the_demo_does_not_write_into_a_lake_of_live_quotes(made: dict[str, Any]) -> None:
     settings = Settings.from_env()
     Lake(settings.lake).write_partitions(QUOTES_RAW, raw_table(), ["2024-03-04"])
-    said = answer("demo")
-    assert said.status == 2
-    assert "holds quotes up to 2024-03-04" in said.error
-    assert "FINANCE_ASSETS_HOME" in said.error
+    result = answer("demo")
+    assert result.status == 2
+    assert "holds quotes up to 2024-03-04" in result.error
+    assert "FINANCE_ASSETS_HOME" in result.error
     assert "console" not in made
 
 
@@ -228,9 +227,9 @@ def test_materialize_without_dates_makes_what_is_missing(made: dict[str, Any]) -
     made["success"] = False
     assert answer("materialize").status == 1
     made["nothing"] = True
-    said = answer("materialize")
-    assert said.status == 0
-    assert "nothing to do" in said.out
+    result = answer("materialize")
+    assert result.status == 0
+    assert "nothing to do" in result.out
 
 
 def test_materialize_with_dates_makes_sessions_again(made: dict[str, Any]) -> None:
@@ -244,13 +243,13 @@ def test_what_stops_a_run_is_reported_in_one_line(error: BaseException, monkeypa
         raise error
 
     monkeypatch.setattr(execute, "run_missing", run)
-    said = answer("materialize")
+    result = answer("materialize")
     if isinstance(error, KeyboardInterrupt):
-        assert said.status == 130
-        assert "interrupted; finance-assets materialize continues" in said.error
+        assert result.status == 130
+        assert "interrupted; finance-assets materialize continues" in result.error
     else:
-        assert said.status == 2
-        assert said.error == "error: OSError: no space left on device"
+        assert result.status == 2
+        assert result.error == "error: OSError: no space left on device"
 
 
 # -- status and home ---------------------------------------------------------------------------------------------------
@@ -258,19 +257,19 @@ def test_what_stops_a_run_is_reported_in_one_line(error: BaseException, monkeypa
 
 def test_the_status_of_an_empty_lake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINANCE_ASSETS_MARKET_START", "2013-02-25")
-    said = answer("status")
-    assert said.status == 1
-    assert "No table has been built yet" in said.out
-    assert "newest closed session 2013-03-01" in said.out
+    result = answer("status")
+    assert result.status == 1
+    assert "No table has been built yet" in result.out
+    assert "newest closed session 2013-03-01" in result.out
     for path in CONTRACTS:
-        assert path in said.out
+        assert path in result.out
 
 
 def test_home_is_made_ready_and_printed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "here and there"))
-    said = answer("home")
-    assert said.status == 0
-    assert said.out == f"{tmp_path}/here and there\n"
+    result = answer("home")
+    assert result.status == 0
+    assert result.out == f"{tmp_path}/here and there\n"
     assert (tmp_path / "here and there" / "dagster.yaml").exists()
 
 
@@ -278,39 +277,38 @@ def test_home_is_made_ready_and_printed_alone(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_contract_is_shown_with_units() -> None:
-    said = answer("contracts", "show", "core/ticker_kpis")
-    assert said.status == 0
-    flat = " ".join(said.out.split())
+    result = answer("contracts", "show", "core/ticker_kpis")
+    assert result.status == 0
+    flat = " ".join(result.out.split())
     assert "One ticker on one exchange session" in flat
     assert "fraction per year" in re.sub(r"[│|]", "", flat) or "per year" in flat
 
 
 def test_all_contracts_are_listed() -> None:
-    said = answer("contracts", "show")
-    assert said.status == 0
-    assert [line.split()[0] for line in said.out.splitlines() if "/" in line.split(" ")[0]] == list(CONTRACTS)
+    result = answer("contracts", "show")
+    assert result.status == 0
+    assert [line.split()[0] for line in result.out.splitlines() if "/" in line.split(" ")[0]] == list(CONTRACTS)
 
 
 def test_an_unknown_table_is_refused_with_those_that_are_near() -> None:
-    said = answer("contracts", "show", "core/quote")
-    assert said.status == 2
-    assert said.error.startswith("error: no table 'core/quote'; known: core/account_performance")
+    result = answer("contracts", "show", "core/quote")
+    assert result.status == 2
+    assert result.error.startswith("error: no table 'core/quote'; known: core/account_performance")
 
 
 def test_generated_files_are_written_and_then_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "finance_assets").mkdir()
-    monkeypatch.setattr(contract_commands, "__file__", str(tmp_path / "finance_assets" / "cli" / "contracts.py"))
+    monkeypatch.setattr(project_files, "find_checkout", lambda: tmp_path)
     (tmp_path / "dbt_project" / "models").mkdir(parents=True)
-    said = answer("contracts", "write", "--check")
-    assert said.status == 1
-    assert "docs/data_dictionary.md" in said.error
-    assert "run finance-assets contracts write" in said.error
-    said = answer("contracts", "write")
-    assert said.status == 0
-    assert "wrote docs/data_dictionary.md" in said.out
+    result = answer("contracts", "write", "--check")
+    assert result.status == 1
+    assert "docs/data_dictionary.md" in result.error
+    assert "run finance-assets contracts write" in result.error
+    result = answer("contracts", "write")
+    assert result.status == 0
+    assert "wrote docs/data_dictionary.md" in result.out
     assert (tmp_path / "docs" / "data_dictionary.md").exists()
-    said = answer("contracts", "write", "--check")
-    assert said.status == 0
-    assert said.out == "Everything generated from the contracts is up to date.\n"
+    result = answer("contracts", "write", "--check")
+    assert result.status == 0
+    assert result.out == "Everything generated from the contracts is up to date.\n"
     (tmp_path / "docs" / "data_dictionary.md").write_text("edited by hand")
     assert answer("contracts", "write", "--check").status == 1
