@@ -149,10 +149,10 @@ def test_every_entry_is_judged_by_itself(zone: Zone, tmp_path: Path) -> None:
     assert zone.run().success
     assert zone.bytes() == before
 
-    code, said = zone.command("vendors", "quarantine")
+    code, output = zone.command("vendors", "quarantine")
     assert code == 1
-    assert all(key in said for key in bad if len(key) < 100)
-    assert "put the file itself in its place" in said
+    assert all(key in output for key in bad if len(key) < 100)
+    assert "put the file itself in its place" in output
 
     # What is mended is read, and leaves the list.
     (zone.folder / "pipe.csv").unlink()
@@ -441,8 +441,8 @@ def test_a_file_that_cannot_be_opened_waits_ever_longer_and_the_others_do_not(
         assert isinstance(zone.tick(), dg.RunRequest)
         assert zone.run().success
         assert "1 files wait until" in str(zone.tick().skip_message)  # type: ignore[union-attr]
-        code, said = zone.command("vendors", "quarantine")
-        assert (code, "Permission denied" in said, "will be retried after" in said) == (1, True, True)
+        code, output = zone.command("vendors", "quarantine")
+        assert (code, "Permission denied" in output, "will be retried after" in output) == (1, True, True)
     zone.now += timedelta(hours=1)
     assert isinstance(zone.tick(), dg.RunRequest)
     assert zone.run().success
@@ -504,10 +504,10 @@ def test_what_the_reader_fails_on_is_given_up_in_sight_of_all_and_can_be_tried_a
     (row,) = zone.rows(QUARANTINED_FILES)
     assert re.fullmatch(r"reader failed: ZeroDivisionError in finance_assets\.\S+, line \d+", row["reason"])
     assert "900-12-3456" not in repr(zone.ledger.files()) + repr(zone.rows(QUARANTINED_FILES))
-    code, said = zone.command("vendors", "quarantine")
-    assert (code, "reader failed: ZeroDivisionError" in said) == (1, True)
-    code, said = zone.command("vendors", "retry", row["file_sha256"][:10])
-    assert (code, "f01.csv: will be read again" in said) == (0, True)
+    code, output = zone.command("vendors", "quarantine")
+    assert (code, "reader failed: ZeroDivisionError" in output) == (1, True)
+    code, output = zone.command("vendors", "retry", row["file_sha256"][:10])
+    assert (code, "f01.csv: will be read again" in output) == (0, True)
     assert isinstance(zone.tick(), dg.RunRequest)
     assert zone.run().success
     assert len(zone.loaded()) == 3

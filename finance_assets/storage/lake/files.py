@@ -167,7 +167,7 @@ class LakeFiles:
             return bool(self.filesystem.get_file_info(path).type == pafs.FileType.File)
 
     def get(self, path: str) -> bytes:
-        """Return the bytes at ``path``; FileNotFoundError where there is no file."""
+        """Return the bytes at ``path``; raise FileNotFoundError if it does not exist."""
         with self.explain_s3_errors("reading", path), self.filesystem.open_input_file(path) as file:
             return bytes(file.readall())
 

@@ -114,15 +114,15 @@ def test_a_sender_that_fell_behind_does_not_burst_for_long() -> None:
     assert sum(behind) <= 110
 
 
-def test_it_stops_when_it_is_told() -> None:
+def test_it_stops_on_request() -> None:
     clock = Clock()
     sent = send(messages(1, START), clock, count=None, rate=None, stop=lambda: len(clock.taken) == 3)
     assert sent.count == 30
 
 
-def test_what_was_sent_is_told_with_its_ids() -> None:
-    told: list[tuple[int, int]] = []
+def test_sent_messages_are_reported_with_their_ids() -> None:
+    sent: list[tuple[int, int]] = []
     send(
-        messages(1, START), Clock(), count=15, rate=None, on_sent=lambda batch, ids: told.append((len(batch), len(ids)))
+        messages(1, START), Clock(), count=15, rate=None, on_sent=lambda batch, ids: sent.append((len(batch), len(ids)))
     )
-    assert told == [(10, 10), (5, 5)]
+    assert sent == [(10, 10), (5, 5)]
